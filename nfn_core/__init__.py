@@ -1,0 +1,67 @@
+"""Permutation-equivariant neural functional networks, written once against the Python array API.
+
+Weight spaces, neuron-permutation groups and their action, equivariant and invariant NF-layers, encodings and networks
+of Zhou et al., *Permutation Equivariant Neural Functionals* (NeurIPS 2023). Descriptions made here are turned into
+modules by `nfn_torch` and into pure functions by `nfn_jax`; with NumPy they run as they are.
+"""
+
+from nfn_core.arrays import Array, Features, check_features
+from nfn_core.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, Normalize, Scale
+from nfn_core.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
+from nfn_core.errors import (
+    FeatureError,
+    MissingDependencyError,
+    NFNError,
+    ParameterError,
+    PermutationError,
+    SpecError,
+)
+from nfn_core.files import fingerprint, load_parameters, save_parameters
+from nfn_core.groups import Group, Permutation
+from nfn_core.layers import InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
+from nfn_core.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
+from nfn_core.parameters import ParameterSpec, check_parameters, initialize
+from nfn_core.spaces import TensorSpec, WeightSpace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Array",
+    "Dropout",
+    "FeatureError",
+    "Features",
+    "GaussianFourierFeatures",
+    "Group",
+    "InvariantPool",
+    "Layer",
+    "LayerNorm",
+    "LearnedEncoding",
+    "MLPHead",
+    "MissingDependencyError",
+    "NFLayer",
+    "NFNError",
+    "Noise",
+    "Normalize",
+    "ParameterError",
+    "ParameterSpec",
+    "Permutation",
+    "PermutationError",
+    "PointwiseLayer",
+    "Residual",
+    "Scale",
+    "Sequential",
+    "SinusoidalEncoding",
+    "SpecError",
+    "TensorSpec",
+    "WeightSpace",
+    "check_features",
+    "check_parameters",
+    "equivariant_network",
+    "fingerprint",
+    "initialize",
+    "invariant_network",
+    "load_parameters",
+    "save_parameters",
+]

@@ -1,0 +1,37 @@
+"""The exceptions of nfn-core: one family, so that ``except NFNError`` catches them all.
+
+Every message says what was expected, what came, which argument or tensor it concerns, and what to do.
+"""
+
+__all__ = [
+    "FeatureError",
+    "MissingDependencyError",
+    "NFNError",
+    "ParameterError",
+    "PermutationError",
+    "SpecError",
+]
+
+
+class NFNError(Exception):
+    """Base of every exception that nfn-core raises on purpose."""
+
+
+class SpecError(NFNError, ValueError):
+    """A weight space, group or layer was described in a way that cannot be."""
+
+
+class FeatureError(NFNError, ValueError):
+    """Features do not fit the weight space: names, shapes, channels, dtypes, array library or device."""
+
+
+class PermutationError(NFNError, ValueError):
+    """A neuron permutation has the wrong length, repeats an image, or moves a set its group leaves alone."""
+
+
+class ParameterError(NFNError, ValueError):
+    """Parameters, or a parameter file, do not belong to the layer they were given to."""
+
+
+class MissingDependencyError(NFNError, ImportError):
+    """An optional package that this call needs is not installed."""

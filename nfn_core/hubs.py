@@ -1,0 +1,341 @@
+"""The structure of equivariant linear maps: pooled forms of tensors that meet in hubs.
+
+A tensor's axes that the group leaves alone are *folded* into its channels. What remains are axes labelled by moved
+neuron sets. A *form* of the tensor keeps some of these axes and sums or averages over the others; where a neuron set
+labels two axes of one tensor, a form may first take their diagonal. Every form of every tensor whose kept labels are T
+meets in the *hub* T, where one matrix mixes all members' channels; the results go back to the tensors by the adjoint
+way: broadcasting where a form pooled, writing on the diagonal where it took one. These are all equivariant linear maps
+(Eq. 3 of the paper for NP, tables 8-11 for HNP), each once.
+
+Everything here but `pool`, `spread`, `fold` and `unfold` is plain Python, computed once for a group and cached.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import combinations, permutations
+from math import prod
+from typing import Any, Literal
+
+from nfn_core.arrays import Array, device_of
+from nfn_core.groups import Group
+from nfn_core.spaces import TensorSpec
+
+__all__ = ["Form", "Hub", "Structure", "TensorPlan", "View", "fold", "pool", "spread", "structure", "unfold"]
+
+Pooling = Literal["mean", "sum"]
+
+
+@dataclass(frozen=True)
+class Form:
+    """One pooled form of a tensor, made from another form by a single step.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        Neuron sets of the axes it keeps, in the tensor's order.
+    shape : tuple of int
+        Their sizes.
+    parent : int
+        Index of the form it is made from; -1 for the tensor itself.
+    axis : int
+        Axis of the parent that is pooled, or that is identified with `partner`.
+    partner : int
+        For a diagonal the earlier axis of the parent that `axis` is identified with; -1 for pooling.
+    """
+
+    labels: tuple[str, ...]
+    shape: tuple[int, ...]
+    parent: int = -1
+    axis: int = -1
+    partner: int = -1
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """How one tensor is folded and pooled.
+
+    Parameters
+    ----------
+    spec : TensorSpec
+        The tensor.
+    order : tuple of int
+        Its axes, moved ones first, then fixed ones.
+    fixed : tuple of int
+        Sizes of the fixed axes.
+    forms : tuple of Form
+        Its forms, the tensor itself first, parents before children.
+    """
+
+    spec: TensorSpec
+    order: tuple[int, ...]
+    fixed: tuple[int, ...]
+    forms: tuple[Form, ...]
+
+    @property
+    def width(self) -> int:
+        """Number of folded channels for each channel."""
+        return prod(self.fixed)
+
+
+@dataclass(frozen=True)
+class View:
+    """A form of a tensor as a hub sees it.
+
+    Parameters
+    ----------
+    tensor : int
+        Index of the tensor.
+    form : int
+        Index of the form.
+    order : tuple of int
+        The form's axes in the hub's order.
+    """
+
+    tensor: int
+    form: int
+    order: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Hub:
+    """A meeting point of all forms that keep the same labels.
+
+    Parameters
+    ----------
+    labels : tuple of str
+        Neuron sets of its axes.
+    inputs : tuple of View
+        Every form, in every order of axes that carry one label.
+    outputs : tuple of View
+        Every form, in one order.
+    """
+
+    labels: tuple[str, ...]
+    inputs: tuple[View, ...]
+    outputs: tuple[View, ...]
+
+    @property
+    def name(self) -> str:
+        """Name of its parameter."""
+        return "+".join(("hub", *self.labels))
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Tensors and hubs of a group's equivariant linear maps.
+
+    Parameters
+    ----------
+    tensors : tuple of TensorPlan
+        The tensors, in the space's order.
+    hubs : tuple of Hub
+        The hubs; the first is the empty hub, which keeps no axis.
+    """
+
+    tensors: tuple[TensorPlan, ...]
+    hubs: tuple[Hub, ...]
+
+    def width(self, view: View) -> int:
+        """Folded channels of a view for each channel."""
+        return self.tensors[view.tensor].width
+
+    def inputs(self, hub: Hub) -> int:
+        """Inputs of a hub's matrix for each channel."""
+        return sum(map(self.width, hub.inputs))
+
+    def fan_in(self, tensor: int) -> int:
+        """Inputs of all hubs that feed a tensor, for each channel."""
+        return sum(self.inputs(hub) for hub in self.hubs for view in hub.outputs if view.tensor == tensor)
+
+
+@lru_cache(maxsize=None)
+def structure(group: Group) -> Structure:
+    """Tensors and hubs of a group.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+
+    Returns
+    -------
+    Structure
+        Forms and hubs; the orbits of index pairs, one for each pair of an input and an output view of a hub and each
+        pair of their fixed entries.
+    """
+    plans = tuple(_plan(t, group) for t in group.space.tensors)
+    order: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
+    inputs: dict[tuple[str, ...], list[View]] = {(): []}
+    outputs: dict[tuple[str, ...], list[View]] = {(): []}
+    for i, plan in enumerate(plans):
+        for j, form in enumerate(plan.forms):
+            key = tuple(sorted(form.labels))
+            axes = order.setdefault(key, form.labels)
+            orders = [p for p in permutations(range(len(axes))) if tuple(form.labels[k] for k in p) == axes]
+            inputs.setdefault(key, []).extend(View(i, j, p) for p in orders)
+            outputs.setdefault(key, []).append(View(i, j, orders[0]))
+    return Structure(plans, tuple(Hub(order[k], tuple(inputs[k]), tuple(outputs[k])) for k in order))
+
+
+def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
+    """Enumerate the forms of one tensor."""
+    moved = [a for a, label in enumerate(spec.labels) if label in group.moved]
+    fixed = [a for a in range(len(spec.labels)) if a not in moved]
+    label = {(k,): str(spec.labels[a]) for k, a in enumerate(moved)}
+    size = {(k,): spec.shape[a] for k, a in enumerate(moved)}
+    # A state is the kept and the pooled blocks; a block is the axes it identifies. Diagonals come before pooling.
+    start: tuple[tuple[tuple[int, ...], ...], frozenset[tuple[int, ...]]] = (tuple(label), frozenset())
+    states = {start: 0}
+    forms = [Form(tuple(label.values()), tuple(size.values()))]
+    growing = [start]
+    for kept, _ in growing:
+        for i, j in combinations(range(len(kept)), 2):
+            if label[kept[i]] != label[kept[j]]:
+                continue
+            block = tuple(sorted(kept[i] + kept[j]))
+            label[block], size[block] = label[kept[i]], size[kept[i]]
+            state = ((*kept[:i], block, *kept[i + 1 : j], *kept[j + 1 :]), frozenset())
+            if state not in states:
+                parent = states[(kept, frozenset())]
+                states[state] = len(forms)
+                growing.append(state)
+                forms.append(Form(*_kept(state[0], label, size), parent, axis=j, partner=i))
+    for whole, _ in tuple(states):
+        for count in range(len(whole) - 1, -1, -1):
+            for kept in combinations(whole, count):
+                gone = [block for block in whole if block not in kept]
+                parents = [tuple(b for b in whole if b in kept or b == back) for back in gone]
+                near = min(parents, key=lambda blocks: prod(size[b] for b in blocks))
+                parent = states[(near, frozenset(whole) - frozenset(near))]
+                axis = next(k for k, block in enumerate(near) if block not in kept)
+                states[(kept, frozenset(gone))] = len(forms)
+                forms.append(Form(*_kept(kept, label, size), parent, axis=axis))
+    return TensorPlan(spec, (*moved, *fixed), tuple(spec.shape[a] for a in fixed), tuple(forms))
+
+
+def _kept(blocks: Any, label: Any, size: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Labels and sizes of kept blocks."""
+    return tuple(label[b] for b in blocks), tuple(size[b] for b in blocks)
+
+
+def fold(plan: TensorPlan, x: Array, xp: Any) -> Array:
+    """Fold a tensor's fixed axes into its channels.
+
+    Parameters
+    ----------
+    plan : TensorPlan
+        The tensor's plan.
+    x : array
+        Shape (batch, *axes, channels).
+    xp : module
+        Array namespace of `x`.
+
+    Returns
+    -------
+    array
+        Shape (batch, *moved axes, width * channels).
+    """
+    batch, channels = x.shape[0], x.shape[-1]
+    x = xp.permute_dims(x, (0, *(a + 1 for a in plan.order), x.ndim - 1))
+    return xp.reshape(x, (batch, *plan.forms[0].shape, plan.width * channels))
+
+
+def unfold(plan: TensorPlan, x: Array, xp: Any) -> Array:
+    """Undo `fold`.
+
+    Parameters
+    ----------
+    plan : TensorPlan
+        The tensor's plan.
+    x : array
+        Shape (batch, *moved axes, width * channels).
+    xp : module
+        Array namespace of `x`.
+
+    Returns
+    -------
+    array
+        Shape (batch, *axes, channels).
+    """
+    x = xp.reshape(x, (x.shape[0], *plan.forms[0].shape, *plan.fixed, x.shape[-1] // plan.width))
+    back = sorted(range(len(plan.order)), key=plan.order.__getitem__)
+    return xp.permute_dims(x, (0, *(a + 1 for a in back), x.ndim - 1))
+
+
+def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any) -> list[Array]:
+    """All forms of a folded tensor.
+
+    Parameters
+    ----------
+    plan : TensorPlan
+        The tensor's plan.
+    x : array
+        Shape (batch, *moved axes, c).
+    pooling : {"mean", "sum"}
+        How axes are pooled.
+    xp : module
+        Array namespace of `x`.
+
+    Returns
+    -------
+    list of array
+        For each form an array of shape (batch, *form.shape, c).
+    """
+    reduce = xp.mean if pooling == "mean" else xp.sum
+    forms = [x]
+    for form in plan.forms[1:]:
+        parent = forms[form.parent]
+        if form.partner < 0:
+            forms.append(reduce(parent, axis=form.axis + 1))
+        else:
+            forms.append(_diagonal(parent, form.partner + 1, form.axis + 1, xp))
+    return forms
+
+
+def spread(plan: TensorPlan, parts: Sequence[Array], xp: Any) -> Array:
+    """Adjoint of sum pooling: add up arrays given for each form, broadcast to the whole tensor.
+
+    Small forms are added together before they are broadcast.
+
+    Parameters
+    ----------
+    plan : TensorPlan
+        The tensor's plan.
+    parts : sequence of array
+        For each form an array of shape (batch, *form.shape, c).
+    xp : module
+        Array namespace of the arrays.
+
+    Returns
+    -------
+    array
+        Shape (batch, *moved axes, c).
+    """
+    parts = list(parts)
+    for k in range(len(plan.forms) - 1, 0, -1):
+        form = plan.forms[k]
+        if form.partner < 0:
+            part = xp.expand_dims(parts[k], axis=form.axis + 1)
+        else:
+            part = _on_diagonal(parts[k], form.partner + 1, form.axis + 1, xp)
+        parts[form.parent] = parts[form.parent] + part
+    return parts[0]
+
+
+def _diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
+    """Diagonal of axes i < j, on axis i."""
+    n = x.shape[i]
+    rest = [a for a in range(x.ndim) if a not in (i, j)]
+    x = xp.permute_dims(x, (*rest, i, j))
+    shape = x.shape[:-2]
+    x = xp.reshape(x, (*shape, n * n))[..., :: n + 1]
+    return xp.permute_dims(x, (*range(i), len(rest), *range(i, len(rest))))
+
+
+def _on_diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
+    """Adjoint of `_diagonal`: axis i goes to the diagonal of axes i and j, zero elsewhere."""
+    n = x.shape[i]
+    shape = [1] * (x.ndim + 1)
+    shape[i] = shape[j] = n
+    return xp.expand_dims(x, axis=j) * xp.reshape(xp.eye(n, dtype=x.dtype, device=device_of(x)), tuple(shape))

@@ -1,0 +1,297 @@
+"""Weight spaces: named tensors whose axes are labelled by neuron sets (paper, section 2.1)."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from nfn_core.errors import SpecError
+
+if TYPE_CHECKING:
+    from nfn_core.groups import Group
+
+__all__ = ["TensorSpec", "WeightSpace"]
+
+RESERVED = frozenset("+. ")
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named tensor of a weight space.
+
+    Parameters
+    ----------
+    name : str
+        Name of the tensor, unique in its weight space (``"W1"``, ``"v1"``, ...).
+    shape : tuple of int
+        Size of each axis, without batch and channel axes.
+    labels : tuple of (str or None)
+        For each axis the neuron set that indexes it, or None for a fixed axis (a filter's height, say).
+    layer : int
+        Index of the layer the tensor belongs to, from 0; read by layer-index encodings only.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    labels: tuple[str | None, ...]
+    layer: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+
+@dataclass(frozen=True)
+class WeightSpace:
+    """A list of named tensors that share neuron sets.
+
+    Make one with `mlp`, `cnn` or `from_axes`; the bare constructor takes tensors already described.
+
+    Parameters
+    ----------
+    tensors : tuple of TensorSpec
+        The tensors, in a fixed order.
+    inputs, outputs : tuple of str
+        Neuron sets that are the network's inputs and outputs: HNP leaves them alone, IO-encoding marks them.
+
+    Raises
+    ------
+    SpecError
+        If there is no tensor, a name repeats, a size is not a positive integer, or one neuron set has two sizes.
+
+    Examples
+    --------
+    >>> space = WeightSpace.mlp([2, 32, 32, 1])
+    >>> [(t.name, t.shape) for t in space.tensors][:3]
+    [('W1', (32, 2)), ('v1', (32,)), ('W2', (32, 32))]
+    """
+
+    tensors: tuple[TensorSpec, ...]
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.tensors:
+            raise SpecError(
+                "a weight space needs at least one tensor and came with none: give the network's weights and biases."
+            )
+        names = [t.name for t in self.tensors]
+        for name in names:
+            if not isinstance(name, str) or not name:
+                raise SpecError(f"a tensor's name must be a non-empty string, not {name!r}.")
+            if names.count(name) > 1:
+                raise SpecError(f"tensor name {name!r} occurs {names.count(name)} times: names must be unique.")
+        for t in self.tensors:
+            if len(t.shape) != len(t.labels):
+                raise SpecError(
+                    f"tensor {t.name!r} has {len(t.shape)} axis sizes {t.shape} but {len(t.labels)} labels {t.labels}: "
+                    "give one label (a neuron set or None) for each axis."
+                )
+            for axis, (size, label) in enumerate(zip(t.shape, t.labels, strict=True)):
+                if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+                    raise SpecError(
+                        f"tensor {t.name!r}, axis {axis}: the size must be a positive integer, not {size!r}."
+                    )
+                if label is not None and (not isinstance(label, str) or not label or RESERVED & set(label)):
+                    raise SpecError(
+                        f"tensor {t.name!r}, axis {axis}: a neuron set is a non-empty string without '+', '.' or spaces, "
+                        f"or None for a fixed axis, not {label!r}."
+                    )
+        _ = self.sizes
+        for role, sets in (("inputs", self.inputs), ("outputs", self.outputs)):
+            for label in sets:
+                if label not in self.sizes:
+                    raise SpecError(f"{role} names neuron set {label!r}, but the space has {tuple(self.sizes)}.")
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Size of each neuron set, in order of first appearance.
+
+        Raises
+        ------
+        SpecError
+            If two tensors give one neuron set two sizes.
+        """
+        sizes: dict[str, int] = {}
+        where: dict[str, str] = {}
+        for t in self.tensors:
+            for axis, (size, label) in enumerate(zip(t.shape, t.labels, strict=True)):
+                if label is None:
+                    continue
+                here = f"axis {axis} of tensor {t.name!r}"
+                if sizes.setdefault(label, size) != size:
+                    raise SpecError(
+                        f"neuron set {label!r} has size {sizes[label]} at {where[label]} but {size} at {here}: "
+                        "axes that share a neuron set must have one size; rename one of them if they are different sets."
+                    )
+                where.setdefault(label, here)
+        return sizes
+
+    @cached_property
+    def by_name(self) -> dict[str, TensorSpec]:
+        """The tensors by name, in order."""
+        return {t.name: t for t in self.tensors}
+
+    @property
+    def size(self) -> int:
+        """Number of entries of all tensors together, dim(U) of the paper."""
+        return sum(t.size for t in self.tensors)
+
+    @classmethod
+    def mlp(cls, sizes: Sequence[int], bias: bool | Sequence[bool] = True) -> "WeightSpace":
+        """Weight space of a multilayer perceptron (paper, section 2.1).
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Number of neurons of each layer, inputs first: n_0, ..., n_L, with L ≥ 1.
+        bias : bool or sequence of bool
+            Whether layer i has a bias; one value for all layers, or L values.
+
+        Returns
+        -------
+        WeightSpace
+            Tensors ``W1`` of shape (n_1, n_0), ``v1`` of shape (n_1,), ... over neuron sets ``in``, ``h1``, ..., ``out``.
+
+        Raises
+        ------
+        SpecError
+            If fewer than two sizes come, or the number of bias flags is not L.
+        """
+        sizes = _sequence("sizes", sizes)
+        return cls.cnn(sizes, [()] * (len(sizes) - 1), bias)
+
+    @classmethod
+    def cnn(
+        cls,
+        sizes: Sequence[int],
+        filters: Sequence[Sequence[int]],
+        bias: bool | Sequence[bool] = True,
+    ) -> "WeightSpace":
+        """Weight space of a feedforward network with convolutions (paper, section 2.2, "Extension to convolutional").
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Number of channels (neurons) of each layer, input channels first: n_0, ..., n_L, with L ≥ 1.
+        filters : sequence of sequence of int
+            For each of the L layers the fixed axes of its weight after (n_i, n_{i-1}): ``(3, 3)`` for a 3x3
+            convolution, ``(5,)`` in one dimension, ``()`` for a fully-connected layer (after global pooling, say).
+            For a convolution *flattened* into a fully-connected layer give the number of pixels, ``(16,)``: the
+            flattened weight (n_i, n_{i-1} * 16), channel-major, is reshaped to (n_i, n_{i-1}, 16).
+        bias : bool or sequence of bool
+            Whether layer i has a bias; one value for all layers, or L values.
+
+        Returns
+        -------
+        WeightSpace
+            Tensors ``W1`` of shape (n_1, n_0, *filters[0]), ``v1`` of shape (n_1,), ... over neuron sets ``in``,
+            ``h1``, ..., ``out``.
+
+        Raises
+        ------
+        SpecError
+            If fewer than two sizes come, or the number of filters or bias flags is not L.
+        """
+        sizes = _sequence("sizes", sizes)
+        depth = len(sizes) - 1
+        if depth < 1:
+            raise SpecError(
+                f"sizes must hold at least the numbers of inputs and outputs, not {tuple(sizes)}: an empty network has no weights."
+            )
+        filters = _sequence("filters", filters)
+        flags = (bias,) * depth if isinstance(bias, bool) else _sequence("bias", bias)
+        for name, values in (("filters", filters), ("bias", flags)):
+            if len(values) != depth:
+                raise SpecError(f"{name} must have one value for each of the {depth} layers, not {len(values)} values.")
+        sets = ["in", *(f"h{i}" for i in range(1, depth)), "out"]
+        tensors = []
+        for i in range(1, depth + 1):
+            fixed = tuple(filters[i - 1])
+            labels = (sets[i], sets[i - 1], *(None,) * len(fixed))
+            tensors.append(TensorSpec(f"W{i}", (sizes[i], sizes[i - 1], *fixed), labels, i - 1))
+            if flags[i - 1]:
+                tensors.append(TensorSpec(f"v{i}", (sizes[i],), (sets[i],), i - 1))
+        return cls(tuple(tensors), ("in",), ("out",))
+
+    @classmethod
+    def from_axes(
+        cls,
+        axes: Mapping[str, Sequence[tuple[str | None, int]]],
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+    ) -> "WeightSpace":
+        """Weight space from explicitly labelled axes, for any architecture.
+
+        Parameters
+        ----------
+        axes : mapping of str to sequence of (str or None, int)
+            For each tensor its axes in order, each a pair of a neuron set (None for a fixed axis) and a size. A neuron
+            set may label axes of many tensors (a residual stream) and several axes of one tensor (a recurrent matrix).
+        inputs, outputs : iterable of str
+            Neuron sets of the network's inputs and outputs, which HNP leaves alone.
+
+        Returns
+        -------
+        WeightSpace
+            The tensors in the mapping's order.
+
+        Raises
+        ------
+        SpecError
+            As the constructor.
+
+        Examples
+        --------
+        >>> rnn = WeightSpace.from_axes({
+        ...     "W": [("h", 4), ("in", 3)], "R": [("h", 4), ("h", 4)], "b": [("h", 4)], "V": [("out", 2), ("h", 4)],
+        ... }, inputs=["in"], outputs=["out"])
+        >>> rnn.sizes
+        {'h': 4, 'in': 3, 'out': 2}
+        """
+        tensors = []
+        for i, (name, pairs) in enumerate(axes.items()):
+            for pair in pairs:
+                if not isinstance(pair, tuple | list) or len(pair) != 2:
+                    raise SpecError(
+                        f"tensor {name!r}: each axis is a pair (neuron set or None, size), but {pair!r} came."
+                    )
+            tensors.append(TensorSpec(name, tuple(p[1] for p in pairs), tuple(p[0] for p in pairs), i))
+        return cls(tuple(tensors), tuple(inputs), tuple(outputs))
+
+    def group(self, moved: str | Iterable[str]) -> "Group":
+        """Return the permutation group of this space that moves the given neuron sets.
+
+        Parameters
+        ----------
+        moved : {"NP", "HNP"} or iterable of str
+            ``"NP"`` moves all neuron sets, ``"HNP"`` all but inputs and outputs (paper, table 1); otherwise the
+            names of the sets to move. Sets of size 1 have nothing to move and count as fixed.
+
+        Returns
+        -------
+        Group
+            The group, which also carries this space.
+
+        Raises
+        ------
+        SpecError
+            If the group or a neuron set is unknown.
+        """
+        from nfn_core.groups import Group  # groups build on spaces; this shorthand is the one arrow back
+
+        if isinstance(moved, str):
+            if moved not in ("NP", "HNP"):
+                raise SpecError(f"group must be 'NP', 'HNP' or a collection of neuron sets, not {moved!r}.")
+            kept = {*self.inputs, *self.outputs} if moved == "HNP" else set()
+            moved = [label for label in self.sizes if label not in kept]
+        return Group(self, tuple(moved))
+
+
+def _sequence(name: str, values: Any) -> tuple[Any, ...]:
+    """Tuple of `values`, or a SpecError that names the argument."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise SpecError(f"{name} must be a sequence, not {values!r}.")
+    return tuple(values)
