@@ -1,0 +1,153 @@
+"""nfn-core in JAX: descriptions from `nfn_core` as pure functions over plain pytrees. No mathematics lives here.
+
+``params = init(layer, seed)`` is a dictionary of arrays under the names torch's `state_dict` has;
+``apply(layer, params, features)`` is pure and works under jit, grad, vmap and shard_map.
+"""
+
+import operator
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nfn_core.errors import MissingDependencyError
+
+try:
+    import jax
+    import jax.numpy as jnp
+except ImportError as error:
+    raise MissingDependencyError(f"nfn_jax needs JAX ({error}): install nfn-core[jax].") from error
+
+from nfn_core import Features, Layer, SpecError, initialize, load_parameters, save_parameters
+
+__all__ = ["apply", "init", "load", "save", "trainable"]
+
+Params = dict[str, jax.Array]
+
+
+def init(layer: Layer, seed: Any, dtype: Any = jnp.float32) -> Params:
+    """Initial parameters of a layer or network.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description.
+    seed : int or jax.Array
+        Seed, the same numbers as in every backend; or a JAX key, from which a seed is derived.
+    dtype : jnp.dtype
+        Dtype of the parameters.
+
+    Returns
+    -------
+    dict of str to jax.Array
+        Parameters and constants by dotted name.
+
+    Raises
+    ------
+    SpecError
+        If the seed is neither a non-negative integer nor a concrete key.
+    """
+    if isinstance(seed, jax.core.Tracer):
+        raise SpecError("init draws on the host and cannot be traced: call it outside jit, vmap and grad.")
+    if isinstance(seed, jax.Array) and (seed.ndim or jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)):
+        seed = operator.index(jax.random.bits(seed, dtype=jnp.uint32).item())
+    return {name: jnp.asarray(value, dtype=dtype) for name, value in initialize(layer, seed).items()}
+
+
+def trainable(layer: Layer) -> dict[str, bool]:
+    """Tell for each parameter whether it is trained: a mask for optax, where constants must not decay.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description.
+
+    Returns
+    -------
+    dict of str to bool
+        False for constants, whose gradient is zero.
+    """
+    return {name: spec.trainable for name, spec in layer.parameters().items()}
+
+
+def apply(
+    layer: Layer, params: Mapping[str, jax.Array], features: Mapping[str, jax.Array] | jax.Array, key: Any = None
+) -> Features | jax.Array:
+    """Apply a layer or network.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description; static under jit.
+    params : mapping of str to jax.Array
+        Parameters as `init` gives them.
+    features : mapping of str to jax.Array, or jax.Array
+        Each tensor of shape (batch, *axes, channels), of the parameters' dtype.
+    key : jax.Array, optional
+        Key for dropout (training); without it nothing is dropped.
+
+    Returns
+    -------
+    dict of str to jax.Array, or jax.Array
+        Features, or an array of shape (batch, ...) from an invariant layer on.
+
+    Raises
+    ------
+    ParameterError
+        If the parameters are not this layer's.
+    FeatureError
+        If the features do not fit the weight space.
+    """
+    specs = layer.parameters()
+    frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
+    keys = [key]
+
+    def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
+        keys[0], now = jax.random.split(keys[0])
+        return jax.random.uniform(now, shape, like.dtype)
+
+    return layer.apply(frozen, features, None if key is None else uniform)
+
+
+def save(path: str | Path, layer: Layer, params: Mapping[str, jax.Array]) -> None:
+    """Write parameters to a safetensors file that every backend can load.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to write.
+    layer : Layer
+        The description.
+    params : mapping of str to jax.Array
+        Its parameters.
+
+    Raises
+    ------
+    ParameterError
+        If the parameters are not this layer's.
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    save_parameters(path, layer, params, "flax")
+
+
+def load(path: str | Path, layer: Layer) -> Params:
+    """Read parameters from a file written by any backend.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to read.
+    layer : Layer
+        The description the file was saved with.
+
+    Returns
+    -------
+    dict of str to jax.Array
+        The parameters, with the dtypes they were saved with (float64 needs JAX's 64-bit mode).
+
+    Raises
+    ------
+    ParameterError
+        If the file is damaged or belongs to another layer.
+    """
+    return load_parameters(path, layer, "flax")

@@ -1,0 +1,77 @@
+"""A typed batch of weight-space features."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils import _pytree as pytree
+
+from nfn_core import WeightSpace, check_features
+
+__all__ = ["WeightSpaceFeatures"]
+
+
+class WeightSpaceFeatures(dict[str, torch.Tensor]):
+    """Features of a weight space: tensor names mapped to tensors of shape (batch, *axes, channels).
+
+    A dictionary that torch treats as a pytree, so it passes through `torch.func`, `torch.compile`, data loaders and
+    data-parallel scattering.
+    """
+
+    @classmethod
+    def stack(cls, space: WeightSpace, networks: list[dict[str, torch.Tensor]]) -> "WeightSpaceFeatures":
+        """Stack the weights of single networks into one-channel features.
+
+        Parameters
+        ----------
+        space : WeightSpace
+            The networks' weight space.
+        networks : list of dict of str to torch.Tensor
+            For each network its tensors, shape (*axes).
+
+        Returns
+        -------
+        WeightSpaceFeatures
+            Each tensor of shape (len(networks), *axes, 1).
+
+        Raises
+        ------
+        FeatureError
+            If the tensors do not fit the space.
+        """
+        names = networks[0] if networks else {}
+        features = cls({name: torch.stack([net[name] for net in networks]).unsqueeze(-1) for name in names})
+        check_features(space, features, 1)
+        return features
+
+    def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "WeightSpaceFeatures":
+        """Apply a function to every tensor.
+
+        Parameters
+        ----------
+        function : callable
+            From tensor to tensor.
+
+        Returns
+        -------
+        WeightSpaceFeatures
+            The results under the same names.
+        """
+        return WeightSpaceFeatures({name: function(x) for name, x in self.items()})
+
+    def to(self, *args: Any, **kwargs: Any) -> "WeightSpaceFeatures":
+        """Move or cast every tensor, with the arguments of `torch.Tensor.to`."""
+        return self.map(lambda x: x.to(*args, **kwargs))
+
+
+def _flatten(features: WeightSpaceFeatures) -> tuple[list[torch.Tensor], list[str]]:
+    return list(features.values()), list(features)
+
+
+def _unflatten(tensors: Any, names: list[str]) -> WeightSpaceFeatures:
+    return WeightSpaceFeatures(zip(names, tensors, strict=True))
+
+
+pytree.register_pytree_node(
+    WeightSpaceFeatures, _flatten, _unflatten, serialized_type_name="nfn_torch.WeightSpaceFeatures"
+)

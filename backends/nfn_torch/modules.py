@@ -1,0 +1,113 @@
+"""Descriptions of `nfn_core` as modules with real parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from nfn_core import Layer, SpecError, check_parameters, initialize
+from nfn_torch.features import WeightSpaceFeatures
+
+__all__ = ["NFModule"]
+
+
+class NFModule(nn.Module):
+    """Any layer or network description of `nfn_core` with its parameters.
+
+    Names in `state_dict` are the names of the description's parameters, the same as in the JAX tree. Constants
+    (`trainable=False`) are buffers. Dropout draws from torch's generator in training mode.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description.
+    seed : int
+        Seed of the initial parameters; the same seed gives the same numbers in every backend.
+    dtype : torch.dtype, optional
+        Dtype of the parameters, by default torch's default dtype.
+    device : torch.device or str, optional
+        Where to put them.
+
+    Raises
+    ------
+    SpecError
+        If `layer` is no description.
+
+    Examples
+    --------
+    >>> import torch, nfn_core, nfn_torch
+    >>> space = nfn_core.WeightSpace.mlp([2, 32, 32, 1])
+    >>> net = nfn_torch.NFModule(nfn_core.NFLayer(space.group("NP"), 1, 16))
+    >>> features = {t.name: torch.randn(8, *t.shape, 1) for t in space.tensors}
+    >>> net(features)["W1"].shape
+    torch.Size([8, 32, 2, 16])
+    """
+
+    def __init__(
+        self, layer: Layer, seed: int = 0, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    ) -> None:
+        super().__init__()
+        if not isinstance(layer, Layer):
+            raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
+        self.layer = layer
+        specs = layer.parameters()
+        for name, value in initialize(layer, seed).items():
+            tensor = torch.tensor(value, dtype=dtype or torch.get_default_dtype(), device=device)
+            *path, leaf = name.split(".")
+            owner: nn.Module = self
+            for part in path:
+                if part not in owner._modules:
+                    owner.add_module(part, nn.Module())
+                owner = owner.get_submodule(part)
+            if specs[name].trainable:
+                owner.register_parameter(leaf, nn.Parameter(tensor))
+            else:
+                owner.register_buffer(leaf, tensor)
+
+    def named_arrays(self) -> dict[str, torch.Tensor]:
+        """Return parameters and constants by name, in the description's order."""
+        found = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {name: found[name] for name in self.layer.parameters()}
+
+    def forward(self, features: Mapping[str, torch.Tensor] | torch.Tensor) -> Any:
+        """Apply the layer.
+
+        Parameters
+        ----------
+        features : mapping of str to torch.Tensor, or torch.Tensor
+            Each tensor of shape (batch, *axes, channels), of the parameters' dtype (any under autocast) and device.
+
+        Returns
+        -------
+        WeightSpaceFeatures or torch.Tensor
+            Features of the same kind, or (batch, ...) from an invariant layer on.
+
+        Raises
+        ------
+        FeatureError
+            If the features do not fit the weight space.
+        ParameterError
+            If dtype or device of the parameters is not the features'.
+        """
+        params = self.named_arrays()
+        if not _autocasts(params, features):
+            check_parameters(self.layer, params, features)
+        value = self.layer.forward(params, features, _uniform if self.training else None)
+        return WeightSpaceFeatures(value) if isinstance(value, dict) else value
+
+    def extra_repr(self) -> str:
+        """Name of the description and number of parameters."""
+        count = sum(p.numel() for p in self.parameters())
+        return f"{type(self.layer).__name__}, {count} parameters"
+
+
+def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Uniform noise in [0, 1)."""
+    return torch.rand(shape, dtype=like.dtype, device=like.device)
+
+
+def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
+    """Whether autocast is on for the device at hand, so that dtypes may differ."""
+    tensors = list(features.values()) if isinstance(features, Mapping) else [features]
+    return any(isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type) for x in tensors[:1])
