@@ -42,7 +42,9 @@ def namespace_of(*arrays: Array) -> Any:
         return array_api_compat.array_namespace(*arrays)
     except TypeError as error:
         kinds = sorted({f"{type(x).__module__}.{type(x).__name__}" for x in arrays})
-        raise FeatureError(f"arrays of one library are needed, but {' and '.join(kinds)} came: convert them.") from error
+        raise FeatureError(
+            f"arrays of one library are needed, but {' and '.join(kinds)} came: convert them."
+        ) from error
 
 
 def device_of(x: Array) -> Any:

@@ -157,7 +157,9 @@ class GaussianFourierFeatures(Layer):
     def channels_after(self, channels: int) -> int:
         """Return 2 * `frequencies`."""
         if channels != self.in_channels:
-            raise SpecError(f"GaussianFourierFeatures takes {self.in_channels} channels, but {channels} come before it.")
+            raise SpecError(
+                f"GaussianFourierFeatures takes {self.in_channels} channels, but {channels} come before it."
+            )
         return 2 * self.frequencies
 
     def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:

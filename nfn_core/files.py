@@ -55,7 +55,7 @@ def save_parameters(path: str | Path, layer: "Layer", params: Mapping[str, Array
     MissingDependencyError
         If safetensors is not installed.
     """
-    check_parameters(layer, params)
+    check_parameters(layer.parameters(), params)
     save: Callable[..., None] = _safetensors(f".{library}").save_file
     save(dict(params), Path(path), metadata={"format": FORMAT, "fingerprint": fingerprint(layer)})
 
@@ -100,7 +100,7 @@ def load_parameters(path: str | Path, layer: "Layer", library: str = "numpy") ->
             f"parameter file {str(path)!r} has format {header.get('format')!r}, expected {FORMAT!r}: "
             "it was written by another program or version."
         )
-    check_parameters(layer, params)
+    check_parameters(layer.parameters(), params)
     if header.get("fingerprint") != fingerprint(layer):
         raise ParameterError(
             f"parameter file {str(path)!r} fits in names and shapes, but was written for a layer described otherwise "

@@ -5,13 +5,13 @@ pooling layers P and P̃ (section 2.3 and Eq. 20).
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.errors import SpecError
 from nfn_core.groups import Group
-from nfn_core.hubs import Pooling, fold, pool, spread, structure, unfold
+from nfn_core.hubs import Pooling, Structure, fold, pool, spread, structure, unfold
 from nfn_core.parameters import ParameterSpec, check_parameters
 
 __all__ = ["InvariantPool", "Layer", "NFLayer", "Noise", "PointwiseLayer"]
@@ -77,7 +77,7 @@ class Layer:
         FeatureError
             If the features do not fit.
         """
-        check_parameters(self, params, features)
+        check_parameters(self.parameters(), params, features)
         return self.forward(params, features, noise)
 
 
@@ -125,27 +125,27 @@ class NFLayer(Layer):
     pooling: Pooling = "mean"
     bias: bool = True
     init: Init = "uniform"
+    structure: Structure = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_channels(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("pooling", self.pooling, ("mean", "sum"))
         check_choice("init", self.init, ("uniform", "kaiming"))
+        object.__setattr__(self, "structure", structure(self.group))
 
     @property
     def parameter_count(self) -> int:
         """Number of entries of all hub matrices: orbits of index pairs times channels in times channels out."""
-        s = structure(self.group)
+        s = self.structure
         orbits = sum(s.inputs(hub) * sum(map(s.width, hub.outputs)) for hub in s.hubs)
         return orbits * self.in_channels * self.out_channels
 
     def parameters(self) -> dict[str, ParameterSpec]:
         """Return one matrix for each hub, shape (hub inputs, hub outputs), and the constants of the empty hub."""
-        s = structure(self.group)
+        s = self.structure
         specs: dict[str, ParameterSpec] = {}
         for hub in s.hubs:
-            blocks = tuple(
-                (s.width(v) * self.out_channels, s.fan_in(v.tensor) * self.in_channels) for v in hub.outputs
-            )
+            blocks = tuple((s.width(v) * self.out_channels, s.fan_in(v.tensor) * self.in_channels) for v in hub.outputs)
             columns = sum(c for c, _ in blocks)
             specs[hub.name] = ParameterSpec((s.inputs(hub) * self.in_channels, columns), self.init, blocks)
             if self.bias and not hub.labels:
@@ -162,7 +162,7 @@ class NFLayer(Layer):
     def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None = None) -> Features:
         """Pool every tensor, mix in every hub, spread back: Eq. 3."""
         xp = check_features(self.group.space, value, self.in_channels)
-        s = structure(self.group)
+        s = self.structure
         forms = [pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp) for plan in s.tensors]
         parts: list[list[Array]] = [[None] * len(plan.forms) for plan in s.tensors]
         for hub in s.hubs:
@@ -211,15 +211,17 @@ class PointwiseLayer(Layer):
     out_channels: int
     bias: bool = True
     init: Init = "uniform"
+    structure: Structure = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         _check_channels(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("init", self.init, ("uniform", "kaiming"))
+        object.__setattr__(self, "structure", structure(self.group))
 
     def parameters(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a matrix of shape (width * in_channels, width * out_channels) and constants."""
         specs: dict[str, ParameterSpec] = {}
-        for plan in structure(self.group).tensors:
+        for plan in self.structure.tensors:
             rows, columns = plan.width * self.in_channels, plan.width * self.out_channels
             specs[f"{plan.spec.name}.weight"] = ParameterSpec((rows, columns), self.init, ((columns, rows),))
             if self.bias:
@@ -235,7 +237,7 @@ class PointwiseLayer(Layer):
         """Mix the channels of every entry."""
         xp = check_features(self.group.space, value, self.in_channels)
         out: Features = {}
-        for plan in structure(self.group).tensors:
+        for plan in self.structure.tensors:
             name = plan.spec.name
             x = xp.matmul(fold(plan, value[name], xp), params[f"{name}.weight"])
             out[name] = unfold(plan, x + params[f"{name}.bias"] if self.bias else x, xp)
@@ -266,20 +268,22 @@ class InvariantPool(Layer):
 
     group: Group
     pooling: Pooling = "mean"
+    structure: Structure = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, ("mean", "sum"))
+        object.__setattr__(self, "structure", structure(self.group))
 
     @property
     def outputs(self) -> int:
         """Number of invariants for each channel."""
-        s = structure(self.group)
+        s = self.structure
         return s.inputs(s.hubs[0])
 
     def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None = None) -> Array:
         """Return an array of shape (batch, outputs, channels)."""
         xp = check_features(self.group.space, value)
-        s = structure(self.group)
+        s = self.structure
         forms = [pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp) for plan in s.tensors]
         batch, channels = value[s.tensors[0].spec.name].shape[0], value[s.tensors[0].spec.name].shape[-1]
         totals = [xp.reshape(forms[v.tensor][v.form], (batch, s.width(v), channels)) for v in s.hubs[0].inputs]

@@ -1,7 +1,7 @@
 """Networks: layers in sequence, residual blocks, heads, and the two shapes the paper uses (section 3 and appendix D)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from nfn_core.arrays import Array, namespace_of
@@ -30,12 +30,15 @@ class Sequential(Layer):
     """
 
     layers: tuple[Layer, ...]
+    names: tuple[tuple[tuple[str, str], ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise SpecError(f"layers[{i}] must be a layer description, not {type(layer).__name__}.")
+        names = (tuple((name, f"{i}.{name}") for name in layer.parameters()) for i, layer in enumerate(self.layers))
+        object.__setattr__(self, "names", tuple(names))
 
     def parameters(self) -> dict[str, ParameterSpec]:
         """Return all layers' parameters."""
@@ -49,8 +52,8 @@ class Sequential(Layer):
 
     def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
         """Apply the layers in order."""
-        for i, layer in enumerate(self.layers):
-            value = layer.forward({name: params[f"{i}.{name}"] for name in layer.parameters()}, value, noise)
+        for layer, names in zip(self.layers, self.names, strict=True):
+            value = layer.forward({inner: params[outer] for inner, outer in names}, value, noise)
         return value
 
 
@@ -266,4 +269,6 @@ def invariant_network(
         dropout=dropout,
         final_activation=True,
     )
-    return Sequential((*stack.layers, pooled, MLPHead((pooled.outputs * channels[-1], *head), activation, head_dropout)))
+    return Sequential(
+        (*stack.layers, pooled, MLPHead((pooled.outputs * channels[-1], *head), activation, head_dropout))
+    )

@@ -104,13 +104,15 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
     }
 
 
-def check_parameters(layer: "Layer", params: Mapping[str, Any], like: Mapping[str, Array] | Array | None = None) -> None:
+def check_parameters(
+    specs: Mapping[str, ParameterSpec], params: Mapping[str, Any], like: Mapping[str, Array] | Array | None = None
+) -> None:
     """Check that parameters belong to a layer.
 
     Parameters
     ----------
-    layer : Layer
-        The layer or network description.
+    specs : mapping of str to ParameterSpec
+        What the layer needs: its `parameters()`.
     params : mapping of str to array
         Parameters by dotted name.
     like : mapping of str to array, or array, optional
@@ -121,7 +123,6 @@ def check_parameters(layer: "Layer", params: Mapping[str, Any], like: Mapping[st
     ParameterError
         If names or shapes differ from what the layer needs, or library, dtype or device from `like`.
     """
-    specs = layer.parameters()
     if not isinstance(params, Mapping):
         raise ParameterError(f"parameters must be a mapping from names to arrays, not {type(params).__name__}.")
     missing = [name for name in specs if name not in params]

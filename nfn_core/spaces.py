@@ -1,8 +1,7 @@
 """Weight spaces: named tensors whose axes are labelled by neuron sets (paper, section 2.1)."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +55,13 @@ class WeightSpace:
     inputs, outputs : tuple of str
         Neuron sets that are the network's inputs and outputs: HNP leaves them alone, IO-encoding marks them.
 
+    Attributes
+    ----------
+    sizes : dict of str to int
+        Size of each neuron set, in order of first appearance.
+    by_name : dict of str to TensorSpec
+        The tensors by name, in order.
+
     Raises
     ------
     SpecError
@@ -71,6 +77,8 @@ class WeightSpace:
     tensors: tuple[TensorSpec, ...]
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
+    sizes: dict[str, int] = field(init=False, repr=False, compare=False)
+    by_name: dict[str, TensorSpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.tensors:
@@ -99,40 +107,12 @@ class WeightSpace:
                         f"tensor {t.name!r}, axis {axis}: a neuron set is a non-empty string without '+', '.' or spaces, "
                         f"or None for a fixed axis, not {label!r}."
                     )
-        _ = self.sizes
+        object.__setattr__(self, "sizes", _neuron_sets(self.tensors))
+        object.__setattr__(self, "by_name", {t.name: t for t in self.tensors})
         for role, sets in (("inputs", self.inputs), ("outputs", self.outputs)):
             for label in sets:
                 if label not in self.sizes:
                     raise SpecError(f"{role} names neuron set {label!r}, but the space has {tuple(self.sizes)}.")
-
-    @cached_property
-    def sizes(self) -> dict[str, int]:
-        """Size of each neuron set, in order of first appearance.
-
-        Raises
-        ------
-        SpecError
-            If two tensors give one neuron set two sizes.
-        """
-        sizes: dict[str, int] = {}
-        where: dict[str, str] = {}
-        for t in self.tensors:
-            for axis, (size, label) in enumerate(zip(t.shape, t.labels, strict=True)):
-                if label is None:
-                    continue
-                here = f"axis {axis} of tensor {t.name!r}"
-                if sizes.setdefault(label, size) != size:
-                    raise SpecError(
-                        f"neuron set {label!r} has size {sizes[label]} at {where[label]} but {size} at {here}: "
-                        "axes that share a neuron set must have one size; rename one of them if they are different sets."
-                    )
-                where.setdefault(label, here)
-        return sizes
-
-    @cached_property
-    def by_name(self) -> dict[str, TensorSpec]:
-        """The tensors by name, in order."""
-        return {t.name: t for t in self.tensors}
 
     @property
     def size(self) -> int:
@@ -288,6 +268,24 @@ class WeightSpace:
             kept = {*self.inputs, *self.outputs} if moved == "HNP" else set()
             moved = [label for label in self.sizes if label not in kept]
         return Group(self, tuple(moved))
+
+
+def _neuron_sets(tensors: tuple[TensorSpec, ...]) -> dict[str, int]:
+    """Size of each neuron set, or a SpecError where two tensors disagree."""
+    sizes: dict[str, int] = {}
+    where: dict[str, str] = {}
+    for t in tensors:
+        for axis, (size, label) in enumerate(zip(t.shape, t.labels, strict=True)):
+            if label is None:
+                continue
+            here = f"axis {axis} of tensor {t.name!r}"
+            if sizes.setdefault(label, size) != size:
+                raise SpecError(
+                    f"neuron set {label!r} has size {sizes[label]} at {where[label]} but {size} at {here}: "
+                    "axes that share a neuron set must have one size; rename one of them if they are different sets."
+                )
+            where.setdefault(label, here)
+    return sizes
 
 
 def _sequence(name: str, values: Any) -> tuple[Any, ...]:

@@ -51,7 +51,7 @@ class NFModule(nn.Module):
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
         self.layer = layer
-        specs = layer.parameters()
+        self.specs = layer.parameters()
         for name, value in initialize(layer, seed).items():
             tensor = torch.tensor(value, dtype=dtype or torch.get_default_dtype(), device=device)
             *path, leaf = name.split(".")
@@ -60,7 +60,7 @@ class NFModule(nn.Module):
                 if part not in owner._modules:
                     owner.add_module(part, nn.Module())
                 owner = owner.get_submodule(part)
-            if specs[name].trainable:
+            if self.specs[name].trainable:
                 owner.register_parameter(leaf, nn.Parameter(tensor))
             else:
                 owner.register_buffer(leaf, tensor)
@@ -68,7 +68,7 @@ class NFModule(nn.Module):
     def named_arrays(self) -> dict[str, torch.Tensor]:
         """Return parameters and constants by name, in the description's order."""
         found = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return {name: found[name] for name in self.layer.parameters()}
+        return {name: found[name] for name in self.specs}
 
     def forward(self, features: Mapping[str, torch.Tensor] | torch.Tensor) -> Any:
         """Apply the layer.
@@ -92,7 +92,7 @@ class NFModule(nn.Module):
         """
         params = self.named_arrays()
         if not _autocasts(params, features):
-            check_parameters(self.layer, params, features)
+            check_parameters(self.specs, params, features)
         value = self.layer.forward(params, features, _uniform if self.training else None)
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
