@@ -8,7 +8,7 @@ import array_api_compat
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["Array", "Features", "check_features", "device_of", "namespace_of"]
+__all__ = ["Array", "Features", "check_features", "device_of", "namespace_of", "same_device"]
 
 Array: TypeAlias = Any
 """An array of any library that follows the Python array API standard."""
@@ -50,6 +50,12 @@ def namespace_of(*arrays: Array) -> Any:
 def device_of(x: Array) -> Any:
     """Device of an array, as `array_api_compat.device` gives it."""
     return array_api_compat.device(x)
+
+
+def same_device(x: Array, y: Array) -> bool:
+    """Whether two arrays may meet: one device, or a device not yet known (an array being traced by JAX)."""
+    devices = (device_of(x), device_of(y))
+    return None in devices or devices[0] == devices[1]
 
 
 def check_features(
@@ -134,7 +140,7 @@ def check_features(
                 f"tensor {t.name!r} has dtype {x.dtype}, but tensor {first_name!r} has {first.dtype}: "
                 "cast all tensors to one dtype."
             )
-        if device_of(x) != device_of(first):
+        if not same_device(x, first):
             raise FeatureError(
                 f"tensor {t.name!r} is on device {device_of(x)}, but tensor {first_name!r} on {device_of(first)}: "
                 "move all tensors to one device."

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nfn_core.arrays import Array, device_of, namespace_of
+from nfn_core.arrays import Array, device_of, namespace_of, same_device
 from nfn_core.errors import ParameterError, SpecError
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def check_parameters(
             raise ParameterError(
                 f"parameter {name!r} has dtype {p.dtype}, but the features have {sample.dtype}: cast one to the other."
             )
-        if device_of(p) != device_of(sample):
+        if not same_device(p, sample):
             raise ParameterError(
                 f"parameter {name!r} is on device {device_of(p)}, but the features on {device_of(sample)}: "
                 "move one to the other."

@@ -1,0 +1,49 @@
+"""Conformance checks for permutation-equivariant layers over weight spaces, ours or anyone's.
+
+Bring a layer as a `Subject`; every check returns a `Measurement` (`measure_all`), and `assert_conforms` fails on it.
+Names are imported when used, because the pytest plugin of this package is loaded by every pytest run, also where the
+extra ``nfn-core[conformance]`` is not installed.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nfn_core.errors import MissingDependencyError
+
+if TYPE_CHECKING:
+    from nfn_conformance.checks import CHECKS, Measurement, assert_conforms, measure_all
+    from nfn_conformance.oracle import index_orbits, pair_orbits
+    from nfn_conformance.subject import Subject
+    from nfn_conformance.subjects import subject_of
+
+__all__ = [
+    "CHECKS",
+    "Measurement",
+    "Subject",
+    "assert_conforms",
+    "index_orbits",
+    "measure_all",
+    "pair_orbits",
+    "subject_of",
+]
+
+_HOMES = {
+    "CHECKS": "checks",
+    "Measurement": "checks",
+    "assert_conforms": "checks",
+    "measure_all": "checks",
+    "index_orbits": "oracle",
+    "pair_orbits": "oracle",
+    "Subject": "subject",
+    "subject_of": "subjects",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    except ImportError as error:
+        raise MissingDependencyError(f"{name} needs nfn-core[conformance] ({error}): install it.") from error

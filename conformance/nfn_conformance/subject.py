@@ -1,0 +1,66 @@
+"""What a user brings to be tested: any layer, ours or not, as a `Subject`."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from nfn_core import Group
+
+__all__ = ["NumpyFeatures", "Output", "Subject"]
+
+NumpyFeatures = dict[str, np.ndarray]
+Output = Mapping[str, np.ndarray] | np.ndarray
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A layer under test. NumPy arrays go in and out; the functions convert as they like.
+
+    Parameters
+    ----------
+    name : str
+        Name in reports.
+    group : Group
+        The group it claims to respect, with the weight space of its input (and of its output, if equivariant).
+    make : callable
+        From an integer seed to a freshly drawn layer, any object.
+    apply : callable
+        From layer and features (tensors of shape (batch, *axes, in_channels)) to features with `out_channels`, or to
+        an array of shape (batch, ...) if `invariant`. Should keep the dtype, float32 and float64.
+    in_channels, out_channels : int
+        Numbers of channels.
+    invariant : bool
+        Claims f(σU) = f(U) and returns an array, not features.
+    linear : bool
+        Claims to be affine; maximality, constants and linearity are checked of these only.
+    maximal : bool
+        Claims to be every affine map that respects the group.
+    redundant : bool
+        Admits that parameters exceed the rank (repeated labels on very small sets).
+    parameters : callable, optional
+        From layer to its number of linear parameters, constants not counted.
+    vjp : callable, optional
+        From layer, features and cotangent features to the gradient features.
+    compiled : callable, optional
+        As `apply`, through the framework's compiler.
+    round_trip : callable, optional
+        From layer and an empty folder to the layer saved there and loaded again.
+    """
+
+    name: str
+    group: Group
+    make: Callable[[int], Any]
+    apply: Callable[[Any, NumpyFeatures], Output]
+    in_channels: int = 1
+    out_channels: int = 1
+    invariant: bool = False
+    linear: bool = False
+    maximal: bool = False
+    redundant: bool = False
+    parameters: Callable[[Any], int] | None = None
+    vjp: Callable[[Any, NumpyFeatures, Output], NumpyFeatures] | None = None
+    compiled: Callable[[Any, NumpyFeatures], Output] | None = None
+    round_trip: Callable[[Any, Path], Any] | None = None

@@ -1,0 +1,90 @@
+"""Sessions of nfn-core. `nox` runs what CI runs; `nox -l` lists all."""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.4.15"
+nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance", "smoke"]
+nox.options.default_venv_backend = "virtualenv"
+
+EVERYTHING = ".[torch,jax,conformance,experiments]"
+PEERS = ("array-api-strict", "optax", "equinox", "flax")
+CONFORMANCE = {
+    "numpy": (".[conformance]",),
+    "strict": (".[conformance]", "array-api-strict"),
+    "torch": (".[conformance,torch]",),
+    "jax": (".[conformance,jax]",),
+    "nfn": (".[conformance,torch]", "nfn", "einops"),
+}
+
+
+def install(session: nox.Session, *packages: str) -> None:
+    session.install("-c", "constraints.txt", *packages)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff (code, docstrings, format) and numpydoc."""
+    install(session, "ruff", "numpydoc", ".[experiments]")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    files = [str(p) for root in ("nfn_core", "conformance/nfn_conformance") for p in sorted(Path(root).glob("*.py"))]
+    session.run("python", "-m", "numpydoc", "lint", *files)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    install(session, "mypy", EVERYTHING)
+    session.run("mypy", "nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Unit tests of everything, README snippets included."""
+    install(session, EVERYTHING, *PEERS)
+    session.run("pytest", "tests", *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", list(CONFORMANCE), ids=list(CONFORMANCE))
+def conformance(session: nox.Session, backend: str) -> None:
+    """The conformance suite on one backend; `-- --profile thorough` draws 2,000 examples a check."""
+    install(session, *CONFORMANCE[backend])
+    session.run("pytest", "conformance/suite", "--backend", backend, *session.posargs)
+
+
+@nox.session
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and run its NumPy backend in an environment that has nothing else."""
+    session.install("build")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--wheel", "--outdir", folder, ".")
+        session.run("python", "-m", "venv", f"{folder}/empty")
+        python = f"{folder}/empty/bin/python"
+        (built,) = Path(folder).glob("*.whl")
+        session.run(python, "-m", "pip", "install", "-q", "-c", "constraints.txt", str(built), external=True)
+        session.run(python, str(Path("tests/wheel_smoke.py").resolve()), external=True)
+    shutil.rmtree("build", ignore_errors=True)
+
+
+@nox.session
+def smoke(session: nox.Session) -> None:
+    """The quickstart at its smallest scale, on both backends."""
+    install(session, EVERYTHING)
+    for backend in ("torch", "jax"):
+        out = f"{session.create_tmp()}/{backend}"
+        session.run(
+            *("python", "-m", "reference_experiments", "quickstart"),
+            *("--backend", backend, "--scale", "smoke", "--output", out),
+        )
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Train classifiers on real digits, then predict their accuracy from their weights; `-- --backend jax` too."""
+    install(session, ".[torch,experiments]" if "jax" not in session.posargs else ".[jax,experiments]")
+    session.run("python", "-m", "reference_experiments", "quickstart", *session.posargs)
