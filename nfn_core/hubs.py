@@ -12,7 +12,7 @@ Everything here but `pool`, `spread`, `fold` and `unfold` is plain Python, compu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from itertools import combinations, permutations
 from math import prod
 from typing import Any, Literal
@@ -149,7 +149,7 @@ class Structure:
         return sum(self.inputs(hub) for hub in self.hubs for view in hub.outputs if view.tensor == tensor)
 
 
-@lru_cache(maxsize=None)
+@cache
 def structure(group: Group) -> Structure:
     """Tensors and hubs of a group.
 

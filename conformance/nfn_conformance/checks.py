@@ -218,6 +218,25 @@ def round_trip(subject: Subject, seed: int = 0) -> Measurement:
     return Measurement("round trip", "failed" if differ else "passed", float(differ), 0.0, "entries that differ")
 
 
+def means(subject: Subject, seed: int = 0) -> Measurement:
+    """Every moved neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
+    group = subject.group
+    repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.moved)
+    if subject.on is None or repeated or not group.moved:
+        return Measurement("means", "not provided", note="for layers that pool by means, no label twice in a tensor")
+    axes = {
+        t.name: [(s, n * (1 + (s in group.moved))) for s, n in zip(t.labels, t.shape, strict=True)]
+        for t in group.space.tensors
+    }
+    larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.moved)
+    u = draw_features(subject, seed)
+    other = subject.on(larger)
+    came = other.apply(other.make(seed), _double(group, u))
+    out = subject.apply(subject.make(seed), u)
+    expected = out if isinstance(out, np.ndarray) else _double(group, out)
+    return _error("means", _flat(came), _flat(expected), "every neuron twice")
+
+
 CHECKS: dict[str, Callable[..., Measurement]] = {
     "equivariance": equivariance,
     "invariance": invariance,
@@ -226,6 +245,7 @@ CHECKS: dict[str, Callable[..., Measurement]] = {
     "constants": constants,
     "power": power,
     "gradient": gradient,
+    "means": means,
     "batch": batch,
     "dtype": dtype,
     "compile": compiled,
@@ -302,7 +322,9 @@ def _act(group: Group, sigma: Permutation, value: Output) -> Output:
 def _uncoupled(group: Group) -> Group:
     """The group in which every axis of every tensor is a neuron set of its own."""
     axes = {
-        t.name: [(f"{t.name}/{a}" if label else None, n) for a, (n, label) in enumerate(zip(t.shape, t.labels, strict=True))]
+        t.name: [
+            (f"{t.name}/{a}" if label else None, n) for a, (n, label) in enumerate(zip(t.shape, t.labels, strict=True))
+        ]
         for t in group.space.tensors
     }
     return WeightSpace.from_axes(axes).group("NP")
@@ -319,6 +341,17 @@ def _expected_rank(subject: Subject) -> int:
         outputs = _flat(subject.apply(subject.make(0), draw_features(subject, 0, batch=1))).size
         return (int(index_orbits(subject.group).max()) + 1) * subject.in_channels * outputs
     return (int(pair_orbits(subject.group).max()) + 1) * subject.in_channels * subject.out_channels
+
+
+def _double(group: Group, features: Any) -> NumpyFeatures:
+    """Features with every moved neuron twice."""
+    doubled = {}
+    for t in group.space.tensors:
+        x = features[t.name]
+        for axis, label in enumerate(t.labels):
+            x = np.concatenate([x, x], axis=axis + 1) if label in group.moved else x
+        doubled[t.name] = x
+    return doubled
 
 
 def _operator(subject: Subject, layer: Any) -> np.ndarray:

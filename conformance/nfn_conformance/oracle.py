@@ -31,7 +31,7 @@ def index_permutation(group: Group, sigma: Permutation) -> np.ndarray:
     places = []
     start = 0
     for t in group.space.tensors:
-        index = np.indices(t.shape).reshape(len(t.shape), -1)
+        index = np.indices(t.shape).reshape(len(t.shape), t.size)
         for axis, label in enumerate(t.labels):
             if label in images:
                 index[axis] = np.asarray(images[label])[index[axis]]

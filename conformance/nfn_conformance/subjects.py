@@ -91,7 +91,9 @@ def _torch(layer: Layer, device: str) -> dict[str, Any]:
     def vjp(module: Any, u: NumpyFeatures, v: Output) -> NumpyFeatures:
         inputs = {k: x.requires_grad_() for k, x in tensors(u).items()}
         out = fit(module, u)(inputs)
-        outs, cotangents = ([out], [v]) if not isinstance(out, dict) else zip(*((out[k], v[k]) for k in out), strict=True)
+        outs, cotangents = (
+            ([out], [v]) if not isinstance(out, dict) else zip(*((out[k], v[k]) for k in out), strict=True)
+        )
         given = [torch.tensor(c, device=device) for c in cotangents]
         grads = torch.autograd.grad(list(outs), list(inputs.values()), given)
         return {k: host(g) for k, g in zip(inputs, grads, strict=True)}

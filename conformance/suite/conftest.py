@@ -2,13 +2,13 @@
 
 import pytest
 from hypothesis import HealthCheck, settings
-
 from nfn_conformance import Subject, subject_of
+
 from nfn_core import Group, NFLayer
 
 BACKENDS = ("numpy", "strict", "torch", "jax", "nfn")
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("fast", max_examples=25, **COMMON)
+settings.register_profile("fast", max_examples=100, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)
 
 
@@ -66,6 +66,7 @@ def linear_subject(backend, device):
             maximal=True,
             redundant=small,
             parameters=lambda _: layer.parameter_count,
+            on=(lambda larger: make(larger, channels)) if pooling == "mean" else None,
         )
 
     return make

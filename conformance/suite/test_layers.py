@@ -3,9 +3,9 @@
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-
 from nfn_conformance import CHECKS, assert_conforms, subject_of
 from nfn_conformance.strategies import groups
+
 from nfn_core import (
     Activation,
     InvariantPool,
@@ -20,7 +20,18 @@ from nfn_core import (
     invariant_network,
 )
 
-LINEAR = ["equivariance", "linearity", "maximality", "constants", "power", "gradient", "batch", "dtype", "round trip"]
+LINEAR = [
+    "equivariance",
+    "linearity",
+    "maximality",
+    "constants",
+    "power",
+    "gradient",
+    "means",
+    "batch",
+    "dtype",
+    "round trip",
+]
 CHANNELS = st.tuples(st.integers(1, 3), st.integers(1, 3))
 RNN = {"W": [("h", 4), ("in", 2)], "R": [("h", 4), ("h", 4)], "b": [("h", 4)], "V": [("out", 2), ("h", 4)]}
 SPACES = {
@@ -31,7 +42,9 @@ SPACES = {
     "cnn": WeightSpace.cnn([1, 3, 3, 2], [(2, 2), (2,), ()]),
     "flattened": WeightSpace.cnn([1, 2, 3], [(2,), (3,)]),
     "recurrent": WeightSpace.from_axes(RNN, ["in"], ["out"]),
-    "residual": WeightSpace.from_axes({"A": [("s", 3), ("in", 2)], "B": [("h", 2), ("s", 3)], "C": [("s", 3), ("h", 2)]}),
+    "residual": WeightSpace.from_axes(
+        {"A": [("s", 3), ("in", 2)], "B": [("h", 2), ("s", 3)], "C": [("s", 3), ("h", 2)]}
+    ),
 }
 
 
@@ -88,7 +101,9 @@ def pooled_linear(group):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", ["pointwise", "stack", "residual", "learned", "encoded", "classifier", "pointwise classifier"])
+@pytest.mark.parametrize(
+    "name", ["pointwise", "stack", "residual", "learned", "encoded", "classifier", "pointwise classifier"]
+)
 def test_networks(name, check, conformance, backend, device):
     """Pointwise layers, stacks, residual blocks and encodings; HNP is what NP layers keep under IO-encoding."""
     space = SPACES["cnn"]

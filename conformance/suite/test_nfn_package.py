@@ -3,15 +3,16 @@
 Its expected failures stand in nfn_0_1_2.txt, one a line with the measured figures.
 """
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from nfn.common import NetworkSpec, WeightSpaceFeatures, network_spec_from_wsfeat
-from nfn.layers import HNPLinear, HNPPool, NPLinear, NPPool, Pointwise
-
+from nfn.layers import HNPLinear, HNPPool, IOSinusoidalEncoding, NPLinear, NPPool, Pointwise, StatFeaturizer
 from nfn_conformance import CHECKS, Subject, assert_conforms
+
 from nfn_core import WeightSpace
 
 SIZES = {"2-4-3": [2, 4, 3], "3-4-4-2": [3, 4, 4, 2], "2-3-4-3-2": [2, 3, 4, 3, 2]}
@@ -71,12 +72,14 @@ def cases():
                 yield pytest.param(kind, sizes, check, marks=marks, id=f"{kind} {sizes} {check}")
 
 
-@pytest.mark.parametrize(("kind", "sizes", "check"), cases())
+@pytest.mark.parametrize(("kind", "sizes", "check"), list(cases()))
 def test_nfn(kind, sizes, check, conformance):
     conformance(subject(kind, sizes), check)
 
 
-@pytest.mark.parametrize(("sizes", "rank", "orbits"), [("2-4-3", 114, 117), ("3-4-4-2", 140, 142), ("2-3-4-3-2", 162, 164)])
+@pytest.mark.parametrize(
+    ("sizes", "rank", "orbits"), [("2-4-3", 114, 117), ("3-4-4-2", 140, 142), ("2-3-4-3-2", 162, 164)]
+)
 def test_hnp_linear_lacks_terms(sizes, rank, orbits):
     """The term from the last hidden bias to the last weight, b_phi^{L,L-1,j} of table 9."""
     found = CHECKS["maximality"](subject("HNPLinear", sizes))
@@ -84,14 +87,31 @@ def test_hnp_linear_lacks_terms(sizes, rank, orbits):
 
 
 def test_np_linear_is_maximal():
-    assert assert_conforms(subject("NPLinear", "3-4-4-2"), "maximality").value == 100 - 38
+    assert assert_conforms(subject("NPLinear", "3-4-4-2"), "maximality").value == 62
 
 
 def test_hnp_linear_carries_more_parameters_than_dimensions():
+    """193 in all, 20 of them constants, for 142 dimensions."""
     module = subject("HNPLinear", "3-4-4-2").make(0)
-    assert sum(p.numel() for name, p in module.named_parameters() if name.endswith("weight")) == 193
+    sizes = {name: p.numel() for name, p in module.named_parameters()}
+    assert sum(sizes.values()) == 193
+    assert sum(n for name, n in sizes.items() if name.endswith("bias")) == 20
 
 
 def test_hnp_linear_raises_on_one_layer():
     with pytest.raises(IndexError):
         HNPLinear(spec_of(WeightSpace.mlp([2, 3])), 1, 1)
+
+
+def test_sinusoidal_encoding_raises_on_a_convolutional_last_layer():
+    u = {t.name: np.zeros((1, *t.shape, 1)) for t in WeightSpace.cnn([1, 4, 2], [(3, 3), (3, 3)]).tensors}
+    with pytest.raises(RuntimeError, match="same number of dimensions"):
+        IOSinusoidalEncoding(network_spec_from_wsfeat(features(u)))(features(u))
+
+
+def test_statistics_are_nan_where_the_output_has_one_unit():
+    u = {t.name: np.ones((1, *t.shape, 1)) for t in WeightSpace.mlp([2, 4, 1]).tensors}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own word on the variance of one number, said once a process
+        found = StatFeaturizer()(features(u))
+    assert int(found.isnan().sum()) == 1

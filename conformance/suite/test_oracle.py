@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-
 from nfn_conformance import CHECKS, index_orbits, pair_orbits
+
 from nfn_core import WeightSpace
 
 
@@ -25,7 +25,9 @@ def test_orbits_of_the_trivial_group_are_single_indices():
 
 
 BREAK = {
-    "equivariance": lambda u: {k: x * np.arange(1, x.shape[1] + 1).reshape(-1, *[1] * (x.ndim - 2)) for k, x in u.items()},
+    "equivariance": lambda u: {
+        k: x * np.arange(1, x.shape[1] + 1).reshape(-1, *[1] * (x.ndim - 2)) for k, x in u.items()
+    },
     "linearity": lambda u: {k: np.tanh(x) for k, x in u.items()},
     "maximality": lambda u: {k: x - x.mean(axis=1, keepdims=True) for k, x in u.items()},
     "constants": lambda u: {k: x - x.mean(axis=1, keepdims=True) for k, x in u.items()},

@@ -1,0 +1,29 @@
+"""Mutation proof: the healthy layer passes every check, and every deliberate fault is caught by the check it names."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+from nfn_conformance import CHECKS
+
+spec = importlib.util.spec_from_file_location("faults", Path(__file__).parent / "faults.py")
+faults = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(faults)
+FAULTS = list(faults.faults())
+
+
+def test_there_are_many_faults():
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert len(FAULTS) >= 60
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("name", faults.SPACES)
+def test_healthy_layer_passes(name, check):
+    assert CHECKS[check](faults.healthy(faults.SPACES[name])).status != "failed"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.name} [{', '.join(fault.caught_by)}]")
+def test_fault_is_caught(fault):
+    for check in fault.caught_by:
+        assert CHECKS[check](fault.subject).status == "failed", f"{fault.name} passes {check}"
