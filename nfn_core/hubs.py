@@ -24,6 +24,8 @@ from nfn_core.spaces import TensorSpec
 __all__ = ["Form", "Hub", "Structure", "TensorPlan", "View", "fold", "pool", "spread", "structure", "unfold"]
 
 Pooling = Literal["mean", "sum"]
+Block = tuple[int, ...]
+State = tuple[tuple[Block, ...], frozenset[Block]]
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,10 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
     """Enumerate the forms of one tensor."""
     moved = [a for a, label in enumerate(spec.labels) if label in group.moved]
     fixed = [a for a in range(len(spec.labels)) if a not in moved]
-    label = {(k,): str(spec.labels[a]) for k, a in enumerate(moved)}
-    size = {(k,): spec.shape[a] for k, a in enumerate(moved)}
+    label: dict[Block, str] = {(k,): str(spec.labels[a]) for k, a in enumerate(moved)}
+    size: dict[Block, int] = {(k,): spec.shape[a] for k, a in enumerate(moved)}
     # A state is the kept and the pooled blocks; a block is the axes it identifies. Diagonals come before pooling.
-    start: tuple[tuple[tuple[int, ...], ...], frozenset[tuple[int, ...]]] = (tuple(label), frozenset())
+    start: State = (tuple(label), frozenset())
     states = {start: 0}
     forms = [Form(tuple(label.values()), tuple(size.values()))]
     growing = [start]
@@ -195,7 +197,7 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
                 continue
             block = tuple(sorted(kept[i] + kept[j]))
             label[block], size[block] = label[kept[i]], size[kept[i]]
-            state = ((*kept[:i], block, *kept[i + 1 : j], *kept[j + 1 :]), frozenset())
+            state: State = ((*kept[:i], block, *kept[i + 1 : j], *kept[j + 1 :]), frozenset())
             if state not in states:
                 parent = states[(kept, frozenset())]
                 states[state] = len(forms)
@@ -206,7 +208,7 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
             for kept in combinations(whole, count):
                 gone = [block for block in whole if block not in kept]
                 parents = [tuple(b for b in whole if b in kept or b == back) for back in gone]
-                near = min(parents, key=lambda blocks: prod(size[b] for b in blocks))
+                near = min(parents, key=lambda blocks: prod([size[b] for b in blocks]))
                 parent = states[(near, frozenset(whole) - frozenset(near))]
                 axis = next(k for k, block in enumerate(near) if block not in kept)
                 states[(kept, frozenset(gone))] = len(forms)

@@ -8,7 +8,6 @@ import operator
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -63,11 +62,11 @@ class ParameterSpec:
         if self.init == "constant":
             return np.broadcast_to(np.asarray(self.value, dtype=np.float64), self.shape).copy()
         if self.init == "normal":
-            return rng.standard_normal(self.shape) * self.value
+            return np.asarray(rng.standard_normal(self.shape) * self.value)
         fan_in = np.concatenate([np.full(columns, float(n)) for columns, n in self.fan_in])
         if self.init == "uniform":
-            return rng.uniform(-1.0, 1.0, self.shape) / np.sqrt(fan_in)
-        return rng.standard_normal(self.shape) * (sqrt(2.0) / np.sqrt(fan_in))
+            return np.asarray(rng.uniform(-1.0, 1.0, self.shape) / np.sqrt(fan_in))
+        return np.asarray(rng.standard_normal(self.shape) * np.sqrt(2.0 / fan_in))
 
 
 def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:

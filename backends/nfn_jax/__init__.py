@@ -105,7 +105,8 @@ def apply(
         keys[0], now = jax.random.split(keys[0])
         return jax.random.uniform(now, shape, like.dtype)
 
-    return layer.apply(frozen, features, None if key is None else uniform)
+    value: Features | jax.Array = layer.apply(frozen, features, None if key is None else uniform)
+    return value
 
 
 def save(path: str | Path, layer: Layer, params: Mapping[str, jax.Array]) -> None:

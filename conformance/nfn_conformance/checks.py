@@ -178,7 +178,7 @@ def batch(subject: Subject, seed: int = 0) -> Measurement:
     layer, u = subject.make(seed), draw_features(subject, seed)
     whole = subject.apply(layer, u)
     singles = [subject.apply(layer, {k: x[i : i + 1] for k, x in u.items()}) for i in range(3)]
-    error = max(_relative(_flat(s), _flat(_map(whole, lambda x, i=i: x[i : i + 1]))) for i, s in enumerate(singles))
+    error = max(_relative(_flat(s), _flat(_part(whole, i))) for i, s in enumerate(singles))
     empty = _map(subject.apply(layer, {k: x[:0] for k, x in u.items()}), np.asarray)
     shapes = {x.shape[0] for x in ([empty] if isinstance(empty, np.ndarray) else empty.values())}
     status = "passed" if error < TOLERANCE and shapes == {0} else "failed"
@@ -386,6 +386,10 @@ def _like(features: Any, rng: np.random.Generator) -> NumpyFeatures:
 
 def _map(value: Output, function: Callable[[np.ndarray], np.ndarray]) -> Output:
     return function(value) if isinstance(value, np.ndarray) else {k: function(x) for k, x in value.items()}
+
+
+def _part(value: Output, i: int) -> Output:
+    return _map(value, lambda x: x[i : i + 1])
 
 
 def _arrays(value: Output) -> list[np.ndarray]:

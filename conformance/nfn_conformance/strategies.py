@@ -54,7 +54,7 @@ def groups(draw: Any, most_entries: int = 40) -> Group:
     Group
         The group, which carries its space.
     """
-    space = draw(weight_spaces(most_entries))
+    space: WeightSpace = draw(weight_spaces(most_entries))
     kind = draw(st.sampled_from(["NP", "HNP", "subset"]))
     return space.group(kind if kind != "subset" else draw(st.sets(st.sampled_from(sorted(space.sizes)))))
 

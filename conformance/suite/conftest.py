@@ -8,7 +8,9 @@ from nfn_core import Group, NFLayer
 
 BACKENDS = ("numpy", "strict", "torch", "jax", "nfn")
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
-settings.register_profile("fast", max_examples=100, **COMMON)
+EXAMPLES = {"numpy": 100, "strict": 50, "torch": 50, "jax": 8, "nfn": 1}  # JAX compiles every operation anew per shape
+for name, count in EXAMPLES.items():
+    settings.register_profile(f"fast {name}", max_examples=count, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)
 
 
@@ -19,8 +21,9 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    settings.load_profile(config.getoption("--profile"))
-    if config.getoption("--backend") == "jax":
+    profile, backend = config.getoption("--profile"), config.getoption("--backend")
+    settings.load_profile(f"fast {backend}" if profile == "fast" else profile)
+    if backend == "jax":
         import jax
 
         jax.config.update("jax_enable_x64", True)

@@ -110,7 +110,7 @@ def test_sinusoidal_encoding_raises_on_a_convolutional_last_layer():
 
 
 def test_statistics_are_nan_where_the_output_has_one_unit():
-    u = {t.name: np.ones((1, *t.shape, 1)) for t in WeightSpace.mlp([2, 4, 1]).tensors}
+    u = {t.name: np.ones((1, *t.shape, 1), "float32") for t in WeightSpace.mlp([2, 4, 1]).tensors}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own word on the variance of one number, said once a process
         found = StatFeaturizer()(features(u))
