@@ -1,0 +1,166 @@
+"""PyTorch and JAX: the same parameters and outputs as NumPy, and what users of each framework do with them."""
+
+import jax
+import jax.numpy as jnp
+import nfn_jax
+import nfn_torch
+import numpy as np
+import pytest
+import torch
+
+import nfn_core
+from nfn_core import WeightSpace
+
+MLP = WeightSpace.mlp([2, 4, 3])
+RNN = {"W": [("h", 4), ("in", 2)], "R": [("h", 4), ("h", 4)], "b": [("h", 4)], "V": [("out", 2), ("h", 4)]}
+SPACES = {
+    "mlp": MLP,
+    "cnn": WeightSpace.cnn([1, 3, 3, 2], [(2, 2), (2,), ()]),
+    "rnn": WeightSpace.from_axes(RNN, ["in"], ["out"]),
+}
+
+
+def draw(space, batch=6, kind="float64"):
+    rng = np.random.default_rng(0)
+    return {t.name: rng.normal(size=(batch, *t.shape, 1)).astype(kind) for t in space.tensors}
+
+
+def tensors(u):
+    return nfn_torch.WeightSpaceFeatures({k: torch.tensor(x) for k, x in u.items()})
+
+
+def network(space, group="NP"):
+    before = [nfn_core.GaussianFourierFeatures(1, 3), nfn_core.SinusoidalEncoding(space)]
+    options = {"before": before, "normalize": True, "dropout": 0.2}
+    return nfn_core.invariant_network(space.group(group), [1, 4, 4], [8, 3], pool=space.group("HNP"), **options)
+
+
+@pytest.mark.parametrize("group", ["NP", "HNP"])
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+@pytest.mark.parametrize(("kind", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+def test_same_seed_same_parameters_same_outputs(space, group, kind, tolerance):
+    layer, u = network(space, group), draw(space, kind=kind)
+    params = {k: p.astype(kind) for k, p in nfn_core.initialize(layer, 3).items()}
+    expected = layer.apply(params, u)
+    module = nfn_torch.NFModule(layer, 3, dtype=getattr(torch, kind)).eval()
+    with jax.enable_x64(True):
+        tree = nfn_jax.init(layer, 3, kind)
+        assert list(module.state_dict()) and set(module.state_dict()) == set(tree) == set(params)
+        for name, p in params.items():
+            assert np.array_equal(p, module.state_dict()[name].numpy())
+            assert np.array_equal(p, tree[name])
+        outputs = [module(tensors(u)).detach().numpy(), np.asarray(nfn_jax.apply(layer, tree, u_jax(u)))]
+    for out in outputs:
+        assert out.dtype == kind
+        assert np.abs(out - expected).max() <= tolerance * np.abs(expected).max()
+
+
+def u_jax(u):
+    return {k: jnp.asarray(x) for k, x in u.items()}
+
+
+def test_parameters_travel_between_backends(tmp_path):
+    layer = network(MLP)
+    module = nfn_torch.NFModule(layer, 5)
+    nfn_torch.save(tmp_path / "a", module)
+    tree = nfn_jax.load(tmp_path / "a", layer)
+    nfn_jax.save(tmp_path / "b", layer, tree)
+    again = nfn_torch.NFModule(layer, 6)
+    assert not torch.equal(again.state_dict()["2.hub"], module.state_dict()["2.hub"])
+    nfn_torch.load(tmp_path / "b", again)
+    for name, p in module.state_dict().items():
+        assert torch.equal(p, again.state_dict()[name])
+
+
+def test_torch_transforms():
+    module = nfn_torch.NFModule(nfn_core.NFLayer(MLP.group("NP"), 1, 2), dtype=torch.float64)
+    u = tensors(draw(MLP))
+    whole = module(u)
+    parts = [module(u.map(lambda x, i=i: x[i : i + 2])) for i in (0, 2, 4)]
+    torch.testing.assert_close(torch.cat([p["W1"] for p in parts]), whole["W1"])
+    params = dict(module.named_parameters())
+
+    def loss(p, one):
+        batch = torch.utils._pytree.tree_map(lambda x: x[None], one)
+        return torch.func.functional_call(module, p, (batch,))["v1"].square().sum()
+
+    grads = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(params, u)
+    whole["v1"].square().sum().backward()
+    torch.testing.assert_close(grads["hub"].sum(0), module.hub.grad)
+    assert torch.autograd.gradcheck(lambda x: module({**u, "W1": x})["v2"], u["W1"].requires_grad_())
+
+
+def test_torch_compile_and_autocast():
+    module = nfn_torch.NFModule(nfn_core.NFLayer(MLP.group("NP"), 1, 2))
+    u = tensors(draw(MLP, kind="float32"))
+    compiled = torch.compile(module, fullgraph=True)(u)
+    torch.testing.assert_close(compiled["W1"], module(u)["W1"])
+    with torch.autocast("cpu", torch.bfloat16):
+        half = module(u)
+    assert half["W1"].dtype == torch.bfloat16
+    torch.testing.assert_close(half["W1"].float(), module(u)["W1"], rtol=0.05, atol=0.05)
+    assert module.to(torch.float64)(u.to(torch.float64))["W1"].dtype == torch.float64
+
+
+def test_torch_dropout_only_in_training():
+    module = nfn_torch.NFModule(network(MLP))
+    u = tensors(draw(MLP, kind="float32"))
+    assert not torch.equal(module(u), module(u))
+    module.eval()
+    assert torch.equal(module(u), module(u))
+    assert dict(module.named_buffers()).keys() == {"0.frequencies"}
+
+
+def test_jax_transforms():
+    import optax
+    from jax.sharding import PartitionSpec
+
+    layer = network(MLP)
+    params, u = nfn_jax.init(layer, jax.random.key(0)), u_jax(draw(MLP, kind="float32"))
+
+    def loss(p, key=None):
+        return jnp.square(nfn_jax.apply(layer, p, u, key) - 1).mean()
+
+    grads = jax.jit(jax.grad(loss))(params, jax.random.key(1))
+    assert not grads["0.frequencies"].any()
+    assert grads["2.hub"].any()
+    step = optax.masked(optax.adam(1e-2), nfn_jax.trainable(layer))
+    state, start = step.init(params), loss(params)
+    for _ in range(5):
+        updates, state = step.update(jax.grad(loss)(params), state)
+        params = optax.apply_updates(params, updates)
+    assert loss(params) < start
+
+    def one(x):
+        return nfn_jax.apply(layer, params, jax.tree.map(lambda v: v[None], x))[0]
+
+    whole = nfn_jax.apply(layer, params, u)
+    np.testing.assert_allclose(jax.vmap(one)(u), whole, rtol=1e-4, atol=1e-5)
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = PartitionSpec("batch")
+    shard = jax.shard_map(lambda x: nfn_jax.apply(layer, params, x), mesh=mesh, in_specs=(spec,), out_specs=spec)
+    np.testing.assert_allclose(shard(u), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_held_in_equinox_and_flax():
+    import equinox
+    from flax import nnx
+
+    layer, u = nfn_core.NFLayer(MLP.group("NP"), 1, 1), u_jax(draw(MLP, kind="float32"))
+
+    class Held(equinox.Module):
+        params: dict
+
+        def __call__(self, features):
+            return nfn_jax.apply(layer, self.params, features)["v1"].sum()
+
+    class HeldByFlax(nnx.Module):
+        def __init__(self):
+            self.params = nnx.Dict({k: nnx.Param(p) for k, p in nfn_jax.init(layer, 0).items()})
+
+        def __call__(self, features):
+            return nfn_jax.apply(layer, {k: p[...] for k, p in self.params.items()}, features)["v1"].sum()
+
+    first = equinox.filter_grad(lambda m: m(u))(Held(nfn_jax.init(layer, 0))).params
+    second = nnx.grad(lambda m: m(u))(HeldByFlax())["params"]
+    np.testing.assert_allclose(first["hub"], second["hub"][...], rtol=1e-6)

@@ -1,0 +1,136 @@
+"""The project itself: array API names only, lazy imports, public names, docstrings, README snippets."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import array_api_strict
+import nfn_conformance
+import nfn_jax
+import nfn_torch
+import numpydoc.validate
+import pytest
+
+import nfn_core
+
+ROOT = Path(__file__).parent.parent
+CORE = sorted((ROOT / "nfn_core").glob("*.py"))
+LIBRARY = [
+    *CORE,
+    *sorted((ROOT / "backends").rglob("*.py")),
+    *sorted((ROOT / "conformance/nfn_conformance").glob("*.py")),
+]
+HOST = {"parameters.py", "groups.py", "elementwise.py"}  # draw numbers and measure statistics with NumPy, on the host
+
+
+def outside_the_standard(source: str) -> list[str]:
+    """Attributes of `xp` that the array API standard does not have."""
+    return [
+        node.attr
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "xp"
+        and node.attr not in array_api_strict.__all__
+    ]
+
+
+def test_core_keeps_to_the_array_api():
+    assert outside_the_standard("xp.einsum('ij', x); xp.sum(x)") == ["einsum"]
+    for path in CORE:
+        source = path.read_text()
+        assert outside_the_standard(source) == [], path.name
+        imported = re.findall(r"^\s*(?:from|import) (\w+)", source, re.MULTILINE)
+        assert not {"torch", "jax", "scipy"} & set(imported), path.name
+        assert "numpy" not in imported or path.name in HOST, path.name
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [("nfn_core", "torch jax safetensors"), ("nfn_conformance.plugin", "torch jax hypothesis scipy")],
+)
+def test_imports_are_lazy(module, absent):
+    code = f"import {module}, sys; print(*({{*{absent.split()}}} & {{*sys.modules}}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
+
+
+PUBLIC = {
+    nfn_torch: ["NFModule", "WeightSpaceFeatures", "load", "save"],
+    nfn_jax: ["apply", "init", "load", "save", "trainable"],
+    nfn_conformance: [
+        "CHECKS",
+        "Measurement",
+        "Subject",
+        "assert_conforms",
+        "index_orbits",
+        "measure_all",
+        "pair_orbits",
+        "subject_of",
+    ],
+    nfn_core: [
+        *(
+            "ACTIVATIONS",
+            "Activation",
+            "Array",
+            "Dropout",
+            "FeatureError",
+            "Features",
+            "GaussianFourierFeatures",
+            "Group",
+        ),
+        *("InvariantPool", "Layer", "LayerNorm", "LearnedEncoding", "MLPHead", "MissingDependencyError", "NFLayer"),
+        *("NFNError", "Noise", "Normalize", "ParameterError", "ParameterSpec", "Permutation", "PermutationError"),
+        *("PointwiseLayer", "Residual", "Scale", "Sequential", "SinusoidalEncoding", "SpecError", "TensorSpec"),
+        *("WeightSpace", "check_features", "check_parameters", "equivariant_network", "fingerprint", "initialize"),
+        *("invariant_network", "load_parameters", "save_parameters"),
+    ],
+}
+
+
+@pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
+def test_public_names(module):
+    assert sorted(module.__all__) == sorted(PUBLIC[module])
+    assert all(hasattr(module, name) for name in module.__all__)
+
+
+def documented():
+    for module, names in PUBLIC.items():
+        for name in names:
+            if isinstance(getattr(module, name), type) or type(getattr(module, name)).__name__ == "function":
+                yield f"{module.__name__}.{name}"
+
+
+@pytest.mark.parametrize("name", list(documented()))
+def test_docstrings_describe_every_parameter(name):
+    found = numpydoc.validate.validate(name)["errors"]
+    assert [e for e in found if e[0] in {"GL08", "SS01", "PR01", "PR02", "PR03", "PR04"}] == []
+
+
+def bare_asserts(source: str) -> int:
+    return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
+
+
+def test_library_has_no_bare_asserts_and_short_modules():
+    assert bare_asserts("assert x") == 1
+    for path in LIBRARY:
+        assert bare_asserts(path.read_text()) == 0, path.name
+        assert len(path.read_text().splitlines()) < 500, path.name
+
+
+SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_readme_snippet_runs(number, tmp_path):
+    script = tmp_path / "test_snippet.py"
+    script.write_text(SNIPPETS[number])
+    command = [sys.executable, *(["-m", "pytest", "-q"] if "def test_" in SNIPPETS[number] else []), str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "failed" not in done.stdout
+
+
+def test_readme_has_its_four_snippets():
+    assert len(SNIPPETS) == 4
