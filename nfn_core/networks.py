@@ -243,7 +243,15 @@ def invariant_network(
         Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart.
     head_dropout : float
         Rate of dropout in the head.
-    before, pointwise, activation, normalize, dropout
+    before : sequence of Layer
+        As in `equivariant_network`.
+    pointwise : bool
+        As in `equivariant_network`.
+    activation : str
+        Elementwise map after every NF-layer and in the head.
+    normalize : bool
+        As in `equivariant_network`.
+    dropout : float
         As in `equivariant_network`.
 
     Returns

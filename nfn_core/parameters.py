@@ -148,7 +148,7 @@ def check_parameters(
                 f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, but the features are "
                 f"{type(sample).__module__}.{type(sample).__name__}: use one array library."
             )
-        if p.dtype != sample.dtype:
+        if p.dtype != sample.dtype and namespace_of(sample).isdtype(sample.dtype, "real floating"):
             raise ParameterError(
                 f"parameter {name!r} has dtype {p.dtype}, but the features have {sample.dtype}: cast one to the other."
             )

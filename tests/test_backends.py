@@ -45,7 +45,7 @@ def test_same_seed_same_parameters_same_outputs(space, group, kind, tolerance):
     module = nfn_torch.NFModule(layer, 3, dtype=getattr(torch, kind)).eval()
     with jax.enable_x64(True):
         tree = nfn_jax.init(layer, 3, kind)
-        assert list(module.state_dict()) and set(module.state_dict()) == set(tree) == set(params)
+        assert set(module.state_dict()) == set(tree) == set(params)
         for name, p in params.items():
             assert np.array_equal(p, module.state_dict()[name].numpy())
             assert np.array_equal(p, tree[name])

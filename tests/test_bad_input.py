@@ -36,7 +36,7 @@ BAD = {
         "missing: 'W1'; not in the space: 'X'",
     ),
     "too few": (lambda u, c: {"W1": u["W1"]}, "the 4 tensors .* but 1 came"),
-    "no mapping": (lambda u, c: list(u.values()), "mapping from tensor names"),
+    "no mapping": (lambda u, c: list(u.values()), "not list: convert it first"),
     "first axis": (lambda u, c: u | {"W1": u["W1"][:, :3]}, r"'W1', axis 1 \(neuron set 'h1'\): expected size 4"),
     "second axis": (lambda u, c: u | {"W1": u["W1"][:, :, :1]}, r"'W1', axis 2 \(neuron set 'in'\): expected size 2"),
     "rank": (lambda u, c: u | {"v1": u["v1"][0]}, r"'v1': expected 3 axes \(batch, 4, channels\)"),

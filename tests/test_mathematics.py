@@ -98,7 +98,7 @@ def test_initial_values():
         bounds = np.concatenate([np.full(columns, n**-0.5) for columns, n in spec.fan_in])
         assert np.all(np.abs(p[name]) <= bounds)
         assert np.abs(p[name] / bounds).max() > 0.9
-    w1 = [n for columns, n in layer.parameters()["hub"].fan_in][0]
+    w1 = layer.parameters()["hub"].fan_in[0][1]
     assert w1 == 8 * (6 + 3 + 1 + 1)  # hubs: all, h1, in, and the entry itself
     assert all(np.array_equal(p[k], x) for k, x in initialize(layer, 0).items())
     assert not np.array_equal(p["hub"], initialize(layer, 1)["hub"])

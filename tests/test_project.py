@@ -98,7 +98,9 @@ def test_public_names(module):
 def documented():
     for module, names in PUBLIC.items():
         for name in names:
-            if isinstance(getattr(module, name), type) or type(getattr(module, name)).__name__ == "function":
+            if (name != "Array" and isinstance(getattr(module, name), type)) or type(
+                getattr(module, name)
+            ).__name__ == "function":
                 yield f"{module.__name__}.{name}"
 
 

@@ -110,4 +110,7 @@ def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
     """Whether autocast is on for the device at hand, so that dtypes may differ."""
     tensors = list(features.values()) if isinstance(features, Mapping) else [features]
-    return any(isinstance(x, torch.Tensor) and torch.is_autocast_enabled(x.device.type) for x in tensors[:1])
+    if not tensors or not isinstance(tensors[0], torch.Tensor):
+        return False
+    kind = tensors[0].device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

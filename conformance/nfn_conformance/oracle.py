@@ -41,13 +41,35 @@ def index_permutation(group: Group, sigma: Permutation) -> np.ndarray:
 
 
 def index_orbits(group: Group) -> np.ndarray:
-    """Orbit number of every entry of the flattened weight space, shape (dim U,)."""
+    """Orbits of single indices.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+
+    Returns
+    -------
+    numpy.ndarray
+        Orbit number of every entry of the flattened weight space, shape (dim U,).
+    """
     n = group.space.size
     return _components(n, [index_permutation(group, g) for g in group.generators()])
 
 
 def pair_orbits(group: Group) -> np.ndarray:
-    """Orbit number of every pair of (output entry, input entry), shape (dim U, dim U)."""
+    """Orbits of index pairs.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+
+    Returns
+    -------
+    numpy.ndarray
+        Orbit number of every pair of an output and an input entry, shape (dim U, dim U).
+    """
     n = group.space.size
     moves = [index_permutation(group, g) for g in group.generators()]
     return _components(n * n, [(p[:, None] * n + p[None, :]).ravel() for p in moves]).reshape(n, n)
