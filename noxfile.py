@@ -7,7 +7,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance", "smoke"]
+nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance"]
 nox.options.default_venv_backend = "virtualenv"
 
 EVERYTHING = ".[torch,jax,conformance,experiments]"
@@ -67,22 +67,3 @@ def wheel(session: nox.Session) -> None:
         session.run(python, "-m", "pip", "install", "-q", "-c", "constraints.txt", str(built), external=True)
         session.run(python, str(Path("tests/wheel_smoke.py").resolve()), external=True)
     shutil.rmtree("build", ignore_errors=True)
-
-
-@nox.session
-def smoke(session: nox.Session) -> None:
-    """The quickstart at its smallest scale, on both backends."""
-    install(session, EVERYTHING)
-    for backend in ("torch", "jax"):
-        out = f"{session.create_tmp()}/{backend}"
-        session.run(
-            *("python", "-m", "reference_experiments", "quickstart"),
-            *("--backend", backend, "--scale", "smoke", "--output", out),
-        )
-
-
-@nox.session
-def quickstart(session: nox.Session) -> None:
-    """Train classifiers on real digits, then predict their accuracy from their weights; `-- --backend jax` too."""
-    install(session, ".[torch,experiments]" if "jax" not in session.posargs else ".[jax,experiments]")
-    session.run("python", "-m", "reference_experiments", "quickstart", *session.posargs)
