@@ -169,7 +169,7 @@ class NFLayer(Layer):
             members = [_ordered(forms[v.tensor][v.form], v.order, xp) for v in hub.inputs]
             mixed = xp.matmul(members[0] if len(members) == 1 else xp.concat(members, axis=-1), params[hub.name])
             if self.bias and not hub.labels:
-                mixed = mixed + params["bias"]
+                mixed = mixed + xp.astype(params["bias"], mixed.dtype, copy=False)  # differs under autocast
             start = 0
             for v in hub.outputs:
                 stop = start + s.width(v) * self.out_channels
@@ -240,7 +240,9 @@ class PointwiseLayer(Layer):
         for plan in self.structure.tensors:
             name = plan.spec.name
             x = xp.matmul(fold(plan, value[name], xp), params[f"{name}.weight"])
-            out[name] = unfold(plan, x + params[f"{name}.bias"] if self.bias else x, xp)
+            if self.bias:
+                x = x + xp.astype(params[f"{name}.bias"], x.dtype, copy=False)  # differs under autocast
+            out[name] = unfold(plan, x, xp)
         return out
 
 

@@ -146,7 +146,8 @@ class MLPHead(Layer):
             if i:
                 value = Activation(self.activation).forward({}, value, noise)
                 value = Dropout(self.dropout).forward({}, value, noise)
-            value = xp.matmul(value, params[f"{i}.weight"]) + params[f"{i}.bias"]
+            value = xp.matmul(value, params[f"{i}.weight"])
+            value = value + xp.astype(params[f"{i}.bias"], value.dtype, copy=False)  # differs under autocast
         return value
 
 
