@@ -1,0 +1,1 @@
+"""Experiments that train neural functionals on real networks; ``python -m reference_experiments --help``."""

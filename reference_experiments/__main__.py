@@ -1,0 +1,41 @@
+"""Command line of the experiments."""
+
+from pathlib import Path
+
+import click
+
+from nfn_core import NFNError
+from reference_experiments.engines import BACKENDS
+from reference_experiments.quickstart import SCALES, quickstart
+
+NEXT = """Next:
+  nox -s conformance                     check every layer on every backend
+  nox -s quickstart -- --backend {other}{space}   the same experiment in {other}
+  nox -s quickstart -- --seed 1          the same experiment with other networks
+"""
+
+
+@click.group()
+def main() -> None:
+    """Experiments of nfn-core."""
+
+
+@main.command(name="quickstart")
+@click.option("--backend", type=click.Choice(BACKENDS), default="torch", show_default=True)
+@click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+def quickstart_command(backend: str, scale: str, seed: int, output: Path | None) -> None:
+    """Predict the test accuracy of small image classifiers from their weights; an interrupted run goes on."""
+    folder = output or Path("results") / f"quickstart-{backend}-{scale}-seed{seed}"
+    try:
+        quickstart(backend, scale, seed, folder)
+    except NFNError as error:
+        raise click.ClickException(str(error)) from error
+    click.echo(f"Results and figures (predictions.png, permutation.png) are in {folder}.\n")
+    other = "jax" if backend == "torch" else "torch"
+    click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
+
+
+if __name__ == "__main__":
+    main()

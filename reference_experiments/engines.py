@@ -1,0 +1,74 @@
+"""What an experiment needs of an array library with gradients. PyTorch and JAX provide it; experiments are written once."""
+
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from nfn_core import Layer
+
+__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "engine"]
+
+BACKENDS = ("torch", "jax")
+
+Inputs = np.ndarray | dict[str, np.ndarray]
+"""What a network takes, on the host: features, each of shape (batch, *axes, channels), or an array (batch, ...)."""
+
+State = dict[str, Any]
+"""Named arrays of the engine's library."""
+
+
+class Learner(Protocol):
+    """A network with its optimiser (AdamW), trained to predict numbers in [0, 1]."""
+
+    def step(self, inputs: Inputs, targets: np.ndarray) -> float:
+        """Take one step down the binary cross-entropy to targets of shape (batch,); return it."""
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """Predictions of shape (batch,), without dropout."""
+
+    def save(self, path: Path) -> None:
+        """Write the parameters, as `nfn_torch.save` and `nfn_jax.save` do."""
+
+    def load(self, path: Path) -> None:
+        """Read the parameters."""
+
+
+class Engine(Protocol):
+    """An array library with gradients."""
+
+    name: str
+
+    def array(self, x: np.ndarray) -> Any:
+        """Array of the library, from one of the host."""
+
+    def numpy(self, x: Any) -> np.ndarray:
+        """Array of the host, from one of the library."""
+
+    def grad(self, function: Callable[..., Any]) -> Callable[..., State]:
+        """Gradient of a scalar function by its first argument, a dictionary of arrays."""
+
+    def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
+        """Function that feeds the rows of an array to `step`, one after another, and returns the last state."""
+
+    def learner(self, layer: Layer, seed: int, learning_rate: float, weight_decay: float) -> Learner:
+        """Start training a network whose output has shape (batch, 1): a logit."""
+
+
+def engine(name: str) -> Engine:
+    """Engine of a backend, ``"torch"`` or ``"jax"``; each is imported only when asked for."""
+    found: Engine = import_module(f"reference_experiments.{name}_engine").ENGINE
+    return found
+
+
+def rows(inputs: Inputs, index: Any) -> Inputs:
+    """Rows of inputs, by an index array or slice."""
+    return {name: x[index] for name, x in inputs.items()} if isinstance(inputs, Mapping) else inputs[index]
+
+
+def chunks(inputs: Inputs, size: int) -> Iterable[Inputs]:
+    """Inputs in consecutive chunks of at most `size` rows."""
+    count = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
+    return (rows(inputs, slice(start, start + size)) for start in range(0, count, size))

@@ -1,0 +1,51 @@
+"""Figures, drawn with matplotlib without a display."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from reference_experiments.storage import write
+
+__all__ = ["draw_permutation", "draw_predictions"]
+
+
+def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
+    """Predicted against actual accuracy: a row of panels for each zoo, one panel a method.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    actual : mapping of str to array
+        For each zoo the held-out networks' accuracies.
+    results : sequence of mapping
+        Rows of the table, with keys zoo, method, tau and predicted.
+    """
+    columns = len(results) // len(actual)
+    figure = Figure(figsize=(2.6 * columns, 2.9 * len(actual)), layout="constrained")
+    panels = figure.subplots(len(actual), columns, sharex=True, sharey=True, squeeze=False)
+    for panel, result in zip(panels.flat, results, strict=True):
+        panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        panel.plot(actual[result["zoo"]], result["predicted"], ".", markersize=3, alpha=0.6)
+        panel.set_title(f"{result['method']}, {result['zoo']}\nτ = {result['tau']:.3f}", fontsize=9)
+    figure.supxlabel("test accuracy")
+    figure.supylabel("predicted from the weights")
+    write(path, figure.savefig)
+
+
+def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions: Sequence[str]) -> None:
+    """One weight matrix, shape (n_i, n_{i-1}), before and after a permutation of its neurons, with captions below."""
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    limit = np.abs(before).max()
+    titles = ("W2 as trained", "W2 with permuted neurons: the same function")
+    for panel, matrix, title, caption in zip(
+        figure.subplots(1, 2), (before, after), titles, captions, strict=True
+    ):
+        image = panel.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
+        panel.set_title(title)
+        panel.set_xlabel(caption)
+    figure.colorbar(image, ax=figure.axes, shrink=0.7)
+    write(path, figure.savefig)

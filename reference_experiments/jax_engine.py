@@ -1,0 +1,86 @@
+"""JAX: `nfn_jax` functions trained with optax."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import nfn_jax
+import numpy as np
+import optax
+
+from nfn_core import Layer
+from reference_experiments.engines import Inputs, State, chunks
+
+__all__ = ["ENGINE"]
+
+
+class JaxLearner:
+    """See `Learner`."""
+
+    def __init__(self, layer: Layer, seed: int, learning_rate: float, weight_decay: float) -> None:
+        self.layer, self.params, self.key = layer, nfn_jax.init(layer, seed), jax.random.key(seed)
+        optimizer = optax.masked(optax.adamw(learning_rate, weight_decay=weight_decay), nfn_jax.trainable(layer))
+        self.moments = optimizer.init(self.params)
+
+        def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> jax.Array:
+            logits = nfn_jax.apply(layer, params, inputs, key)[:, 0]
+            return optax.sigmoid_binary_cross_entropy(logits, targets).mean()
+
+        @jax.jit
+        def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
+            value, gradient = jax.value_and_grad(loss)(params, inputs, targets, key)
+            change, moments = optimizer.update(gradient, moments, params)
+            return optax.apply_updates(params, change), moments, value
+
+        self.update = update
+        self.forward = jax.jit(lambda params, inputs: jax.nn.sigmoid(nfn_jax.apply(layer, params, inputs)[:, 0]))
+
+    def step(self, inputs: Inputs, targets: np.ndarray) -> float:
+        """Take one step."""
+        self.key, key = jax.random.split(self.key)
+        self.params, self.moments, value = self.update(self.params, self.moments, inputs, targets, key)
+        return float(value)
+
+    def predict(self, inputs: Inputs) -> np.ndarray:
+        """Predict in chunks."""
+        return np.concatenate([np.asarray(self.forward(self.params, part)) for part in chunks(inputs, 64)])
+
+    def save(self, path: Path) -> None:
+        """Write the parameters."""
+        nfn_jax.save(path, self.layer, self.params)
+
+    def load(self, path: Path) -> None:
+        """Read the parameters."""
+        self.params = nfn_jax.load(path, self.layer)
+
+
+class JaxEngine:
+    """See `Engine`."""
+
+    name = "jax"
+    learner = JaxLearner
+
+    def array(self, x: np.ndarray) -> jax.Array:
+        """Copy to the default device."""
+        return jax.numpy.asarray(x)
+
+    def numpy(self, x: jax.Array) -> np.ndarray:
+        """Copy to the host."""
+        return np.asarray(x)
+
+    def grad(self, function: Callable[..., jax.Array]) -> Callable[..., State]:
+        """Gradient by the first argument."""
+        return jax.grad(function)
+
+    def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
+        """Compile the loop, once for each shape of its inputs."""
+
+        @jax.jit
+        def run(state: State, inputs: jax.Array) -> State:
+            return jax.lax.scan(lambda state, x: (step(state, x), None), state, inputs)[0]
+
+        return run
+
+
+ENGINE = JaxEngine()

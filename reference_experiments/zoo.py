@@ -1,0 +1,198 @@
+"""A zoo of small classifiers, all trained at once on real images: weights with their test accuracies.
+
+Every network draws its own learning rate, weight decay, initial scale, data fraction and number of steps, as Unterthiner et
+al. (2020) do for the Small CNN Zoo of Table 2. The networks run side by side along a leading axis; the forward pass is
+written once, against the array API.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+from nfn_core import WeightSpace
+from nfn_core.arrays import namespace_of
+from reference_experiments.engines import Engine, State
+
+__all__ = ["Digits", "Trainer", "classify", "digits", "draw"]
+
+MOMENTUM = 0.9
+BATCH = 32
+CHUNK = 25  # steps between two signs of progress
+
+
+@dataclass(frozen=True)
+class Digits:
+    """The 8x8 digits that come with scikit-learn: images (n, 8, 8, 1) in [0, 1], labels (n,), split in two."""
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
+
+
+def digits(test: int = 597) -> Digits:
+    """Load the images; a fixed shuffle sets `test` of the 1,797 aside."""
+    data = load_digits()
+    order = np.random.default_rng(0).permutation(len(data.target))
+    images = (data.images[order, :, :, None] / 16).astype(np.float32)
+    labels = data.target[order].astype(np.int64)
+    return Digits(images[test:], labels[test:], images[:test], labels[:test])
+
+
+def draw(space: WeightSpace, count: int, longest: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Draw initial weights, each (count, *shape), and hyperparameters, each (count,), of `count` networks."""
+    rng = np.random.default_rng(seed)
+
+    def log_uniform(low: float, high: float) -> np.ndarray:
+        return np.exp(rng.uniform(np.log(low), np.log(high), count))
+
+    hyper = {
+        "learning_rate": log_uniform(3e-3, 3e-1),
+        "weight_decay": log_uniform(1e-5, 3e-2),
+        "initial_scale": log_uniform(0.2, 3.0),
+        "data_fraction": log_uniform(0.03, 1.0),
+        "steps": np.sort(np.round(log_uniform(longest / 20, longest))),  # so that shards have networks of like length
+    }
+    weights = {}
+    for t in space.tensors:
+        shape = (count, *t.shape)
+        if t.name.startswith("v"):
+            weights[t.name] = np.zeros(shape, np.float32)
+        else:
+            scale = hyper["initial_scale"] * np.sqrt(2 / np.prod(t.shape[1:]))
+            weights[t.name] = (rng.standard_normal(shape) * scale.reshape(-1, *[1] * len(t.shape))).astype(np.float32)
+    return weights, {name: x.astype(np.float32) for name, x in hyper.items()}
+
+
+def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any) -> Any:
+    """Class scores of every network.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        Weight space of an MLP or CNN.
+    weights : mapping of str to array
+        Tensors of shape (models, *shape).
+    images : array
+        Shape (models, batch, height, width, channels), or models = 1 for images that all networks share.
+
+    Returns
+    -------
+    array
+        Shape (models, batch, classes).
+    """
+    xp = namespace_of(images)
+    x, depth = images, len(space.tensors) // 2
+    for i in range(1, depth + 1):
+        weight, bias = weights[f"W{i}"], weights[f"v{i}"]
+        if weight.ndim == 5:
+            x = _patches(x, xp)  # (models, batch, height, width, 9 channels)
+            weight = xp.reshape(xp.permute_dims(weight, (0, 3, 4, 2, 1)), (weight.shape[0], -1, weight.shape[1]))
+        else:
+            if x.ndim == 5:
+                convolved = i > 1
+                x = xp.mean(x, axis=(2, 3)) if convolved else xp.reshape(x, (*x.shape[:2], -1))
+            weight = xp.permute_dims(weight, (0, 2, 1))
+        inner = x.shape[1:-1]
+        flat = xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+        x = xp.matmul(flat, weight) + xp.expand_dims(bias, axis=1)
+        x = xp.reshape(x, (x.shape[0], *inner, x.shape[-1]))
+        if i < depth:
+            x = xp.where(x > 0, x, xp.zeros_like(x))
+    return x
+
+
+def _patches(x: Any, xp: Any) -> Any:
+    """3x3 patches of zero-padded images, two pixels apart: (models, batch, height / 2, width / 2, 9 channels)."""
+    height, width = x.shape[2:4]
+    for axis in (2, 3):
+        zeros = xp.zeros_like(x[:, :, :1, :, :] if axis == 2 else x[:, :, :, :1, :])
+        x = xp.concat([zeros, x, zeros], axis=axis)
+    return xp.concat([x[:, :, i : i + height : 2, j : j + width : 2, :] for i in range(3) for j in range(3)], axis=-1)
+
+
+
+class Trainer:
+    """Trains networks of one weight space, many at once, by gradient descent with momentum 0.9 and batches of 32.
+
+    Parameters
+    ----------
+    engine : Engine
+        Array library.
+    space : WeightSpace
+        The networks' weight space.
+    images : Digits
+        Training and test images.
+    """
+
+    def __init__(self, engine: Engine, space: WeightSpace, images: Digits) -> None:
+        self.engine, self.space, self.images = engine, space, images
+        pixels = engine.array(images.train_images)
+        targets = engine.array(np.eye(10, dtype=np.float32)[images.train_labels])
+        xp = namespace_of(pixels)
+
+        def loss(weights: State, x: Any, y: Any) -> Any:
+            scores = classify(space, weights, x)
+            scores = scores - xp.max(scores, axis=-1, keepdims=True)
+            likelihood = xp.sum(scores * y, axis=-1) - xp.log(xp.sum(xp.exp(scores), axis=-1))
+            return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not meet: each gets its own gradient
+
+        gradient = engine.grad(loss)
+
+        def step(state: State, chosen: Any) -> State:
+            flat = xp.reshape(chosen, (-1,))
+            x = xp.reshape(xp.take(pixels, flat, axis=0), (*chosen.shape, *pixels.shape[1:]))
+            y = xp.reshape(xp.take(targets, flat, axis=0), (*chosen.shape, targets.shape[1]))
+            weights = {t.name: state[t.name] for t in space.tensors}
+            slopes = gradient(weights, x, y)
+            new = state | {"step": state["step"] + 1}
+            for name, w in weights.items():
+                column = (-1, *[1] * (w.ndim - 1))
+                rate, decay = (xp.reshape(state[h], column) for h in ("learning_rate", "weight_decay"))
+                speed = MOMENTUM * state[f"{name} speed"] + slopes[name] + decay * w
+                going = xp.reshape(state["step"] < state["steps"], column)
+                new |= {f"{name} speed": speed, name: xp.where(going, w - rate * speed, w)}
+            return new
+
+        self.run = engine.loop(step)
+
+    def train(
+        self, weights: Mapping[str, np.ndarray], hyper: Mapping[str, np.ndarray], seed: int
+    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Train networks.
+
+        Parameters
+        ----------
+        weights, hyper : mapping of str to numpy.ndarray
+            As `draw` returns them, for any number of networks.
+        seed : int
+            Seed of each network's share of the data and of its batches.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray, numpy.ndarray
+            Trained weights, each (models, *shape), and test accuracies (models,). What diverged is not finite.
+        """
+        engine, rng = self.engine, np.random.default_rng(seed)
+        count, available = len(hyper["steps"]), len(self.images.train_labels)
+        owned = rng.permuted(np.tile(np.arange(available), (count, 1)), axis=1)
+        share = np.ceil(hyper["data_fraction"] * available)
+        state = {name: engine.array(hyper[name]) for name in ("steps", "learning_rate", "weight_decay")}
+        state["step"] = engine.array(np.zeros((), np.float32))
+        for name, w in weights.items():
+            state |= {name: engine.array(w), f"{name} speed": engine.array(np.zeros_like(w))}
+        longest = int(hyper["steps"].max())
+        with tqdm(total=longest, unit="step", desc=f"  {count} networks at once", leave=False) as bar:
+            while bar.n < longest:
+                place = (rng.random((CHUNK, count, BATCH)) * share[:, None]).astype(np.int64)
+                chosen = np.stack([np.take_along_axis(owned, p, axis=1) for p in place])
+                state = self.run(state, engine.array(chosen))  # a network that has done its steps stays as it is
+                bar.update(CHUNK)
+        trained = {t.name: state[t.name] for t in self.space.tensors}
+        scores = engine.numpy(classify(self.space, trained, engine.array(self.images.test_images[None])))
+        accuracy = (scores.argmax(axis=-1) == self.images.test_labels).mean(axis=1)
+        return {name: engine.numpy(w) for name, w in trained.items()}, accuracy.astype(np.float32)
