@@ -1,5 +1,6 @@
 """Sessions of nfn-core. `nox` runs what CI runs; `nox -l` lists all."""
 
+import argparse
 import shutil
 import tempfile
 from pathlib import Path
@@ -7,11 +8,12 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance"]
+nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance", "smoke"]
 nox.options.default_venv_backend = "virtualenv"
 
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
+EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 CONFORMANCE = {
     "numpy": (".[conformance]",),
     "strict": (".[conformance]", "array-api-strict"),
@@ -36,8 +38,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict."""
-    install(session, "mypy", EVERYTHING)
-    session.run("mypy", "nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
+    install(session, "mypy", EVERYTHING, "optax")
+    roots = ("nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
+    session.run("mypy", *roots, "reference_experiments")
 
 
 @nox.session
@@ -53,6 +56,25 @@ def conformance(session: nox.Session, backend: str) -> None:
     """The conformance suite on one backend; `-- --profile thorough` draws 2,000 examples a check."""
     install(session, *CONFORMANCE[backend])
     session.run("pytest", "conformance/suite", "--backend", backend, *session.posargs)
+
+
+@nox.session
+@nox.parametrize("backend", list(EXPERIMENTS), ids=list(EXPERIMENTS))
+def smoke(session: nox.Session, backend: str) -> None:
+    """Every experiment at its smallest scale, into a folder that is thrown away."""
+    install(session, *EXPERIMENTS[backend])
+    experiments = ("python", "-m", "reference_experiments")
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Predict accuracies of networks trained on real images; `-- --backend jax`, `-- --seed 1` and so on."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--backend", choices=list(EXPERIMENTS), default="torch")
+    install(session, *EXPERIMENTS[parser.parse_known_args(session.posargs)[0].backend])
+    session.run("python", "-m", "reference_experiments", "quickstart", *session.posargs)
 
 
 @nox.session

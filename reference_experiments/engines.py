@@ -1,20 +1,22 @@
 """What an experiment needs of an array library with gradients. PyTorch and JAX provide it; experiments are written once."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 
 from nfn_core import Layer
 
-__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "engine"]
+__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "chunks", "engine", "rows"]
 
 BACKENDS = ("torch", "jax")
 
 Inputs = np.ndarray | dict[str, np.ndarray]
 """What a network takes, on the host: features, each of shape (batch, *axes, channels), or an array (batch, ...)."""
+
+T = TypeVar("T", bound=Inputs)
 
 State = dict[str, Any]
 """Named arrays of the engine's library."""
@@ -63,12 +65,14 @@ def engine(name: str) -> Engine:
     return found
 
 
-def rows(inputs: Inputs, index: Any) -> Inputs:
+def rows(inputs: T, index: Any) -> T:
     """Rows of inputs, by an index array or slice."""
-    return {name: x[index] for name, x in inputs.items()} if isinstance(inputs, Mapping) else inputs[index]
+    if isinstance(inputs, dict):
+        return cast("T", {name: x[index] for name, x in inputs.items()})
+    return cast("T", inputs[index])
 
 
 def chunks(inputs: Inputs, size: int) -> Iterable[Inputs]:
     """Inputs in consecutive chunks of at most `size` rows."""
-    count = len(next(iter(inputs.values()))) if isinstance(inputs, Mapping) else len(inputs)
+    count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
     return (rows(inputs, slice(start, start + size)) for start in range(0, count, size))

@@ -30,7 +30,7 @@ def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Ma
     for panel, result in zip(panels.flat, results, strict=True):
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         panel.plot(actual[result["zoo"]], result["predicted"], ".", markersize=3, alpha=0.6)
-        panel.set_title(f"{result['method']}, {result['zoo']}\nτ = {result['tau']:.3f}", fontsize=9)
+        panel.set_title(f"{result['method']}\n{result['zoo']}, τ = {result['tau']:.3f}", fontsize=9)
     figure.supxlabel("test accuracy")
     figure.supylabel("predicted from the weights")
     write(path, figure.savefig)
@@ -41,11 +41,9 @@ def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     limit = np.abs(before).max()
     titles = ("W2 as trained", "W2 with permuted neurons: the same function")
-    for panel, matrix, title, caption in zip(
-        figure.subplots(1, 2), (before, after), titles, captions, strict=True
-    ):
+    for panel, matrix, title, caption in zip(figure.subplots(1, 2), (before, after), titles, captions, strict=True):
         image = panel.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit)
-        panel.set_title(title)
+        panel.set_title(title, fontsize=10)
         panel.set_xlabel(caption)
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
     write(path, figure.savefig)

@@ -5,11 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import nfn_jax
 import numpy as np
-import optax
 
-from nfn_core import Layer
+from nfn_core import Layer, MissingDependencyError
+
+try:
+    import optax
+except ImportError as error:
+    raise MissingDependencyError(f"the experiments need optax with JAX ({error}): pip install optax.") from error
+
 from reference_experiments.engines import Inputs, State, chunks
 
 __all__ = ["ENGINE"]
@@ -23,9 +29,12 @@ class JaxLearner:
         optimizer = optax.masked(optax.adamw(learning_rate, weight_decay=weight_decay), nfn_jax.trainable(layer))
         self.moments = optimizer.init(self.params)
 
+        def logits(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> jax.Array:
+            out: Any = nfn_jax.apply(layer, params, inputs, key)
+            return jnp.squeeze(out, axis=1)
+
         def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> jax.Array:
-            logits = nfn_jax.apply(layer, params, inputs, key)[:, 0]
-            return optax.sigmoid_binary_cross_entropy(logits, targets).mean()
+            return jnp.mean(optax.sigmoid_binary_cross_entropy(logits(params, inputs, key), targets))
 
         @jax.jit
         def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
@@ -34,7 +43,7 @@ class JaxLearner:
             return optax.apply_updates(params, change), moments, value
 
         self.update = update
-        self.forward = jax.jit(lambda params, inputs: jax.nn.sigmoid(nfn_jax.apply(layer, params, inputs)[:, 0]))
+        self.forward = jax.jit(lambda params, inputs: jax.nn.sigmoid(logits(params, inputs)))
 
     def step(self, inputs: Inputs, targets: np.ndarray) -> float:
         """Take one step."""
@@ -63,7 +72,7 @@ class JaxEngine:
 
     def array(self, x: np.ndarray) -> jax.Array:
         """Copy to the default device."""
-        return jax.numpy.asarray(x)
+        return jnp.asarray(x)
 
     def numpy(self, x: jax.Array) -> np.ndarray:
         """Copy to the host."""

@@ -87,4 +87,4 @@ def methods(space: WeightSpace, features: Mapping[str, np.ndarray], channels: Ma
         return Method(name, lambda u: scaler.transform(summary(u)), MLPHead((columns.shape[1], HIDDEN, HIDDEN, 1)))
 
     neural_functionals = [Method(f"NFN_{name}", dict, nfn(name)) for name in ("NP", "HNP", "PT")]
-    return [*neural_functionals, vector("STATNN", statistics), vector("MLP on flattened weights", flatten)]
+    return [*neural_functionals, vector("STATNN", statistics), vector("flat MLP", flatten)]

@@ -3,9 +3,12 @@
 A small form of the experiment of Table 2: the networks are MLPs and CNNs trained on the 8x8 digits of scikit-learn.
 """
 
+import hashlib
+import os
 import platform
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from nfn_core import WeightSpace, __version__
 from reference_experiments.engines import Engine, Inputs, engine, rows
 from reference_experiments.figures import draw_permutation, draw_predictions
 from reference_experiments.predictors import Method, methods
-from reference_experiments.storage import claim, read_arrays, read_json, write_arrays, write_json
+from reference_experiments.storage import claim, read_arrays, read_json, write, write_arrays, write_json
 from reference_experiments.training import Schedule, fit, rank_correlation
 from reference_experiments.zoo import Trainer, digits, draw
 
@@ -97,8 +100,9 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
             if not path.exists():
                 write_json(path, evaluate(library, zoo, method, chosen.schedule, seed, path))
             results.append(read_json(path))
+    write_json(folder / "results.json", {"made with": surroundings(library), "results": results})
     table = tabulate(results, zoos)
-    (folder / "table.md").write_text(table)
+    write(folder / "table.md", lambda path: path.write_text(table))
     draw_predictions(folder / "predictions.png", {zoo.name: zoo.accuracy[zoo.held_out] for zoo in zoos}, results)
     illustrate(folder / "permutation.png", zoos[0], [r for r in results if r["zoo"] == zoos[0].name], seed)
     click.echo(table)
@@ -127,9 +131,7 @@ def make_zoo(library: Engine, name: str, space: WeightSpace, scale: Scale, seed:
     return Zoo(name, space, features, together["accuracy"][finite], *parts)
 
 
-def evaluate(
-    library: Engine, zoo: Zoo, method: Method, schedule: Schedule, seed: int, path: Path
-) -> dict[str, Any]:
+def evaluate(library: Engine, zoo: Zoo, method: Method, schedule: Schedule, seed: int, path: Path) -> dict[str, Any]:
     """Train one method and measure it on the held-out networks, as they are and with permuted neurons."""
     began = time.perf_counter()
 
@@ -155,6 +157,18 @@ def evaluate(
         "seconds": time.perf_counter() - began,
         "predicted": predicted.tolist(),
         "predicted after permutation": moved.tolist(),
+    }
+
+
+def surroundings(library: Engine) -> dict[str, Any]:
+    """What the results were made with: machine, versions, data."""
+    pixels = np.concatenate([digits().train_images, digits().test_images])
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        library.name: version(library.name),
+        "nfn-core": __version__,
+        "data": "scikit-learn digits, SHA-256 of the pixels " + hashlib.sha256(pixels.tobytes()).hexdigest(),
     }
 
 

@@ -1,7 +1,6 @@
 """Files that are whole or absent: written beside their place and moved there, so that an interrupted run can go on."""
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ class ExperimentError(NFNError):
 def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Let `save` write a file beside `path`, with the same ending, and move it there once it is whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial = path.with_name(f".partial-{path.name}")
     try:
         save(partial)
         partial.replace(path)

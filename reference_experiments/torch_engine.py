@@ -28,7 +28,7 @@ class TorchLearner:
         self.network.train()
         loss = binary_cross_entropy_with_logits(self.network(_tensors(inputs))[:, 0], torch.tensor(targets))
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
 

@@ -43,7 +43,9 @@ def digits(test: int = 597) -> Digits:
     return Digits(images[test:], labels[test:], images[:test], labels[:test])
 
 
-def draw(space: WeightSpace, count: int, longest: int, seed: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+def draw(
+    space: WeightSpace, count: int, longest: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Draw initial weights, each (count, *shape), and hyperparameters, each (count,), of `count` networks."""
     rng = np.random.default_rng(seed)
 
@@ -113,7 +115,6 @@ def _patches(x: Any, xp: Any) -> Any:
         zeros = xp.zeros_like(x[:, :, :1, :, :] if axis == 2 else x[:, :, :, :1, :])
         x = xp.concat([zeros, x, zeros], axis=axis)
     return xp.concat([x[:, :, i : i + height : 2, j : j + width : 2, :] for i in range(3) for j in range(3)], axis=-1)
-
 
 
 class Trainer:
