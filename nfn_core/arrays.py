@@ -16,6 +16,8 @@ Array: TypeAlias = Any
 Features: TypeAlias = dict[str, Array]
 """Weight-space features: for each tensor an array of shape (batch, *axes, channels)."""
 
+_NAMESPACES: dict[type, Any] = {}  # by array type; compilers trace this look-up, and not array-api-compat's own caches
+
 
 def namespace_of(*arrays: Array) -> Any:
     """Array API namespace of some arrays of one library.
@@ -35,25 +37,30 @@ def namespace_of(*arrays: Array) -> Any:
     FeatureError
         If a value is no array, or the arrays belong to different libraries.
     """
+    known = [_NAMESPACES.get(type(x)) for x in arrays]
+    if known[0] is not None and all(xp is known[0] for xp in known):
+        return known[0]
     for x in arrays:
         if not array_api_compat.is_array_api_obj(x):
             raise FeatureError(f"expected an array of an array API library, not {type(x).__name__}: convert it first.")
     try:
-        return array_api_compat.array_namespace(*arrays)
+        found = array_api_compat.array_namespace(*arrays)
     except TypeError as error:
         kinds = sorted({f"{type(x).__module__}.{type(x).__name__}" for x in arrays})
         raise FeatureError(
             f"arrays of one library are needed, but {' and '.join(kinds)} came: convert them."
         ) from error
+    _NAMESPACES.update(dict.fromkeys(map(type, arrays), found))
+    return found
 
 
 def device_of(x: Array) -> Any:
-    """Device of an array, as `array_api_compat.device` gives it."""
-    return array_api_compat.device(x)
+    """Device of an array, None where it is not known (an array being traced by JAX, NumPy before 2)."""
+    return getattr(x, "device", None)
 
 
 def same_device(x: Array, y: Array) -> bool:
-    """Whether two arrays may meet: one device, or a device not yet known (an array being traced by JAX)."""
+    """Whether two arrays may meet: one device, or one that is not known."""
     devices = (device_of(x), device_of(y))
     return None in devices or devices[0] == devices[1]
 
@@ -101,7 +108,7 @@ def check_features(
     first_name = space.tensors[0].name
     first = features[first_name]
     for name in space.by_name:
-        if not array_api_compat.is_array_api_obj(features[name]):
+        if type(features[name]) not in _NAMESPACES and not array_api_compat.is_array_api_obj(features[name]):
             raise FeatureError(
                 f"tensor {name!r}: expected an array of an array API library, not {type(features[name]).__name__}: "
                 "convert it first."

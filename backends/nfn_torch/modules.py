@@ -7,9 +7,13 @@ import torch
 from torch import nn
 
 from nfn_core import Layer, SpecError, check_parameters, initialize
+from nfn_core.arrays import namespace_of
 from nfn_torch.features import WeightSpaceFeatures
 
 __all__ = ["NFModule"]
+
+namespace_of(torch.empty(0))  # both looked up now: torch.compile need not trace how
+namespace_of(nn.Parameter(torch.empty(0)))
 
 
 class NFModule(nn.Module):
