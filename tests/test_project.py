@@ -1,6 +1,7 @@
 """The project itself: array API names only, lazy imports, public names, docstrings, README snippets."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -132,6 +133,34 @@ def test_readme_snippet_runs(number, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed" not in done.stdout
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_readme_layers_as_a_script(number, tmp_path):
+    def script(name, source):
+        (tmp_path / name).write_text(source)
+        command = [sys.executable, "-m", "nfn_conformance", name, "--json", "report.json"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        return done, json.loads((tmp_path / "report.json").read_text())["measurements"]
+
+    done, found = script("healthy.py", SNIPPETS[number])
+    assert done.returncode == 0, done.stderr
+    assert {m["check"]: m["status"] for m in found}["maximality"] == "passed"
+    assert len(done.stdout.splitlines()) == 2 + len(found)
+    broken = SNIPPETS[number].replace("v.mean(1", "v[:, :1].mean(1")
+    assert broken != SNIPPETS[number]
+    done, found = script("broken.py", broken)
+    assert done.returncode == 1
+    assert {m["check"]: m["status"] for m in found}["equivariance"] == "failed"
+
+
+def test_script_says_what_it_needs(tmp_path):
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    for name, message in {"absent.py": "is no file", "empty.py": "must define `subject`"}.items():
+        command = [sys.executable, "-m", "nfn_conformance", str(tmp_path / name)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
 
 
 def test_readme_has_its_four_snippets():

@@ -25,6 +25,11 @@ class Fault:
     subject: Subject
     caught_by: tuple[str, ...]
 
+    @property
+    def line(self) -> str:
+        """The fault's line in faults.txt."""
+        return f"{self.name} -> {', '.join(self.caught_by)}"
+
 
 def healthy(group: Group, layer: NFLayer | None = None) -> Subject:
     """The layer as it should be, or a broken one that claims the same."""
@@ -213,3 +218,8 @@ def wrong_applications() -> Iterator[Fault]:
     yield Fault("gradient with rolled rows", replace(good, **wrong), ("gradient",))
     yield Fault("compiled to other numbers", replace(good, compiled=lambda p, u: dict(u)), ("compile",))
     yield Fault("loaded with another seed", replace(good, round_trip=lambda p, folder: good.make(99)), ("round trip",))
+
+
+if __name__ == "__main__":
+    for fault in faults():
+        print(fault.line)
