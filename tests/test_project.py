@@ -22,6 +22,7 @@ LIBRARY = [
     *CORE,
     *sorted((ROOT / "backends").rglob("*.py")),
     *sorted((ROOT / "conformance/nfn_conformance").glob("*.py")),
+    *sorted((ROOT / "reference_experiments").glob("*.py")),
 ]
 HOST = {"parameters.py", "groups.py", "elementwise.py"}  # draw numbers and measure statistics with NumPy, on the host
 
