@@ -18,7 +18,7 @@ from nfn_core.errors import (
 )
 from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group, Permutation
-from nfn_core.layers import InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
+from nfn_core.layers import Execution, InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
 from nfn_core.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
 from nfn_core.parameters import ParameterSpec, check_parameters, initialize
 from nfn_core.spaces import TensorSpec, WeightSpace
@@ -30,6 +30,7 @@ __all__ = [
     "Activation",
     "Array",
     "Dropout",
+    "Execution",
     "FeatureError",
     "Features",
     "GaussianFourierFeatures",

@@ -9,7 +9,7 @@ import numpy as np
 
 from nfn_core.arrays import Array, Features, check_features, namespace_of
 from nfn_core.errors import SpecError
-from nfn_core.layers import Layer, Noise, check_choice
+from nfn_core.layers import Execution, Layer, check_choice
 from nfn_core.parameters import ParameterSpec
 from nfn_core.spaces import WeightSpace
 
@@ -50,7 +50,7 @@ class Activation(Layer):
     def __post_init__(self) -> None:
         check_choice("activation", self.name, tuple(ACTIVATIONS))
 
-    def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Map features of any space, or a plain array."""
         return _each(value, lambda x: ACTIVATIONS[self.name](namespace_of(x), x))
 
@@ -80,8 +80,9 @@ class Dropout(Layer):
             raise SpecError(f"dropout rate must be in [0, 1), not {self.rate!r}.")
         check_choice("drop", self.drop, ("entries", "channels"))
 
-    def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
+        noise = how.noise
         if noise is None or self.rate == 0.0:
             return value
 
@@ -119,7 +120,7 @@ class LayerNorm(Layer):
             specs[f"{t.name}.shift"] = ParameterSpec((self.channels,), "constant", value=0.0)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Normalise every entry's channels."""
         xp = check_features(self.space, value, self.channels)
         out: Features = {}
@@ -149,7 +150,7 @@ class Scale(Layer):
         """Return for each tensor a factor of shape (1,)."""
         return {f"{t.name}.scale": ParameterSpec((1,), "constant", value=self.initial) for t in self.space.tensors}
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Multiply every tensor by its factor."""
         check_features(self.space, value)
         return {name: x * params[f"{name}.scale"] for name, x in value.items()}
@@ -216,7 +217,7 @@ class Normalize(Layer):
             specs[f"{t.name}.deviation"] = ParameterSpec((len(mean),), "constant", value=deviation, trainable=False)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Centre and scale every tensor."""
         check_features(self.space, value, len(self.means[0]))
         return {name: (x - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, x in value.items()}

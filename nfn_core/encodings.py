@@ -11,7 +11,7 @@ from typing import Any
 
 from nfn_core.arrays import Array, Features, check_features, device_of, namespace_of
 from nfn_core.errors import SpecError
-from nfn_core.layers import Layer, Noise
+from nfn_core.layers import Execution, Layer
 from nfn_core.parameters import ParameterSpec
 from nfn_core.spaces import TensorSpec, WeightSpace
 
@@ -56,7 +56,7 @@ class SinusoidalEncoding(Layer):
         """Return `channels` + 2 * bands + 1."""
         return channels + 2 * self.bands + 1
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Append the encoding to every tensor's channels."""
         xp = check_features(self.space, value)
         depth = 1 + max(t.layer for t in self.space.tensors)
@@ -110,7 +110,7 @@ class LearnedEncoding(Layer):
                 specs[f"{t.name}.embedding"] = ParameterSpec((self.channels,), "normal", value=1.0)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Add the embeddings."""
         xp = check_features(self.space, value, self.channels)
         out: Features = {}
@@ -162,7 +162,7 @@ class GaussianFourierFeatures(Layer):
             )
         return 2 * self.frequencies
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Encode the channels of every entry."""
         out: Features = {}
         for name, x in value.items():

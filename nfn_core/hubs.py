@@ -44,6 +44,8 @@ class Form:
         Axis of the parent that is pooled, or that is identified with `partner`.
     partner : int
         For a diagonal the earlier axis of the parent that `axis` is identified with; -1 for pooling.
+    pooled : int
+        Number of the tensor's entries that are pooled into each of its own.
     """
 
     labels: tuple[str, ...]
@@ -51,6 +53,7 @@ class Form:
     parent: int = -1
     axis: int = -1
     partner: int = -1
+    pooled: int = 1
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,8 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
                 parent = states[(near, frozenset(whole) - frozenset(near))]
                 axis = next(k for k, block in enumerate(near) if block not in kept)
                 states[(kept, frozenset(gone))] = len(forms)
-                forms.append(Form(*_kept(kept, label, size), parent, axis=axis))
+                pooled = prod([size[b] for b in gone])
+                forms.append(Form(*_kept(kept, label, size), parent, axis=axis, pooled=pooled))
     return TensorPlan(spec, (*moved, *fixed), tuple(spec.shape[a] for a in fixed), tuple(forms))
 
 
@@ -295,33 +299,35 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any) -> list[Array]:
     return forms
 
 
-def spread(plan: TensorPlan, parts: Sequence[Array], xp: Any) -> Array:
-    """Adjoint of sum pooling: add up arrays given for each form, broadcast to the whole tensor.
+def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Any) -> Array:
+    """Adjoint of sum pooling: add up arrays given for each form, so that they broadcast to the whole tensor.
 
-    Small forms are added together before they are broadcast.
+    Small forms are added together first.
 
     Parameters
     ----------
     plan : TensorPlan
         The tensor's plan.
-    parts : sequence of array
-        For each form an array of shape (batch, *form.shape, c).
+    parts : sequence of array or None
+        For each form an array of shape (batch, *form.shape, c), or None for zero; at least one is an array.
     xp : module
         Array namespace of the arrays.
 
     Returns
     -------
     array
-        Shape (batch, *moved axes, c).
+        Shape (batch, *moved axes, c), or with axes of size 1 along which it does not change.
     """
     parts = list(parts)
     for k in range(len(plan.forms) - 1, 0, -1):
         form = plan.forms[k]
+        if parts[k] is None:
+            continue
         if form.partner < 0:
             part = xp.expand_dims(parts[k], axis=form.axis + 1)
         else:
-            part = _on_diagonal(parts[k], form.partner + 1, form.axis + 1, xp)
-        parts[form.parent] = parts[form.parent] + part
+            part = _on_diagonal(parts[k], form.partner + 1, form.axis + 1, form.shape[form.partner], xp)
+        parts[form.parent] = part if parts[form.parent] is None else parts[form.parent] + part
     return parts[0]
 
 
@@ -335,9 +341,8 @@ def _diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
     return xp.permute_dims(x, (*range(i), len(rest), *range(i, len(rest))))
 
 
-def _on_diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
-    """Adjoint of `_diagonal`: axis i goes to the diagonal of axes i and j, zero elsewhere."""
-    n = x.shape[i]
+def _on_diagonal(x: Array, i: int, j: int, n: int, xp: Any) -> Array:
+    """Adjoint of `_diagonal`: axis i goes to the diagonal of axes i and j of size n, zero elsewhere."""
     shape = [1] * (x.ndim + 1)
     shape[i] = shape[j] = n
     return xp.expand_dims(x, axis=j) * xp.reshape(xp.eye(n, dtype=x.dtype, device=device_of(x)), tuple(shape))

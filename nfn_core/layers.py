@@ -11,13 +11,31 @@ from typing import Any, Literal
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.errors import SpecError
 from nfn_core.groups import Group
-from nfn_core.hubs import Pooling, Structure, fold, pool, spread, structure, unfold
+from nfn_core.hub_map import hub_map
+from nfn_core.hubs import Pooling, Structure, fold, pool, structure, unfold
 from nfn_core.parameters import ParameterSpec, check_parameters
 
-__all__ = ["InvariantPool", "Layer", "NFLayer", "Noise", "PointwiseLayer"]
+__all__ = ["Execution", "InvariantPool", "Layer", "NFLayer", "Noise", "PointwiseLayer"]
 
 Noise = Callable[[tuple[int, ...], Array], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a backend carries layers out.
+
+    Parameters
+    ----------
+    noise : callable, optional
+        Source of uniform numbers for dropout; without it (evaluation) nothing is dropped.
+    hub_map : callable
+        The linear part of NF-layers, `nfn_core.hub_map` or the same with a derivative of its own.
+    """
+
+    noise: Noise | None = None
+    hub_map: Callable[..., list[Array]] = hub_map
+
 
 Init = Literal["uniform", "kaiming"]
 
@@ -49,11 +67,11 @@ class Layer:
         """
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Apply the layer to a value, with parameters already checked; see `apply`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is applied: define forward.")
 
-    def apply(self, params: Mapping[str, Array], features: Any, noise: Noise | None = None) -> Any:
+    def apply(self, params: Mapping[str, Array], features: Any, how: Execution = Execution()) -> Any:
         """Apply the layer: a pure function of arrays.
 
         Parameters
@@ -62,8 +80,8 @@ class Layer:
             Parameters by dotted name, as `parameters` lists them, of the features' library, dtype and device.
         features : mapping of str to array, or array
             The layer's input: features, each tensor of shape (batch, *axes, channels), or what the layer before returns.
-        noise : callable, optional
-            Source of uniform numbers for dropout; without it (evaluation) nothing is dropped.
+        how : Execution
+            What the backend provides: noise for dropout, derivatives of its own.
 
         Returns
         -------
@@ -78,7 +96,7 @@ class Layer:
             If the features do not fit.
         """
         check_parameters(self.parameters(), params, features)
-        return self.forward(params, features, noise)
+        return self.forward(params, features, how)
 
 
 @dataclass(frozen=True)
@@ -159,27 +177,14 @@ class NFLayer(Layer):
         """Return `out_channels`."""
         return _matched(self, self.in_channels, channels, self.out_channels)
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None = None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Pool every tensor, mix in every hub, spread back: Eq. 3."""
         xp = check_features(self.group.space, value, self.in_channels)
         s = self.structure
-        forms = [pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp) for plan in s.tensors]
-        parts: list[list[Array]] = [[None] * len(plan.forms) for plan in s.tensors]
-        for hub in s.hubs:
-            members = [_ordered(forms[v.tensor][v.form], v.order, xp) for v in hub.inputs]
-            mixed = xp.matmul(members[0] if len(members) == 1 else xp.concat(members, axis=-1), params[hub.name])
-            if self.bias and not hub.labels:
-                mixed = mixed + xp.astype(params["bias"], mixed.dtype, copy=False)  # differs under autocast
-            start = 0
-            for v in hub.outputs:
-                stop = start + s.width(v) * self.out_channels
-                back = tuple(sorted(range(len(v.order)), key=v.order.__getitem__))
-                parts[v.tensor][v.form] = _ordered(mixed[..., start:stop], back, xp)
-                start = stop
-        return {
-            plan.spec.name: unfold(plan, spread(plan, part, xp), xp)
-            for plan, part in zip(s.tensors, parts, strict=True)
-        }
+        tensors = [fold(plan, value[plan.spec.name], xp) for plan in s.tensors]
+        matrices = [params[hub.name] for hub in s.hubs]
+        mixed = how.hub_map(s, self.pooling, tensors, matrices, params["bias"] if self.bias else None)
+        return {plan.spec.name: unfold(plan, x, xp) for plan, x in zip(s.tensors, mixed, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -233,7 +238,7 @@ class PointwiseLayer(Layer):
         """Return `out_channels`."""
         return _matched(self, self.in_channels, channels, self.out_channels)
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None = None) -> Features:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
         """Mix the channels of every entry."""
         xp = check_features(self.group.space, value, self.in_channels)
         out: Features = {}
@@ -282,7 +287,7 @@ class InvariantPool(Layer):
         s = self.structure
         return s.inputs(s.hubs[0])
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], noise: Noise | None = None) -> Array:
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
         """Return an array of shape (batch, outputs, channels)."""
         xp = check_features(self.group.space, value)
         s = self.structure
@@ -290,13 +295,6 @@ class InvariantPool(Layer):
         batch, channels = value[s.tensors[0].spec.name].shape[0], value[s.tensors[0].spec.name].shape[-1]
         totals = [xp.reshape(forms[v.tensor][v.form], (batch, s.width(v), channels)) for v in s.hubs[0].inputs]
         return xp.concat(totals, axis=1)
-
-
-def _ordered(x: Array, order: tuple[int, ...], xp: Any) -> Array:
-    """Array of shape (batch, *axes, channels) with its axes in another order."""
-    if order == tuple(range(len(order))):
-        return x
-    return xp.permute_dims(x, (0, *(a + 1 for a in order), x.ndim - 1))
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from nfn_core.arrays import Array, namespace_of
 from nfn_core.elementwise import Activation, Dropout, LayerNorm
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
-from nfn_core.layers import InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
+from nfn_core.layers import Execution, InvariantPool, Layer, NFLayer, PointwiseLayer
 from nfn_core.parameters import ParameterSpec
 
 __all__ = ["MLPHead", "Residual", "Sequential", "equivariant_network", "invariant_network"]
@@ -50,10 +50,10 @@ class Sequential(Layer):
             channels = layer.channels_after(channels)
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Apply the layers in order."""
         for layer, names in zip(self.layers, self.names, strict=True):
-            value = layer.forward({inner: params[outer] for inner, outer in names}, value, noise)
+            value = layer.forward({inner: params[outer] for inner, outer in names}, value, how)
         return value
 
 
@@ -80,9 +80,9 @@ class Residual(Layer):
             raise SpecError(f"a residual block must keep its {channels} channels, but its layer gives {after}.")
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, noise: Noise | None) -> Any:
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Add the layer's output to its input."""
-        change = self.layer.forward(params, value, noise)
+        change = self.layer.forward(params, value, how)
         if not isinstance(value, Mapping):
             return value + change
         for name, x in value.items():
@@ -131,7 +131,7 @@ class MLPHead(Layer):
             specs[f"{i}.bias"] = ParameterSpec((columns,), "uniform", ((columns, rows),))
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Array, noise: Noise | None) -> Array:
+    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
         """Map an array of shape (batch, ...) to (batch, sizes[-1])."""
         xp = namespace_of(value)
         flat = 1
@@ -144,8 +144,8 @@ class MLPHead(Layer):
         value = xp.reshape(value, (value.shape[0], flat))
         for i in range(len(self.sizes) - 1):
             if i:
-                value = Activation(self.activation).forward({}, value, noise)
-                value = Dropout(self.dropout).forward({}, value, noise)
+                value = Activation(self.activation).forward({}, value, how)
+                value = Dropout(self.dropout).forward({}, value, how)
             value = xp.matmul(value, params[f"{i}.weight"])
             value = value + xp.astype(params[f"{i}.bias"], value.dtype, copy=False)  # differs under autocast
         return value

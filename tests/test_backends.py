@@ -164,3 +164,52 @@ def test_held_in_equinox_and_flax():
     first = equinox.filter_grad(lambda m: m(u))(Held(nfn_jax.init(layer, 0))).params
     second = nnx.grad(lambda m: m(u))(HeldByFlax())["params"]
     np.testing.assert_allclose(first["hub"], second["hub"][...], rtol=1e-6)
+
+
+RECURRENT = nfn_core.WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "W": [("o", 3), ("h", 4)], "b": [("h", 4)]})
+
+
+@pytest.mark.parametrize("moved", ["NP", {"h"}], ids=["NP", "h"])
+@pytest.mark.parametrize("pooling", ["mean", "sum"])
+def test_torch_derivative_of_every_kind(moved, pooling):
+    """The layer's own first derivative against finite differences, and what falls back to plain differentiation."""
+    module = nfn_torch.NFModule(nfn_core.NFLayer(RECURRENT.group(moved), 2, 1, pooling=pooling), dtype=torch.float64)
+    torch.manual_seed(0)
+    names, params = list(RECURRENT.by_name), dict(module.named_parameters())
+    inputs = [torch.randn(2, *t.shape, 2, dtype=torch.float64, requires_grad=True) for t in RECURRENT.tensors]
+    inputs += [p.detach().requires_grad_() for p in params.values()]
+
+    def function(*arrays):
+        features, values = dict(zip(names, arrays, strict=False)), dict(zip(params, arrays[3:], strict=True))
+        return tuple(torch.func.functional_call(module, values, (features,)).values())
+
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+    tangents = [torch.randn_like(x) for x in inputs]
+    cotangents = [torch.randn_like(x) for x in function(*inputs)]
+    _, forward = torch.func.jvp(function, tuple(inputs), tuple(tangents))
+    backward = torch.autograd.grad(function(*inputs), inputs, cotangents)
+    one, other = (
+        sum((x * y).sum() for x, y in zip(a, b, strict=True)) for a, b in ((forward, cotangents), (backward, tangents))
+    )
+    torch.testing.assert_close(one, other)
+    stacked = torch.func.vmap(function)(*(torch.stack([x, 2 * x]) for x in inputs))
+    torch.testing.assert_close([x[0] for x in stacked], list(function(*inputs)))
+
+
+def test_torch_derivative_keeps_only_inputs_and_pools():
+    """Against plain differentiation: what stays alive between the forward and the backward pass, in bytes."""
+    space = nfn_core.WeightSpace.mlp([8, 64, 64, 8])
+    module = nfn_torch.NFModule(nfn_core.NFLayer(space.group("NP"), 8, 8))
+    features = {t.name: torch.randn(2, *t.shape, 8, requires_grad=True) for t in space.tensors}
+    kept = set()
+
+    def keep(x):
+        kept.add(x.untyped_storage().data_ptr())
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x):
+        out = module(features)
+    known = {x.data_ptr() for x in (*features.values(), *module.parameters())}
+    assert kept == known
+    assert not kept & {x.data_ptr() for x in out.values()}

@@ -7,6 +7,7 @@ from nfn_core import (
     ACTIVATIONS,
     Activation,
     Dropout,
+    Execution,
     GaussianFourierFeatures,
     InvariantPool,
     LayerNorm,
@@ -156,7 +157,7 @@ def test_dropout(drop):
     u = {"W1": np.ones((40, 5, 4, 50))}
     layer = Dropout(0.25, drop)
     assert layer.apply({}, u)["W1"] is u["W1"]
-    out = layer.apply({}, u, lambda shape, like: rng.random(shape))["W1"]
+    out = layer.apply({}, u, Execution(lambda shape, like: rng.random(shape)))["W1"]
     assert set(np.unique(out)) == {0.0, 1 / 0.75}
     assert abs((out == 0).mean() - 0.25) < 0.03
     whole = np.all((out == 0).all((1, 2)) == (out == 0).any((1, 2)))

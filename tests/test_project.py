@@ -77,6 +77,7 @@ PUBLIC = {
             "Activation",
             "Array",
             "Dropout",
+            "Execution",
             "FeatureError",
             "Features",
             "GaussianFourierFeatures",

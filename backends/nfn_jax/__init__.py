@@ -17,7 +17,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"nfn_jax needs JAX ({error}): install nfn-core[jax].") from error
 
-from nfn_core import Features, Layer, SpecError, initialize, load_parameters, save_parameters
+from nfn_core import Execution, Features, Layer, SpecError, initialize, load_parameters, save_parameters
 
 __all__ = ["apply", "init", "load", "save", "trainable"]
 
@@ -105,7 +105,8 @@ def apply(
         keys[0], now = jax.random.split(keys[0])
         return jax.random.uniform(now, shape, like.dtype)
 
-    value: Features | jax.Array = layer.apply(frozen, features, None if key is None else uniform)
+    how = Execution(noise=None if key is None else uniform)
+    value: Features | jax.Array = layer.apply(frozen, features, how)
     return value
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from nfn_core import Layer, SpecError, check_parameters, initialize
+from nfn_core import Execution, Layer, SpecError, check_parameters, initialize
 from nfn_core.arrays import namespace_of
+from nfn_torch.derivative import hub_map
 from nfn_torch.features import WeightSpaceFeatures
 
 __all__ = ["NFModule"]
@@ -97,7 +98,7 @@ class NFModule(nn.Module):
         params = self.named_arrays()
         if not _autocasts(params, features):
             check_parameters(self.specs, params, features)
-        value = self.layer.forward(params, features, _uniform if self.training else None)
+        value = self.layer.forward(params, features, TRAINING if self.training else EVALUATION)
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
     def extra_repr(self) -> str:
@@ -109,6 +110,9 @@ class NFModule(nn.Module):
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Uniform noise in [0, 1)."""
     return torch.rand(shape, dtype=like.dtype, device=like.device)
+
+
+TRAINING, EVALUATION = Execution(_uniform, hub_map), Execution(None, hub_map)
 
 
 def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:

@@ -1,0 +1,1 @@
+"""Speed and memory of NF-layers beside other implementations; ``python -m benchmarks --help``."""
