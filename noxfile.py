@@ -38,9 +38,9 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict."""
-    install(session, "mypy", EVERYTHING, "optax")
+    install(session, "mypy", EVERYTHING, "optax", "nfn", "einops")
     roots = ("nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
-    session.run("mypy", *roots, "reference_experiments")
+    session.run("mypy", *roots, "reference_experiments", "benchmarks")
 
 
 @nox.session
@@ -75,6 +75,13 @@ def quickstart(session: nox.Session) -> None:
     parser.add_argument("--backend", choices=list(EXPERIMENTS), default="torch")
     install(session, *EXPERIMENTS[parser.parse_known_args(session.posargs)[0].backend])
     session.run("python", "-m", "reference_experiments", "quickstart", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Time NF-layers beside other implementations, as ratios in one process; `-- --gpu` on a GPU."""
+    install(session, ".[torch,jax,experiments]", "nfn", "einops")
+    session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session

@@ -31,6 +31,7 @@ def once(step: Callable[[], Any], device: str) -> float:
 
 def measure(case: Case, names: list[str], rounds: int) -> list[dict[str, Any]]:
     """Medians and quartiles of every contender and pass; in each round all take their turn on the same inputs."""
+    torch.compiler.reset()
     steps = {name: CONTENDERS[name](case) for name in names}
     memory = {n: peak(steps[n][1], case.device) for n in names if case.device == "cuda" or n in EAGER}
     times: dict[tuple[str, str], list[float]] = {(n, p): [] for n in names for p in PASSES}
@@ -119,7 +120,7 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
     versions = f"torch {torch.__version__}, {torch.get_num_threads()} threads, {hardware}"
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{device}.json"
-    done = json.loads(path.read_text()) if path.exists() else {"made with": versions, "rows": []}
+    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"made with": versions, "rows": []}
     known = {(r["workload"], r["channels"], r["batch"], r["group"], r["dtype"]) for r in done["rows"]}
     names = [name for name in CONTENDERS if name not in without]
     cases = [Case(w, kind, d, device) for d in dtypes for w in WORKLOADS if only in w.name for kind in ("NP", "HNP")]

@@ -46,13 +46,12 @@ class Case:
         return found
 
 
-def torch_steps(network: Callable[[Any], Any], inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any):
+def torch_steps(network: Callable[[Any], Any], inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any) -> tuple[Step, Step]:
     """Steps of a torch network: gradients by inputs and parameters, from cotangents of ones."""
     leaves = [x.requires_grad_() for x in inputs]
 
     def forward() -> Any:
-        with torch.no_grad():
-            return network(given)
+        return network(given)  # of a training step: what the backward pass needs is kept
 
     def both() -> None:
         out = outputs(network(given))
