@@ -46,7 +46,9 @@ class Case:
         return found
 
 
-def torch_steps(network: Callable[[Any], Any], inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any) -> tuple[Step, Step]:
+def torch_steps(
+    network: Callable[[Any], Any], inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any
+) -> tuple[Step, Step]:
     """Steps of a torch network: gradients by inputs and parameters, from cotangents of ones."""
     leaves = [x.requires_grad_() for x in inputs]
 
