@@ -53,7 +53,7 @@ def measure(case: Case, names: list[str], rounds: int) -> list[dict[str, Any]]:
     ]
 
 
-EAGER = ("nfn_torch", "nfn 0.1.2", "textbook")
+EAGER = ("nfn_torch", "nfn_torch checkpointed", "nfn 0.1.2", "textbook")
 
 
 def tabulate(rows: list[dict[str, Any]]) -> str:
@@ -62,8 +62,8 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
     lines = [
         f"| workload | channels | batch | group | dtype | pass | nfn_torch (ms) | nfn_torch / {LIMIT} | "
         + " | ".join(f"{name} / nfn_torch" for name in others)
-        + " | peak memory, nfn_torch / nfn 0.1.2 |",
-        "|" + "---|" * (9 + len(others)),
+        + " | peak memory, nfn_torch / nfn 0.1.2 | peak memory, checkpointed / nfn 0.1.2 |",
+        "|" + "---|" * (10 + len(others)),
     ]
     cases: dict[tuple[Any, ...], dict[str, dict[str, Any]]] = {}
     for row in rows:
@@ -73,10 +73,10 @@ def tabulate(rows: list[dict[str, Any]]) -> str:
         mine = found["nfn_torch"]
         spread = 500 * (mine["quartile 3"] - mine["quartile 1"])
         ratios = [f"{found[n]['median'] / mine['median']:.2f}" if n in found else "" for n in others]
-        theirs = found.get("nfn 0.1.2", {}).get("peak bytes")
-        memory = f"{mine['peak bytes'] / theirs:.2f}" if theirs else ""
+        peaks = [found.get(n, {}).get("peak bytes") for n in ("nfn_torch", "nfn_torch checkpointed", "nfn 0.1.2")]
+        memory = [f"{peak / peaks[-1]:.2f}" if peak and peaks[-1] else "" for peak in peaks[:-1]]
         limit = f"{mine['median'] / found[LIMIT]['median']:.2f}"
-        line = [*map(str, key), f"{1000 * mine['median']:.1f} ± {spread:.1f}", limit, *ratios, memory]
+        line = [*map(str, key), f"{1000 * mine['median']:.1f} ± {spread:.1f}", limit, *ratios, *memory]
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
@@ -129,10 +129,10 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
         bar.set_postfix_str(f"{w.name}, {w.channels} channels, {case.kind}")
         if (w.name, w.channels, w.batch, case.kind, case.dtype) in known:
             continue
-        if w.layer(case.kind).parameter_count > MOST_PARAMETERS:
-            tqdm.write(f"{w.name}, {case.kind}: {w.layer(case.kind).parameter_count:,} parameters, left out")
+        if w.parameters(case.kind) > MOST_PARAMETERS:
+            tqdm.write(f"{w.name}, {case.kind}: {w.parameters(case.kind):,} parameters, left out")
             continue
-        done["rows"] += measure(case, names, rounds)
+        done["rows"] += measure(case, [n for n in names if w.layers > 1 or n != "nfn_torch checkpointed"], rounds)
         path.write_text(json.dumps(done, indent=1) + "\n")
     table = f"{done['made with']}; medians of {rounds} interleaved rounds, ± half the quartile range.\n\n" + tabulate(
         done["rows"]

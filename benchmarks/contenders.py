@@ -12,10 +12,11 @@ import nfn_torch
 import torch
 from nfn.common import WeightSpaceFeatures as PeerFeatures
 from nfn.common import network_spec_from_wsfeat
-from nfn.layers import HNPLinear, NPLinear
+from nfn.layers import HNPLinear, NPLinear, TupleOp
 from torch import nn
 
 from benchmarks.workloads import Workload
+from nfn_core.hubs import structure
 
 __all__ = ["CONTENDERS", "LIMIT", "Case"]
 
@@ -47,10 +48,10 @@ class Case:
 
 
 def torch_steps(
-    network: Callable[[Any], Any], inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any
+    network: nn.Module, inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any
 ) -> tuple[Step, Step]:
     """Steps of a torch network: gradients by inputs and parameters, from cotangents of ones."""
-    leaves = [x.requires_grad_() for x in inputs]
+    leaves = [*(x.requires_grad_() for x in inputs), *network.parameters()]
 
     def forward() -> Any:
         return network(given)  # of a training step: what the backward pass needs is kept
@@ -64,9 +65,9 @@ def torch_steps(
     return forward, both
 
 
-def ours(case: Case, compiled: bool = False) -> tuple[Step, Step]:
-    """nfn_torch, eager or compiled."""
-    module: Any = nfn_torch.NFModule(case.workload.layer(case.kind)).to(**case.options)
+def ours(case: Case, compiled: bool = False, checkpoint: int | None = None) -> tuple[Step, Step]:
+    """nfn_torch, eager or compiled, with all activations kept or checkpoints."""
+    module: Any = nfn_torch.NFModule(case.workload.network(case.kind), checkpoint=checkpoint).to(**case.options)
     features = nfn_torch.WeightSpaceFeatures(case.draw())
     network = torch.compile(module, fullgraph=True) if compiled else module
     return torch_steps(network, list(features.values()), lambda out: list(out.values()), features)
@@ -74,7 +75,7 @@ def ours(case: Case, compiled: bool = False) -> tuple[Step, Step]:
 
 def ours_jax(case: Case) -> tuple[Step, Step]:
     """nfn_jax under jit."""
-    layer = case.workload.layer(case.kind)
+    layer = case.workload.network(case.kind)
     params = nfn_jax.init(layer, 0, getattr(jax.numpy, case.dtype))
     features = {n: jax.numpy.asarray(x.float().cpu().numpy(), case.dtype) for n, x in case.draw().items()}
 
@@ -99,7 +100,11 @@ def peer(case: Case, compiled: bool = False) -> tuple[Step, Step]:
     tensors, w = case.draw(channels_first=True), case.workload
     features = PeerFeatures(*([x for name, x in tensors.items() if name[0] == kind] for kind in "Wv"))
     kind = {"NP": NPLinear, "HNP": HNPLinear}[case.kind]
-    module: Any = kind(network_spec_from_wsfeat(features), w.channels, w.channels).to(**case.options)
+    spec = network_spec_from_wsfeat(features)
+    layers: list[nn.Module] = [kind(spec, w.channels, w.channels)]
+    for _ in range(w.layers - 1):
+        layers += [TupleOp(nn.ReLU()), kind(spec, w.channels, w.channels)]
+    module: Any = nn.Sequential(*layers).to(**case.options)
     network = torch.compile(module) if compiled else module
     return torch_steps(network, list(tensors.values()), lambda out: [*out.weights, *out.biases], features)
 
@@ -109,12 +114,13 @@ class Textbook(nn.Module):
 
     def __init__(self, case: Case) -> None:
         super().__init__()
-        group, self.space = case.workload.group(case.kind), case.workload.space
-        self.moved = {t.name: [x for x in t.labels if x in group.moved] for t in self.space.tensors}
+        group, space = case.workload.group(case.kind), case.workload.space
+        self.tensors = {t.name: t for t in space.tensors}
+        self.moved = {t.name: [x for x in t.labels if x in group.moved] for t in space.tensors}
         self.mixes = nn.ParameterDict()
         self.terms: list[tuple[str, str, tuple[str, ...], str]] = []
-        for a in self.space.tensors:
-            for b in self.space.tensors:
+        for a in space.tensors:
+            for b in space.tensors:
                 common = [x for x in self.moved[a.name] if x in self.moved[b.name]]
                 for kept in chain.from_iterable(combinations(common, k) for k in range(len(common) + 1)):
                     rows, columns = (self.width(t) * case.workload.channels for t in (a, b))
@@ -127,15 +133,24 @@ class Textbook(nn.Module):
         pairs = zip(tensor.shape, tensor.labels, strict=True)
         return prod(n for n, label in pairs if label not in self.moved[tensor.name])
 
+    def order(self, tensor: Any) -> list[int]:
+        """Axes that move, then those that stay."""
+        return sorted(range(len(tensor.labels)), key=lambda a: tensor.labels[a] not in self.moved[tensor.name])
+
     def fold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
         """Axes that stay into the channels."""
-        order = sorted(range(len(tensor.labels)), key=lambda a: tensor.labels[a] not in self.moved[tensor.name])
-        x = x.permute(0, *(a + 1 for a in order), x.ndim - 1)
+        x = x.permute(0, *(a + 1 for a in self.order(tensor)), x.ndim - 1)
         return x.reshape(*x.shape[: 1 + len(self.moved[tensor.name])], -1)
 
-    def forward(self, features: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    def unfold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
+        """Undo `fold`."""
+        order = self.order(tensor)
+        x = x.reshape(len(x), *(tensor.shape[a] for a in order), -1)
+        return x.permute(0, *(order.index(a) + 1 for a in range(len(order))), x.ndim - 1)
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Sum of all terms."""
-        folded = {t.name: self.fold(features[t.name], t) for t in self.space.tensors}
+        folded = {name: self.fold(features[name], tensor) for name, tensor in self.tensors.items()}
         out: dict[str, torch.Tensor] = {}
         for a, b, kept, key in self.terms:
             gone = [k + 1 for k, label in enumerate(self.moved[a]) if label not in kept]
@@ -146,28 +161,38 @@ class Textbook(nn.Module):
                 if label not in kept:
                     x = x.unsqueeze(k + 1)
             out[b] = x + out[b] if b in out else x.expand(*folded[b].shape[:-1], x.shape[-1])
-        return list(out.values())
+        return {name: self.unfold(out[name], tensor) for name, tensor in self.tensors.items()}
+
+
+class Rectified(nn.Module):
+    """ReLU of every tensor."""
+
+    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """ReLU of every tensor."""
+        return {name: torch.relu(x) for name, x in features.items()}
 
 
 def textbook(case: Case) -> tuple[Step, Step]:
     """The textbook form in eager torch."""
     features = case.draw()
-    return torch_steps(Textbook(case), list(features.values()), list, features)
+    layers: list[nn.Module] = [Textbook(case)]
+    for _ in range(case.workload.layers - 1):
+        layers += [Rectified(), Textbook(case)]
+    return torch_steps(nn.Sequential(*layers), list(features.values()), lambda out: list(out.values()), features)
 
 
 def limit(case: Case) -> tuple[Step, Step]:
     """The same work at its least: every hub's products, and one read and one write of every tensor for each pass."""
     w, products, copies = case.workload, [], []
-    layer = w.layer(case.kind)
-    s = layer.structure
-    for hub in s.hubs:
+    s = structure(w.group(case.kind))
+    for hub in s.hubs * w.layers:
         form = s.tensors[hub.inputs[0].tensor].forms[hub.inputs[0].form]
         rows, ins = w.batch * torch.Size(form.shape).numel(), s.inputs(hub) * w.channels
         outs = sum(map(s.width, hub.outputs)) * w.channels
         shapes = ((rows, ins), (ins, outs), (rows, outs))
         x, matrix, y = (torch.randn(shape).to(**case.options) for shape in shapes)
         products.append((x, matrix, y, *map(torch.empty_like, (x, matrix, y))))
-    for x in case.draw().values():
+    for x in list(case.draw().values()) * (2 * w.layers - 1):  # of the layers and the ReLUs
         copies.append((x, torch.empty_like(x)))
 
     def forward() -> None:
@@ -191,6 +216,7 @@ LIMIT = "limit"
 CONTENDERS: dict[str, Callable[[Case], tuple[Step, Step]]] = {
     "nfn_torch": ours,
     "nfn_torch compiled": lambda case: ours(case, compiled=True),
+    "nfn_torch checkpointed": lambda case: ours(case, checkpoint=2),
     "nfn_jax jitted": ours_jax,
     "nfn 0.1.2": peer,
     "nfn 0.1.2 compiled": lambda case: peer(case, compiled=True),

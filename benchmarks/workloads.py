@@ -1,8 +1,9 @@
-"""What is timed: one NF-layer, as many channels out as in, on the weight spaces of the paper and on growing ones."""
+"""What is timed: NF-layers, as many channels out as in, on the weight spaces of the paper and on growing ones."""
 
 from dataclasses import dataclass
+from math import prod
 
-from nfn_core import Group, NFLayer, WeightSpace
+from nfn_core import Group, Sequential, WeightSpace, equivariant_network
 
 __all__ = ["MOST_PARAMETERS", "WORKLOADS", "Workload"]
 
@@ -12,16 +13,21 @@ MOST_PARAMETERS = 2 * 10**8
 
 @dataclass(frozen=True)
 class Workload:
-    """A weight space with channels and a batch size."""
+    """A weight space with channels, a batch size, and a number of NF-layers with ReLUs between them."""
 
     name: str
     space: WeightSpace
     channels: int
     batch: int
+    layers: int = 1
 
-    def layer(self, kind: str) -> NFLayer:
-        """NF-layer under NP or HNP."""
-        return NFLayer(self.group(kind), self.channels, self.channels)
+    def network(self, kind: str) -> Sequential:
+        """The NF-layers under NP or HNP."""
+        return equivariant_network(self.group(kind), [self.channels] * (self.layers + 1))
+
+    def parameters(self, kind: str) -> int:
+        """Number of the network's parameters."""
+        return sum(prod(spec.shape) for spec in self.network(kind).parameters().values())
 
     def group(self, kind: str) -> Group:
         """NP or HNP."""
@@ -35,6 +41,8 @@ WORKLOADS = [
     Workload("SIREN 2-32-32-1", SIREN, 128, 32),
     Workload("CNN zoo", ZOO, 16, 8),
     Workload("CNN zoo", ZOO, 16, 256),
+    Workload("SIREN 2-32-32-1, 4 NF-layers", SIREN, 64, 32, layers=4),
+    Workload("CNN zoo, 4 NF-layers", ZOO, 16, 64, layers=4),
     Workload("MLP 784-128-128-10", WeightSpace.mlp([784, 128, 128, 10]), 64, 4),
     Workload("CNN 3-128-128-128-64-10", WeightSpace.cnn([3, 128, 128, 128, 64, 10], [(3, 3)] * 3 + [(), ()]), 64, 2),
     *(Workload(f"{depth} layers of 32", WeightSpace.mlp([32] * (depth + 1)), 32, 8) for depth in (3, 6, 12, 24)),

@@ -82,6 +82,11 @@ class TensorPlan:
         """Number of folded channels for each channel."""
         return prod(self.fixed)
 
+    @property
+    def totals(self) -> tuple[int, ...]:
+        """Indices of the forms that keep no axis."""
+        return tuple(k for k, form in enumerate(self.forms) if not form.labels)
+
 
 @dataclass(frozen=True)
 class View:
@@ -269,8 +274,8 @@ def unfold(plan: TensorPlan, x: Array, xp: Any) -> Array:
     return xp.permute_dims(x, (0, *(a + 1 for a in back), x.ndim - 1))
 
 
-def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any) -> list[Array]:
-    """All forms of a folded tensor.
+def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[int] | None = None) -> list[Any]:
+    """Forms of a folded tensor.
 
     Parameters
     ----------
@@ -282,17 +287,25 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any) -> list[Array]:
         How axes are pooled.
     xp : module
         Array namespace of `x`.
+    only : sequence of int, optional
+        Forms that are wanted, by default all.
 
     Returns
     -------
-    list of array
-        For each form an array of shape (batch, *form.shape, c).
+    list of array or None
+        For each form an array of shape (batch, *form.shape, c), or None if neither it nor one made from it is wanted.
     """
     reduce = xp.mean if pooling == "mean" else xp.sum
-    forms = [x]
-    for form in plan.forms[1:]:
+    wanted = set(range(len(plan.forms)) if only is None else only)
+    for k in range(len(plan.forms) - 1, 0, -1):
+        if k in wanted:
+            wanted.add(plan.forms[k].parent)
+    forms: list[Any] = [x]
+    for k, form in enumerate(plan.forms[1:], start=1):
         parent = forms[form.parent]
-        if form.partner < 0:
+        if k not in wanted:
+            forms.append(None)
+        elif form.partner < 0:
             forms.append(reduce(parent, axis=form.axis + 1))
         else:
             forms.append(_diagonal(parent, form.partner + 1, form.axis + 1, xp))

@@ -15,10 +15,14 @@ from nfn_core.hub_map import hub_map
 from nfn_core.hubs import Pooling, Structure, fold, pool, structure, unfold
 from nfn_core.parameters import ParameterSpec, check_parameters
 
-__all__ = ["Execution", "InvariantPool", "Layer", "NFLayer", "Noise", "PointwiseLayer"]
+__all__ = ["Execution", "InvariantPool", "Layer", "NFLayer", "Noise", "PointwiseLayer", "Recompute"]
 
 Noise = Callable[[tuple[int, ...], Array], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
+
+Recompute = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
+"""Given a function of parameters and a value, and these two, its result, of which nothing inside is kept: the backward
+pass computes it again (activation checkpointing)."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,25 @@ class Execution:
         Source of uniform numbers for dropout; without it (evaluation) nothing is dropped.
     hub_map : callable
         The linear part of NF-layers, `nfn_core.hub_map` or the same with a derivative of its own.
+    recompute : callable, optional
+        How a segment of a network is carried out whose activations are computed again in the backward pass.
+    checkpoint : int, optional
+        Number of NF-layers in such a segment; without it all activations are kept.
+
+    Raises
+    ------
+    SpecError
+        If `checkpoint` is not a positive integer.
     """
 
     noise: Noise | None = None
     hub_map: Callable[..., list[Array]] = hub_map
+    recompute: Recompute | None = None
+    checkpoint: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checkpoint is not None:
+            check_positive(checkpoint=self.checkpoint)
 
 
 Init = Literal["uniform", "kaiming"]
@@ -146,7 +165,7 @@ class NFLayer(Layer):
     structure: Structure = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_channels(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("pooling", self.pooling, ("mean", "sum"))
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "structure", structure(self.group))
@@ -219,7 +238,7 @@ class PointwiseLayer(Layer):
     structure: Structure = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        _check_channels(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "structure", structure(self.group))
 
@@ -291,7 +310,9 @@ class InvariantPool(Layer):
         """Return an array of shape (batch, outputs, channels)."""
         xp = check_features(self.group.space, value)
         s = self.structure
-        forms = [pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp) for plan in s.tensors]
+        forms = [
+            pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp, only=plan.totals) for plan in s.tensors
+        ]
         batch, channels = value[s.tensors[0].spec.name].shape[0], value[s.tensors[0].spec.name].shape[-1]
         totals = [xp.reshape(forms[v.tensor][v.form], (batch, s.width(v), channels)) for v in s.hubs[0].inputs]
         return xp.concat(totals, axis=1)
@@ -303,9 +324,9 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
         raise SpecError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
 
 
-def _check_channels(**channels: Any) -> None:
-    """Raise a SpecError unless every number of channels is a positive integer."""
-    for name, count in channels.items():
+def check_positive(**counts: Any) -> None:
+    """Raise a SpecError unless every count is a positive integer."""
+    for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise SpecError(f"{name} must be a positive integer, not {count!r}.")
 

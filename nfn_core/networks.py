@@ -1,7 +1,9 @@
 """Networks: layers in sequence, residual blocks, heads, and the two shapes the paper uses (section 3 and appendix D)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from nfn_core.arrays import Array, namespace_of
@@ -51,8 +53,19 @@ class Sequential(Layer):
         return channels
 
     def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
-        """Apply the layers in order."""
-        for layer, names in zip(self.layers, self.names, strict=True):
+        """Apply the layers in order, in segments if activations are to be computed again."""
+        if how.recompute is None or how.checkpoint is None:
+            return self._steps(0, len(self.layers), params, value, how)
+        mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, NFLayer | PointwiseLayer | Residual)]
+        cuts = [0, *mixing[how.checkpoint :: how.checkpoint], len(self.layers)]
+        for start, stop in pairwise(cuts):
+            segment = partial(self._steps, start, stop, how=replace(how, checkpoint=None))
+            value = how.recompute(segment, params, value)
+        return value
+
+    def _steps(self, start: int, stop: int, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Apply layers start to stop - 1."""
+        for layer, names in zip(self.layers[start:stop], self.names[start:stop], strict=True):
             value = layer.forward({inner: params[outer] for inner, outer in names}, value, how)
         return value
 

@@ -5,7 +5,8 @@
 """
 
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,12 @@ def trainable(layer: Layer) -> dict[str, bool]:
 
 
 def apply(
-    layer: Layer, params: Mapping[str, jax.Array], features: Mapping[str, jax.Array] | jax.Array, key: Any = None
+    layer: Layer,
+    params: Mapping[str, jax.Array],
+    features: Mapping[str, jax.Array] | jax.Array,
+    key: Any = None,
+    *,
+    checkpoint: int | None = None,
 ) -> Features | jax.Array:
     """Apply a layer or network.
 
@@ -84,6 +90,9 @@ def apply(
         Each tensor of shape (batch, *axes, channels), of the parameters' dtype.
     key : jax.Array, optional
         Key for dropout (training); without it nothing is dropped.
+    checkpoint : int, optional
+        Activation checkpointing: the number of successive NF-layers of a `Sequential` whose activations are not kept
+        but computed again in the backward pass. Without it all are kept.
 
     Returns
     -------
@@ -96,18 +105,24 @@ def apply(
         If the parameters are not this layer's.
     FeatureError
         If the features do not fit the weight space.
+    SpecError
+        If `checkpoint` is not a positive integer.
     """
     specs = layer.parameters()
     frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
-    keys = [key]
+    draws = count()
 
     def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
-        keys[0], now = jax.random.split(keys[0])
-        return jax.random.uniform(now, shape, like.dtype)
+        return jax.random.uniform(jax.random.fold_in(key, next(draws)), shape, like.dtype)
 
-    how = Execution(noise=None if key is None else uniform)
+    how = Execution(None if key is None else uniform, recompute=_recompute, checkpoint=checkpoint)
     value: Features | jax.Array = layer.apply(frozen, features, how)
     return value
+
+
+def _recompute(function: Callable[[Any, Any], Any], params: Any, value: Any) -> Any:
+    """Activation checkpointing of a function."""
+    return jax.checkpoint(function)(params, value)
 
 
 def save(path: str | Path, layer: Layer, params: Mapping[str, jax.Array]) -> None:

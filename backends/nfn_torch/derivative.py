@@ -32,20 +32,22 @@ class _HubMap(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, s: Structure, pooling: Pooling, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
         ctx.structure, ctx.pooling = s, pooling
-        ctx.save_for_backward(*arrays)
         tensors, matrices, bias = _split(s, arrays)
-        ctx.gathered = gather(s, "inputs", tensors, pooling)
-        return tuple(spread_mixed(s, ctx.gathered, matrices, bias, _multiply_add))
+        gathered = gather(s, "inputs", tensors, pooling)
+        ctx.save_for_backward(*gathered, *arrays)
+        return tuple(spread_mixed(s, gathered, matrices, bias, _multiply_add))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         s, pooling = ctx.structure, ctx.pooling
-        tensors, matrices, bias = _split(s, ctx.saved_tensors)
+        saved = ctx.saved_tensors  # once only, for activation checkpointing
+        gathered = saved[: len(s.hubs)]
+        tensors, matrices, bias = _split(s, saved[len(s.hubs) :])
         if torch.is_grad_enabled():  # to be differentiated again
             gathered = gather(s, "inputs", tensors, pooling)
             into, slopes, bias = hub_map_vjp(s, pooling, gathered, matrices, bias, cotangents)
         else:
-            into, slopes, bias = hub_map_vjp(s, pooling, ctx.gathered, matrices, bias, cotangents, _multiply_add)
+            into, slopes, bias = hub_map_vjp(s, pooling, gathered, matrices, bias, cotangents, _multiply_add)
         return (None, None, *into, *slopes, *(() if bias is None else (bias,)))
 
 

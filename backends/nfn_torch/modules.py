@@ -1,9 +1,12 @@
 """Descriptions of `nfn_core` as modules with real parameters."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch import nn
 
 from nfn_core import Execution, Layer, SpecError, check_parameters, initialize
@@ -33,11 +36,14 @@ class NFModule(nn.Module):
         Dtype of the parameters, by default torch's default dtype.
     device : torch.device or str, optional
         Where to put them.
+    checkpoint : int, optional
+        Activation checkpointing: the number of successive NF-layers of a `Sequential` whose activations are not kept
+        but computed again in the backward pass. Without it all are kept.
 
     Raises
     ------
     SpecError
-        If `layer` is no description.
+        If `layer` is no description, or `checkpoint` not a positive integer.
 
     Examples
     --------
@@ -50,11 +56,19 @@ class NFModule(nn.Module):
     """
 
     def __init__(
-        self, layer: Layer, seed: int = 0, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+        self,
+        layer: Layer,
+        seed: int = 0,
+        *,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
+        checkpoint: int | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
+        self.evaluation = Execution(None, hub_map, RECOMPUTE, checkpoint)
+        self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
         self.specs = layer.parameters()
         for name, value in initialize(layer, seed).items():
@@ -98,7 +112,7 @@ class NFModule(nn.Module):
         params = self.named_arrays()
         if not _autocasts(params, features):
             check_parameters(self.specs, params, features)
-        value = self.layer.forward(params, features, TRAINING if self.training else EVALUATION)
+        value = self.layer.forward(params, features, self.in_training if self.training else self.evaluation)
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
     def extra_repr(self) -> str:
@@ -112,7 +126,7 @@ def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.rand(shape, dtype=like.dtype, device=like.device)
 
 
-TRAINING, EVALUATION = Execution(_uniform, hub_map), Execution(None, hub_map)
+RECOMPUTE = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
 
 
 def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
