@@ -69,7 +69,7 @@ def ours(case: Case, compiled: bool = False, checkpoint: int | None = None) -> t
     """nfn_torch, eager or compiled, with all activations kept or checkpoints."""
     module: Any = nfn_torch.NFModule(case.workload.network(case.kind), checkpoint=checkpoint).to(**case.options)
     features = nfn_torch.WeightSpaceFeatures(case.draw())
-    network = torch.compile(module, fullgraph=True) if compiled else module
+    network: Any = torch.compile(module, fullgraph=True) if compiled else module
     return torch_steps(network, list(features.values()), lambda out: list(out.values()), features)
 
 
@@ -105,7 +105,7 @@ def peer(case: Case, compiled: bool = False) -> tuple[Step, Step]:
     for _ in range(w.layers - 1):
         layers += [TupleOp(nn.ReLU()), kind(spec, w.channels, w.channels)]
     module: Any = nn.Sequential(*layers).to(**case.options)
-    network = torch.compile(module) if compiled else module
+    network: Any = torch.compile(module) if compiled else module
     return torch_steps(network, list(tensors.values()), lambda out: [*out.weights, *out.biases], features)
 
 

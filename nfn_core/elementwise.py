@@ -52,7 +52,8 @@ class Activation(Layer):
 
     def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
         """Map features of any space, or a plain array."""
-        return _each(value, lambda x: ACTIVATIONS[self.name](namespace_of(x), x))
+        own = how.activations.get(self.name)
+        return _each(value, own or (lambda x: ACTIVATIONS[self.name](namespace_of(x), x)))
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class Dropout(Layer):
         def drop(x: Array) -> Array:
             xp = namespace_of(x)
             shape = tuple(x.shape) if self.drop == "entries" else (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-            return xp.where(noise(shape, x) >= self.rate, x / (1.0 - self.rate), xp.zeros_like(x))
+            return x * (xp.astype(noise(shape, x) >= self.rate, x.dtype) / (1.0 - self.rate))
 
         return _each(value, drop)
 

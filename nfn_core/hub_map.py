@@ -11,7 +11,7 @@ from typing import Literal
 from nfn_core.arrays import Array, namespace_of
 from nfn_core.hubs import Pooling, Structure, pool, spread
 
-__all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "spread_mixed"]
+__all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "product", "spread_mixed"]
 
 MultiplyAdd = Callable[[Array, Array, Array | None], Array]
 """x @ matrix + y, where y, if given, broadcasts to the product and may be overwritten."""
@@ -19,11 +19,26 @@ MultiplyAdd = Callable[[Array, Array, Array | None], Array]
 Side = Literal["inputs", "outputs"]
 
 
-def plain(x: Array, matrix: Array, y: Array | None) -> Array:
-    """Multiply and add, in any array library."""
+def product(x: Array, matrix: Array, y: Array | None) -> Array:
+    """Multiply and add in any array library, by a product of two matrices: so is then the derivative by `matrix`.
+
+    Parameters
+    ----------
+    x : array
+        Shape (..., rows of the matrix).
+    matrix : array
+        Shape (rows, columns).
+    y : array or None
+        Added to the product, to which it must broadcast.
+
+    Returns
+    -------
+    array
+        Shape (..., columns).
+    """
     xp = namespace_of(x)
-    product = xp.matmul(x, matrix)
-    return product if y is None else product + xp.astype(y, product.dtype, copy=False)  # differs under autocast
+    mixed = xp.reshape(xp.matmul(_rows(x), matrix), (*x.shape[:-1], matrix.shape[-1]))
+    return mixed if y is None else mixed + xp.astype(y, mixed.dtype, copy=False)  # differs under autocast
 
 
 def hub_map(
@@ -61,7 +76,7 @@ def spread_mixed(
     gathered: Sequence[Array],
     matrices: Sequence[Array],
     bias: Array | None,
-    multiply_add: MultiplyAdd = plain,
+    multiply_add: MultiplyAdd = product,
 ) -> list[Array]:
     """Second half of `hub_map`: mix what the hubs have gathered, and spread it.
 
@@ -89,7 +104,7 @@ def hub_map_vjp(
     matrices: Sequence[Array],
     bias: Array | None,
     cotangents: Sequence[Array],
-    multiply_add: MultiplyAdd = plain,
+    multiply_add: MultiplyAdd = product,
 ) -> tuple[list[Array], list[Array], Array | None]:
     """Gradients of `hub_map` by tensors, matrices and bias.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.errors import SpecError
 from nfn_core.groups import Group
-from nfn_core.hub_map import hub_map
+from nfn_core.hub_map import hub_map, product
 from nfn_core.hubs import Pooling, Structure, fold, pool, structure, unfold
 from nfn_core.parameters import ParameterSpec, check_parameters
 
@@ -34,7 +34,9 @@ class Execution:
     noise : callable, optional
         Source of uniform numbers for dropout; without it (evaluation) nothing is dropped.
     hub_map : callable
-        The linear part of NF-layers, `nfn_core.hub_map` or the same with a derivative of its own.
+        The linear part of NF-layers: `nfn_core.hub_map.hub_map`, or the same with a derivative of its own.
+    activations : mapping of str to callable
+        The backend's own functions in place of `ACTIVATIONS` of that name, with the same values and derivatives.
     recompute : callable, optional
         How a segment of a network is carried out whose activations are computed again in the backward pass.
     checkpoint : int, optional
@@ -48,6 +50,7 @@ class Execution:
 
     noise: Noise | None = None
     hub_map: Callable[..., list[Array]] = hub_map
+    activations: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
     recompute: Recompute | None = None
     checkpoint: int | None = None
 
@@ -263,9 +266,8 @@ class PointwiseLayer(Layer):
         out: Features = {}
         for plan in self.structure.tensors:
             name = plan.spec.name
-            x = xp.matmul(fold(plan, value[name], xp), params[f"{name}.weight"])
-            if self.bias:
-                x = x + xp.astype(params[f"{name}.bias"], x.dtype, copy=False)  # differs under autocast
+            bias = params[f"{name}.bias"] if self.bias else None
+            x = product(fold(plan, value[name], xp), params[f"{name}.weight"], bias)
             out[name] = unfold(plan, x, xp)
         return out
 

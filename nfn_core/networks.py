@@ -10,6 +10,7 @@ from nfn_core.arrays import Array, namespace_of
 from nfn_core.elementwise import Activation, Dropout, LayerNorm
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
+from nfn_core.hub_map import product
 from nfn_core.layers import Execution, InvariantPool, Layer, NFLayer, PointwiseLayer
 from nfn_core.parameters import ParameterSpec
 
@@ -159,8 +160,7 @@ class MLPHead(Layer):
             if i:
                 value = Activation(self.activation).forward({}, value, how)
                 value = Dropout(self.dropout).forward({}, value, how)
-            value = xp.matmul(value, params[f"{i}.weight"])
-            value = value + xp.astype(params[f"{i}.bias"], value.dtype, copy=False)  # differs under autocast
+            value = product(value, params[f"{i}.weight"], params[f"{i}.bias"])
         return value
 
 

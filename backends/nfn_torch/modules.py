@@ -1,6 +1,6 @@
 """Descriptions of `nfn_core` as modules with real parameters."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -67,7 +67,7 @@ class NFModule(nn.Module):
         super().__init__()
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
-        self.evaluation = Execution(None, hub_map, RECOMPUTE, checkpoint)
+        self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint)
         self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
         self.specs = layer.parameters()
@@ -126,6 +126,13 @@ def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.rand(shape, dtype=like.dtype, device=like.device)
 
 
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "relu": torch.relu,
+    "leaky_relu": partial(nn.functional.leaky_relu, negative_slope=0.01),
+    "gelu": partial(nn.functional.gelu, approximate="tanh"),
+    "silu": nn.functional.silu,
+    "sigmoid": torch.sigmoid,
+}
 RECOMPUTE = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
 
 
