@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
-from nfn_core import NFNError
 from reference_experiments.engines import BACKENDS
+from reference_experiments.making_cli import convert_group, make_group, reporting, verify_command
 from reference_experiments.quickstart import SCALES, quickstart
 
 NEXT = """Next:
@@ -25,17 +25,19 @@ def main() -> None:
 @click.option("--scale", type=click.Choice(list(SCALES)), default="full", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@reporting
 def quickstart_command(backend: str, scale: str, seed: int, output: Path | None) -> None:
     """Predict the test accuracy of small image classifiers from their weights; an interrupted run goes on."""
     folder = output or Path("results") / f"quickstart-{backend}-{scale}-seed{seed}"
-    try:
-        quickstart(backend, scale, seed, folder)
-    except NFNError as error:
-        raise click.ClickException(str(error)) from error
+    quickstart(backend, scale, seed, folder)
     click.echo(f"Results and figures (predictions.png, permutation.png) are in {folder}.\n")
     other = "jax" if backend == "torch" else "torch"
     click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
 
+
+main.add_command(make_group)
+main.add_command(convert_group)
+main.add_command(verify_command)
 
 if __name__ == "__main__":
     main()

@@ -42,6 +42,14 @@ class Engine(Protocol):
     """An array library with gradients."""
 
     name: str
+    block: int
+    """Number of small networks that are best trained at once."""
+
+    def use_gpu(self) -> None:
+        """Put new arrays on the GPU."""
+
+    def sin(self, x: Any) -> Any:
+        """Sine of an array."""
 
     def array(self, x: np.ndarray) -> Any:
         """Array of the library, from one of the host."""
@@ -51,6 +59,9 @@ class Engine(Protocol):
 
     def grad(self, function: Callable[..., Any]) -> Callable[..., State]:
         """Gradient of a scalar function by its first argument, a dictionary of arrays."""
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function of arrays, compiled where that helps."""
 
     def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
         """Function that feeds the rows of an array to `step`, one after another, and returns the last state."""

@@ -52,7 +52,13 @@ class TorchEngine:
     """See `Engine`."""
 
     name = "torch"
+    block = 200
     learner = TorchLearner
+    sin = staticmethod(torch.sin)
+
+    def use_gpu(self) -> None:
+        """Make it torch's default device."""
+        torch.set_default_device("cuda")
 
     def array(self, x: np.ndarray) -> torch.Tensor:
         """Copy to torch."""
@@ -60,12 +66,16 @@ class TorchEngine:
 
     def numpy(self, x: torch.Tensor) -> np.ndarray:
         """Copy to NumPy."""
-        return np.asarray(x.numpy())
+        return np.asarray(x.numpy(force=True))
 
     def grad(self, function: Callable[..., torch.Tensor]) -> Callable[..., State]:
         """Gradient by the first argument."""
         gradient: Callable[..., State] = torch.func.grad(function)
         return gradient
+
+    def compile(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Leave it as it is."""
+        return function
 
     def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
         """Loop in Python."""

@@ -1,6 +1,6 @@
-"""A zoo of small classifiers, all trained at once on real images: weights with their test accuracies.
+"""Small classifiers, many trained at once on real images, and the quickstart's zoo of them.
 
-Every network draws its own learning rate, weight decay, initial scale, data fraction and number of steps, as Unterthiner et
+Every network of the quickstart draws its own learning rate, weight decay, initial scale, data fraction and number of steps, as Unterthiner et
 al. (2020) do for the Small CNN Zoo of Table 2. The networks run side by side along a leading axis; the forward pass is
 written once, against the array API.
 """
@@ -17,8 +17,9 @@ from nfn_core import WeightSpace
 from nfn_core.arrays import namespace_of
 from reference_experiments.engines import Engine, State
 
-__all__ = ["Digits", "Trainer", "classify", "digits", "draw"]
+__all__ = ["OPTIMIZERS", "Digits", "Trainer", "classify", "descent", "digits", "draw", "fresh"]
 
+OPTIMIZERS = ("momentum", "sgd", "adam", "rmsprop")
 MOMENTUM = 0.9
 BATCH = 32
 CHUNK = 25  # steps between two signs of progress
@@ -70,7 +71,7 @@ def draw(
     return weights, {name: x.astype(np.float32) for name, x in hyper.items()}
 
 
-def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any) -> Any:
+def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activation: str = "relu") -> Any:
     """Class scores of every network.
 
     Parameters
@@ -81,6 +82,8 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any) -> Any
         Tensors of shape (models, *shape).
     images : array
         Shape (models, batch, height, width, channels), or models = 1 for images that all networks share.
+    activation : {"relu", "tanh"}
+        Between the layers.
 
     Returns
     -------
@@ -104,8 +107,112 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any) -> Any
         x = xp.matmul(flat, weight) + xp.expand_dims(bias, axis=1)
         x = xp.reshape(x, (x.shape[0], *inner, x.shape[-1]))
         if i < depth:
-            x = xp.where(x > 0, x, xp.zeros_like(x))
+            x = xp.tanh(x) if activation == "tanh" else xp.where(x > 0, x, xp.zeros_like(x))
     return x
+
+
+def fresh(engine: Engine, weights: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> State:
+    """Begin to train networks: the state that `descent` steps through.
+
+    Parameters
+    ----------
+    engine : Engine
+        Array library.
+    weights : mapping of str to numpy.ndarray
+        Initial weights, each (models, *shape).
+    columns : mapping of str to numpy.ndarray
+        ``learning_rate`` and ``weight_decay``, each (models,), and what else the state is to hold.
+
+    Returns
+    -------
+    dict of str to array
+        Weights, their moments, the columns, and the number of steps taken.
+    """
+    state = {name: engine.array(x) for name, x in columns.items()}
+    state["step"] = engine.array(np.zeros((), np.float32))
+    for name, w in weights.items():
+        state[name] = engine.array(w)
+        state |= {f"{name} {moment}": engine.array(np.zeros_like(w)) for moment in ("speed", "square")}
+    return state
+
+
+def descent(
+    engine: Engine,
+    space: WeightSpace,
+    images: np.ndarray,
+    labels: np.ndarray,
+    optimizer: str = "momentum",
+    activation: str = "relu",
+) -> Any:
+    """Step of gradient descent on the cross-entropy, for many networks side by side.
+
+    Parameters
+    ----------
+    engine : Engine
+        Array library.
+    space : WeightSpace
+        The networks' weight space.
+    images, labels : numpy.ndarray
+        Training images (n, height, width, channels) and labels (n,).
+    optimizer : str
+        One of `OPTIMIZERS`, with the usual constants.
+    activation : {"relu", "tanh"}
+        Between the layers.
+
+    Returns
+    -------
+    callable
+        From a state, and the numbers of each network's images (models, batch), to the next state. Where the state has
+        masks ``"NAME mask"``, masked weights get no step; where it has ``steps``, networks stop after so many.
+    """
+    pixels = engine.array(images)
+    targets = engine.array(np.eye(labels.max() + 1, dtype=np.float32)[labels])
+    xp = namespace_of(pixels)
+
+    def loss(weights: State, x: Any, y: Any) -> Any:
+        scores = classify(space, weights, x, activation)
+        scores = scores - xp.max(scores, axis=-1, keepdims=True)
+        likelihood = xp.sum(scores * y, axis=-1) - xp.log(xp.sum(xp.exp(scores), axis=-1))
+        return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not meet: each gets its own gradient
+
+    gradient = engine.grad(loss)
+
+    def step(state: State, chosen: Any) -> State:
+        flat = xp.reshape(chosen, (-1,))
+        x = xp.reshape(xp.take(pixels, flat, axis=0), (*chosen.shape, *pixels.shape[1:]))
+        y = xp.reshape(xp.take(targets, flat, axis=0), (*chosen.shape, targets.shape[1]))
+        weights = {t.name: state[t.name] for t in space.tensors}
+        slopes = gradient(weights, x, y)
+        new = state | {"step": state["step"] + 1}
+        for name, w in weights.items():
+            column = (-1, *[1] * (w.ndim - 1))
+            rate, decay = (xp.reshape(state[h], column) for h in ("learning_rate", "weight_decay"))
+            slope = slopes[name] + decay * w
+            if f"{name} mask" in state:
+                slope = slope * state[f"{name} mask"]
+            change, moments = _change(
+                optimizer, slope, state[f"{name} speed"], state[f"{name} square"], new["step"], xp
+            )
+            if "steps" in state:
+                change = xp.where(xp.reshape(state["step"] < state["steps"], column), change, xp.zeros_like(change))
+            new |= {name: w - rate * change, f"{name} speed": moments[0], f"{name} square": moments[1]}
+        return new
+
+    return step
+
+
+def _change(optimizer: str, slope: Any, speed: Any, square: Any, turn: Any, xp: Any) -> tuple[Any, tuple[Any, Any]]:
+    """Step for a learning rate of 1, and the new moments."""
+    if optimizer == "sgd":
+        return slope, (speed, square)
+    if optimizer == "momentum":
+        speed = MOMENTUM * speed + slope
+        return speed, (speed, square)
+    if optimizer == "rmsprop":
+        square = 0.9 * square + 0.1 * slope**2
+        return slope / (xp.sqrt(square) + 1e-7), (speed, square)
+    speed, square = 0.9 * speed + 0.1 * slope, 0.999 * square + 0.001 * slope**2
+    return speed / (1 - 0.9**turn) / (xp.sqrt(square / (1 - 0.999**turn)) + 1e-7), (speed, square)
 
 
 def _patches(x: Any, xp: Any) -> Any:
@@ -132,34 +239,7 @@ class Trainer:
 
     def __init__(self, engine: Engine, space: WeightSpace, images: Digits) -> None:
         self.engine, self.space, self.images = engine, space, images
-        pixels = engine.array(images.train_images)
-        targets = engine.array(np.eye(10, dtype=np.float32)[images.train_labels])
-        xp = namespace_of(pixels)
-
-        def loss(weights: State, x: Any, y: Any) -> Any:
-            scores = classify(space, weights, x)
-            scores = scores - xp.max(scores, axis=-1, keepdims=True)
-            likelihood = xp.sum(scores * y, axis=-1) - xp.log(xp.sum(xp.exp(scores), axis=-1))
-            return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not meet: each gets its own gradient
-
-        gradient = engine.grad(loss)
-
-        def step(state: State, chosen: Any) -> State:
-            flat = xp.reshape(chosen, (-1,))
-            x = xp.reshape(xp.take(pixels, flat, axis=0), (*chosen.shape, *pixels.shape[1:]))
-            y = xp.reshape(xp.take(targets, flat, axis=0), (*chosen.shape, targets.shape[1]))
-            weights = {t.name: state[t.name] for t in space.tensors}
-            slopes = gradient(weights, x, y)
-            new = state | {"step": state["step"] + 1}
-            for name, w in weights.items():
-                column = (-1, *[1] * (w.ndim - 1))
-                rate, decay = (xp.reshape(state[h], column) for h in ("learning_rate", "weight_decay"))
-                speed = MOMENTUM * state[f"{name} speed"] + slopes[name] + decay * w
-                going = xp.reshape(state["step"] < state["steps"], column)
-                new |= {f"{name} speed": speed, name: xp.where(going, w - rate * speed, w)}
-            return new
-
-        self.run = engine.loop(step)
+        self.run = engine.loop(descent(engine, space, images.train_images, images.train_labels))
 
     def train(
         self, weights: Mapping[str, np.ndarray], hyper: Mapping[str, np.ndarray], seed: int
@@ -182,10 +262,7 @@ class Trainer:
         count, available = len(hyper["steps"]), len(self.images.train_labels)
         owned = rng.permuted(np.tile(np.arange(available), (count, 1)), axis=1)
         share = np.ceil(hyper["data_fraction"] * available)
-        state = {name: engine.array(hyper[name]) for name in ("steps", "learning_rate", "weight_decay")}
-        state["step"] = engine.array(np.zeros((), np.float32))
-        for name, w in weights.items():
-            state |= {name: engine.array(w), f"{name} speed": engine.array(np.zeros_like(w))}
+        state = fresh(engine, weights, {name: hyper[name] for name in ("steps", "learning_rate", "weight_decay")})
         longest = int(hyper["steps"].max())
         with tqdm(total=longest, unit="step", desc=f"  {count} networks at once", leave=False) as bar:
             while bar.n < longest:
