@@ -1,17 +1,18 @@
 """Zoos of classifiers and winning tickets: networks trained on real images with drawn hyperparameters.
 
 The CNN zoo is made as the Small CNN Zoo was (Unterthiner et al. 2020), the MLP zoos as section E.5 of the paper says,
-winning tickets as section D.2 does. Networks of one shard share optimiser, activation and share of the data, and are
-trained side by side.
+winning tickets as section D.2 does. Networks of one shard share optimiser, activation and share of the data; as many as
+suit the library are trained side by side. Each draws from a stream of its own, of the dataset's seed and its number.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
 from typing import Any
 
 import numpy as np
+from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets import SPLITS, Networks
@@ -19,7 +20,18 @@ from reference_experiments.engines import Engine, State, engine
 from reference_experiments.images import gray, load_images
 from reference_experiments.zoo import classify, descent, fresh
 
-__all__ = ["ARCHITECTURES", "TicketMaker", "ZooMaker", "ZooScale", "initial", "magnitude_masks", "train"]
+__all__ = [
+    "ARCHITECTURES",
+    "Task",
+    "TicketMaker",
+    "Trainer",
+    "ZooMaker",
+    "ZooScale",
+    "epochs",
+    "initial",
+    "magnitude_masks",
+    "train",
+]
 
 ARCHITECTURES = {
     "cnn": lambda c, pixels: WeightSpace.cnn([c, 16, 16, 16, 10], [(3, 3), (3, 3), (3, 3), ()]),
@@ -85,7 +97,7 @@ TICKET_SCALES = {
 
 
 def initial(
-    space: WeightSpace, kinds: np.ndarray, deviations: np.ndarray, rng: np.random.Generator
+    space: WeightSpace, kinds: Sequence[int], deviations: Sequence[float], streams: Sequence[np.random.Generator]
 ) -> dict[str, np.ndarray]:
     """Draw initial weights; biases are 0.
 
@@ -93,53 +105,56 @@ def initial(
     ----------
     space : WeightSpace
         The networks' weight space.
-    kinds : numpy.ndarray
-        For each network the number of one of `INITIALIZERS`, shape (models,).
-    deviations : numpy.ndarray
-        Standard deviation where the initialiser does not say it, shape (models,).
-    rng : numpy.random.Generator
-        Source of the draws.
+    kinds : sequence of int
+        For each network the number of one of `INITIALIZERS`.
+    deviations : sequence of float
+        For each network the standard deviation, where the initialiser does not say it.
+    streams : sequence of numpy.random.Generator
+        For each network the source of its draws.
 
     Returns
     -------
     dict of str to numpy.ndarray
-        Tensors of shape (models, *axes), float32.
+        Tensors of shape (networks, *axes), float32.
     """
     found = {}
     for t in space.tensors:
-        draws = rng.standard_normal((len(kinds), *t.shape))
         if t.name.startswith("v"):
-            found[t.name] = np.zeros_like(draws, np.float32)
+            found[t.name] = np.zeros((len(streams), *t.shape), np.float32)
             continue
         field = int(np.prod(t.shape[2:]))
         inputs, outputs = t.shape[1] * field, t.shape[0] * field
-        for k, kind in enumerate(kinds):
+        scales = {"glorot_normal": (2 / (inputs + outputs)) ** 0.5, "he_normal": (2 / inputs) ** 0.5}
+        weights = []
+        for kind, deviation, stream in zip(kinds, deviations, streams, strict=True):
             name = INITIALIZERS[kind]
             if name == "orthogonal":
-                flat = draws[k].reshape(t.shape[0], -1)
-                q, r = np.linalg.qr(flat.T if flat.shape[0] < flat.shape[1] else flat)
-                q = q * np.sign(np.diag(r))
-                draws[k] = (q.T if flat.shape[0] < flat.shape[1] else q).reshape(t.shape)
-                continue
-            if name == "truncated_normal":
-                while (far := np.abs(draws[k]) > 2).any():
-                    draws[k][far] = rng.standard_normal(int(far.sum()))
-            scales = {"glorot_normal": (2 / (inputs + outputs)) ** 0.5, "he_normal": (2 / inputs) ** 0.5}
-            draws[k] *= scales.get(name, deviations[k])
-        found[t.name] = draws.astype(np.float32)
+                weights.append(orthonormal(t.shape[0], inputs, stream).reshape(t.shape))
+            elif name == "truncated_normal":
+                weights.append(truncnorm.rvs(-2, 2, scale=deviation, size=t.shape, random_state=stream))
+            else:
+                weights.append(stream.standard_normal(t.shape) * scales.get(name, deviation))
+        found[t.name] = np.stack(weights).astype(np.float32)
     return found
 
 
-def epochs(count: int, available: int, own: int, batch: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Yield for each epoch the numbers of the images of every step: shape (steps, models, batch).
+def orthonormal(rows: int, columns: int, stream: np.random.Generator) -> np.ndarray:
+    """Random matrix with orthonormal rows, or columns if there are fewer of them."""
+    q, r = np.linalg.qr(stream.standard_normal((max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))
+    return np.asarray(q if rows >= columns else q.T)
+
+
+def epochs(streams: Sequence[np.random.Generator], available: int, own: int, batch: int) -> Iterator[np.ndarray]:
+    """Yield for each epoch the numbers of the images of every step: shape (steps, networks, batch).
 
     Every network has its own share of the images, in a new order in each epoch.
     """
-    owned = rng.permuted(np.tile(np.arange(available), (count, 1)), axis=1)[:, :own]
+    owned = [stream.permutation(available)[:own] for stream in streams]
     size = min(batch, own)
     while True:
-        order = rng.permuted(owned, axis=1)[:, : own // size * size]
-        yield order.reshape(count, -1, size).swapaxes(0, 1).copy()
+        order = [stream.permutation(mine)[: own // size * size] for mine, stream in zip(owned, streams, strict=True)]
+        yield np.stack(order).reshape(len(streams), -1, size).swapaxes(0, 1).copy()
 
 
 @dataclass(frozen=True)
@@ -197,7 +212,7 @@ def train(
         yield state
 
 
-class _Trainer:
+class Trainer:
     """What the makers share: the task, the weight space, programs and tests."""
 
     def __init__(self, library: Engine, task: Task, architecture: str, optimizer: str, activation: str) -> None:
@@ -229,9 +244,9 @@ class _Trainer:
 @cache
 def _trainer(
     backend: str, name: str, scale: ZooScale, grayscale: bool, architecture: str, optimizer: str, activation: str
-) -> _Trainer:
+) -> Trainer:
     task = _task(name, scale.images, scale.test_images, grayscale)
-    return _Trainer(engine(backend), task, architecture, optimizer, activation)
+    return Trainer(engine(backend), task, architecture, optimizer, activation)
 
 
 @dataclass(frozen=True)
@@ -273,72 +288,79 @@ class ZooMaker:
         """Number of shards."""
         return -(-self.scale.runs // self.scale.shard)
 
-    def kept(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """For each network whether it is kept after epoch 0, 1, ...; shape (models, epochs + 1)."""
-        s = self.scale
-        kept = np.zeros((count, s.epochs + 1), bool)
-        if self.architecture == "cnn":
-            kept[:, np.unique(np.round(np.linspace(0, s.epochs, s.checkpoints)).astype(int))] = True
-        else:
-            for row in kept:
-                row[1 + rng.choice(s.epochs, s.checkpoints, replace=False)] = True
-        return kept
-
     def run(self, index: int) -> Networks:
         """Train the networks of one shard."""
-        s, rng = self.scale, np.random.default_rng([self.seed, index])
+        s = self.scale
         kinds = list(product(FRACTIONS, OPTIMIZERS, ACTIVATIONS))
-        order = np.random.default_rng(self.seed).permutation(len(kinds))
-        fraction, optimizer, activation = kinds[order[index % len(kinds)]]
-        trainer = _trainer(
-            self.backend, self.images, s, self.architecture == "cnn", self.architecture, optimizer, activation
-        )
+        kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
+        trainer = _trainer(self.backend, self.images, s, self.architecture == "cnn", self.architecture, *kind[1:])
         runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
-        count = len(runs)
-
-        def log_uniform(low: float, high: float) -> np.ndarray:
-            return np.exp(rng.uniform(np.log(low), np.log(high), count)).astype(np.float32)
-
-        rates = {"learning_rate": log_uniform(5e-4, 5e-2), "weight_decay": log_uniform(1e-8, 1e-2)}
-        drawn = {
-            "initializer": rng.integers(len(INITIALIZERS), size=count).astype(np.uint8),
-            "deviation": log_uniform(1e-3, 0.5),
-        }
-        fixed = {
-            "fraction": fraction,
-            "optimizer": OPTIMIZERS.index(optimizer),
-            "activation": ACTIVATIONS.index(activation),
-        }
-        split = np.random.default_rng([self.seed, index, 1]).choice(3, count, p=(0.6, 0.15, 0.25)).astype(np.uint8)
-        columns = {"run": runs.astype(np.int32), "split": split, **rates, **drawn}
-        columns |= {name: np.full(count, value, np.float32) for name, value in fixed.items()}
-        weights = initial(trainer.space, drawn["initializer"], drawn["deviation"], rng)
-        kept, task = self.kept(rng, count), trainer.task
-        own = max(1, int(fraction * len(task.train_labels)))
-        batches = epochs(count, len(task.train_labels), own, s.batch, rng)
-        parts: list[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]] = []
-        for epoch, state in enumerate(train(trainer.library, trainer.program, weights, rates, batches, s.epochs)):
-            mask = kept[:, epoch]
-            if mask.any():
-                now = trainer.weights(state)
-                mask = mask & np.all([np.isfinite(x).reshape(count, -1).all(axis=1) for x in now.values()], axis=0)
-                found = {name: x[mask] for name, x in columns.items()} | {"epoch": np.full(mask.sum(), epoch, np.int32)}
-                sets = {
-                    "": (task.test_images, task.test_labels),
-                    "train ": (task.train_images[:1000], task.train_labels[:1000]),
-                }
-                for name, data in sets.items():
-                    accuracy, loss = trainer.test(state, *data)
-                    found |= {f"{name}accuracy": accuracy[mask], f"{name}loss": loss[mask]}
-                parts.append(({name: x[mask] for name, x in now.items()}, found))
-        together = [{name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1)]
+        parts = [part for block in blocks(trainer.library, runs) for part in self._train(trainer, block, *kind)]
+        weights, columns = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         about = self.settings | {
-            "sources": task.sources,
+            "sources": trainer.task.sources,
             "initializers": INITIALIZERS,
             "optimizers": OPTIMIZERS,
             "activations": ACTIVATIONS,
         }
-        return Networks(trainer.space, *together, about)
+        return Networks(trainer.space, weights, columns, about)
+
+    def _train(
+        self, trainer: "Trainer", runs: np.ndarray, fraction: float, optimizer: str, activation: str
+    ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
+        """Train networks side by side; yield weights and columns of those that are kept after each epoch and are finite."""
+        s, task, streams = self.scale, trainer.task, [np.random.default_rng([self.seed, run]) for run in runs]
+
+        def log_uniform(low: float, high: float) -> np.ndarray:
+            return np.exp([stream.uniform(np.log(low), np.log(high)) for stream in streams]).astype(np.float32)
+
+        rates = {"learning_rate": log_uniform(5e-4, 5e-2), "weight_decay": log_uniform(1e-8, 1e-2)}
+        drawn = {
+            "deviation": log_uniform(1e-3, 0.5),
+            "initializer": np.array([stream.integers(len(INITIALIZERS)) for stream in streams], np.uint8),
+            "split": np.array([stream.choice(3, p=(0.6, 0.15, 0.25)) for stream in streams], np.uint8),
+        }
+        shared = {
+            "fraction": fraction,
+            "optimizer": OPTIMIZERS.index(optimizer),
+            "activation": ACTIVATIONS.index(activation),
+        }
+        columns = {"run": runs.astype(np.int32), **rates, **drawn}
+        columns |= {name: np.full(len(runs), value, np.float32) for name, value in shared.items()}
+        kept = np.stack([self._kept(stream) for stream in streams])
+        weights = initial(trainer.space, drawn["initializer"], drawn["deviation"], streams)
+        own = max(1, int(fraction * len(task.train_labels)))
+        batches = epochs(streams, len(task.train_labels), own, s.batch)
+        for epoch, state in enumerate(train(trainer.library, trainer.program, weights, rates, batches, s.epochs)):
+            if not kept[:, epoch].any():
+                continue
+            now = trainer.weights(state)
+            mask = np.all(
+                [kept[:, epoch], *(np.isfinite(x).reshape(len(x), -1).all(axis=1) for x in now.values())], axis=0
+            )
+            found = {name: x[mask] for name, x in columns.items()} | {"epoch": np.full(mask.sum(), epoch, np.int32)}
+            for name, images, labels in (
+                ("", task.test_images, task.test_labels),
+                ("train ", task.train_images[:1000], task.train_labels[:1000]),
+            ):
+                accuracy, loss = trainer.test(state, images, labels)
+                found |= {f"{name}accuracy": accuracy[mask], f"{name}loss": loss[mask]}
+            yield {name: x[mask] for name, x in now.items()}, found
+
+    def _kept(self, stream: np.random.Generator) -> np.ndarray:
+        """Whether a network is kept after epoch 0, 1, ...; shape (epochs + 1,)."""
+        s = self.scale
+        kept = np.zeros(s.epochs + 1, bool)
+        if self.architecture == "cnn":
+            kept[np.round(np.linspace(0, s.epochs, s.checkpoints)).astype(int)] = True
+        else:
+            kept[1 + stream.choice(s.epochs, s.checkpoints, replace=False)] = True
+        return kept
+
+
+def blocks(library: Engine, runs: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut numbers of networks into blocks that are best trained at once."""
+    return (runs[start : start + library.block] for start in range(0, len(runs), library.block))
 
 
 def magnitude_masks(weights: Mapping[str, np.ndarray], sparsity: float) -> dict[str, np.ndarray]:
@@ -411,22 +433,30 @@ class TicketMaker:
 
     def run(self, index: int) -> Networks:
         """Train, prune and train again the networks of one shard."""
-        s, rng = self.scale, np.random.default_rng([self.seed, index])
+        s = self.scale
         trainer = _trainer(self.backend, self.images, s, False, self.architecture, "adam", "relu")
-        runs, task = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs)), trainer.task
-        weights = initial(trainer.space, np.full(len(runs), INITIALIZERS.index("he_normal")), np.ones(len(runs)), rng)
+        runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
+        parts = [self._prune(trainer, block) for block in blocks(trainer.library, runs)]
+        weights, columns, masks = (
+            {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
+        )
+        return Networks(trainer.space, weights, columns, self.settings | {"sources": trainer.task.sources}, masks)
+
+    def _prune(self, trainer: "Trainer", runs: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
+        """Initial weights, columns and masks of networks."""
+        s, task, count = self.scale, trainer.task, len(runs)
+        streams = [np.random.default_rng([self.seed, run]) for run in runs]
+        weights = initial(trainer.space, [INITIALIZERS.index("he_normal")] * count, [1.0] * count, streams)
         rates = {
-            "learning_rate": np.full(len(runs), self.learning_rate, np.float32),
-            "weight_decay": np.zeros(len(runs), np.float32),
+            "learning_rate": np.full(count, self.learning_rate, np.float32),
+            "weight_decay": np.zeros(count, np.float32),
         }
-        columns = {
-            "run": runs.astype(np.int32),
-            "split": np.where(runs < s.runs * 8 // 9, 0, SPLITS.index("test")).astype(np.uint8),
-        }
-        available = len(task.train_labels)
+        test = np.where(runs < s.runs * 8 // 9, SPLITS.index("training"), SPLITS.index("test"))
+        columns = {"run": runs.astype(np.int32), "split": test.astype(np.uint8)}
 
         def trained(start: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> State:
-            batches = epochs(len(runs), available, available, s.batch, np.random.default_rng([self.seed, index, 1]))
+            again = [np.random.default_rng([self.seed, run, 1]) for run in runs]  # the same order of images every time
+            batches = epochs(again, len(task.train_labels), len(task.train_labels), s.batch)
             *_, last = train(trainer.library, trainer.program, start, {**rates, **more}, batches, s.epochs)
             return last
 
@@ -434,7 +464,10 @@ class TicketMaker:
         columns["dense accuracy"] = trainer.test(dense, task.test_images, task.test_labels)[0]
         masks = magnitude_masks(trainer.weights(dense), self.sparsity)
         shuffled = {
-            name: rng.permuted(mask.reshape(len(runs), -1), axis=1).reshape(mask.shape) for name, mask in masks.items()
+            name: np.stack(
+                [stream.permuted(one.reshape(-1)).reshape(one.shape) for one, stream in zip(mask, streams, strict=True)]
+            )
+            for name, mask in masks.items()
         }
         for name, chosen in (("ticket accuracy", masks), ("random accuracy", shuffled)):
             numbers = {n: mask.astype(np.float32) for n, mask in chosen.items()}
@@ -442,4 +475,4 @@ class TicketMaker:
                 {n: w * numbers[n] for n, w in weights.items()}, {f"{n} mask": x for n, x in numbers.items()}
             )
             columns[name] = trainer.test(state, task.test_images, task.test_labels)[0]
-        return Networks(trainer.space, weights, columns, self.settings | {"sources": task.sources}, masks)
+        return weights, columns, masks

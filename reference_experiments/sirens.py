@@ -237,6 +237,11 @@ class SirenMaker:
         chosen = asdict(SCALES[scale]) | (PAPER.get(images, {}) if scale == "paper" else {})
         return cls(images, Scale(**chosen), seed, backend, 20 if scale == "smoke" else 200)
 
+    @staticmethod
+    def space(channels: int) -> WeightSpace:
+        """Weight space of a SIREN with so many output channels."""
+        return WeightSpace.mlp([2, HIDDEN, HIDDEN, channels])
+
     @property
     def settings(self) -> dict[str, Any]:
         """What the dataset depends on."""
@@ -263,7 +268,7 @@ class SirenMaker:
         pixels, labels, found = _pixels(self.images)
         image = plan["image"][numbers]
         height, width, channels = pixels.shape[1:]
-        space = WeightSpace.mlp([2, HIDDEN, HIDDEN, channels])
+        space = self.space(channels)
         targets = (pixels[image].astype(np.float32) / 127.5 - 1).reshape(len(numbers), -1, channels).swapaxes(1, 2)
         points = coordinates(height, width)
         weights, psnr = fit(

@@ -52,7 +52,7 @@ class TorchEngine:
     """See `Engine`."""
 
     name = "torch"
-    block = 200
+    block = 20
     learner = TorchLearner
     sin = staticmethod(torch.sin)
 

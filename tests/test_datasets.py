@@ -300,8 +300,8 @@ def test_sine_of_jax_is_a_sine():
 
 
 def test_initializers():
-    rng, space = np.random.default_rng(0), WeightSpace.cnn([8, 16, 12], [(3, 3), ()])
-    weights = classifiers.initial(space, np.arange(5), np.full(5, 0.3), rng)
+    space, streams = WeightSpace.cnn([8, 16, 12], [(3, 3), ()]), [np.random.default_rng(k) for k in range(5)]
+    weights = classifiers.initial(space, range(5), [0.3] * 5, streams)
     flat = weights["W1"].reshape(5, 16, -1)
     np.testing.assert_allclose(flat[2] @ flat[2].T, np.eye(16), atol=1e-5)
     np.testing.assert_allclose(flat[[0, 1, 3]].std(axis=(1, 2)), [(2 / 216) ** 0.5, (2 / 72) ** 0.5, 0.3], rtol=0.1)
