@@ -5,7 +5,7 @@ winning tickets as section D.2 does. Networks of one shard share optimiser, acti
 suit the library are trained side by side. Each draws from a stream of its own, of the dataset's seed and its number.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from itertools import product
@@ -97,7 +97,7 @@ TICKET_SCALES = {
 
 
 def initial(
-    space: WeightSpace, kinds: Sequence[int], deviations: Sequence[float], streams: Sequence[np.random.Generator]
+    space: WeightSpace, kinds: Iterable[int], deviations: Iterable[float], streams: Sequence[np.random.Generator]
 ) -> dict[str, np.ndarray]:
     """Draw initial weights; biases are 0.
 
@@ -105,9 +105,9 @@ def initial(
     ----------
     space : WeightSpace
         The networks' weight space.
-    kinds : sequence of int
+    kinds : iterable of int
         For each network the number of one of `INITIALIZERS`.
-    deviations : sequence of float
+    deviations : iterable of float
         For each network the standard deviation, where the initialiser does not say it.
     streams : sequence of numpy.random.Generator
         For each network the source of its draws.
@@ -452,7 +452,7 @@ class TicketMaker:
             "weight_decay": np.zeros(count, np.float32),
         }
         test = np.where(runs < s.runs * 8 // 9, SPLITS.index("training"), SPLITS.index("test"))
-        columns = {"run": runs.astype(np.int32), "split": test.astype(np.uint8)}
+        columns: dict[str, np.ndarray] = {"run": runs.astype(np.int32), "split": test.astype(np.uint8)}
 
         def trained(start: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> State:
             again = [np.random.default_rng([self.seed, run, 1]) for run in runs]  # the same order of images every time

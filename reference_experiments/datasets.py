@@ -71,7 +71,8 @@ class Networks:
 
     def __post_init__(self) -> None:
         shapes = {t.name: (len(self), *t.shape) for t in self.space.tensors}
-        columns = dict.fromkeys(self.columns, (len(self),))
+        columns: dict[str, tuple[int, ...]] = dict.fromkeys(self.columns, (len(self),))
+        parts: list[tuple[dict[str, np.ndarray], dict[str, tuple[int, ...]]]]
         parts = [(self.weights, shapes), (self.masks, shapes if self.masks else {}), (self.columns, columns)]
         for arrays, wanted in parts:
             came = {name: x.shape for name, x in arrays.items()}
@@ -153,7 +154,7 @@ def read_shard(path: Path) -> Networks:
 
 def finish(folder: Path, paths: Sequence[Path], summary: Mapping[str, Any]) -> None:
     """Write ``dataset.json``, which makes a folder of whole shards a dataset."""
-    shards = [
+    shards: list[dict[str, Any]] = [
         {"file": path.name, "networks": len(read_shard(path)), "sha256": _checksum_path(path).read_text().split()[0]}
         for path in paths
     ]

@@ -77,16 +77,17 @@ def load_images(name: str) -> Images:
     if name == "digits":
         return _digits()
     source = SOURCES[name]
-    arrays, paths = source.read(_find(name, source))
+    (train_images, train_labels, test_images, test_labels), paths = source.read(_find(name, source))
     sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
-    return Images(name, *arrays, sources)
+    return Images(name, train_images, train_labels, test_images, test_labels, sources)
 
 
 def gray(images: np.ndarray) -> np.ndarray:
     """Brightness (ITU-R 601) of images (..., channels) in the same dtype, shape (..., 1); gray images stay as they are."""
     if images.shape[-1] == 1:
         return images
-    return np.round(images @ np.array([0.299, 0.587, 0.114]))[..., None].astype(images.dtype)
+    brightness: np.ndarray = np.round(images @ np.array([0.299, 0.587, 0.114]))[..., None]
+    return brightness.astype(images.dtype)
 
 
 def _digits() -> Images:
@@ -174,7 +175,8 @@ def _read_cifar(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
     training = sorted(folder.glob("data_batch_[1-5].bin"))
     if not training:
         _one(folder, "data_batch_1.bin")
-    arrays, paths = [], [*training, _one(folder, "test_batch.bin")]
+    arrays: list[np.ndarray] = []
+    paths = [*training, _one(folder, "test_batch.bin")]
     for part in (training, paths[-1:]):
         records = []
         for path in part:

@@ -54,16 +54,16 @@ def read_siren_folders(
     found: list[tuple[int, int, Path]] = []
     for start in [prefix, *(f"{prefix}_aug{i}" for i in range(augmented))]:
         for path in folder.glob(f"{start}_[0-9]s/net*.pth"):
-            number = re.fullmatch(r"net(\d+)\.pth", path.name)
-            if number and (start == prefix or int(number[1]) < split_points[0]):
-                found.append((int(number[1]), int(path.parent.name[-2]), path))
+            match = re.fullmatch(r"net(\d+)\.pth", path.name)
+            if match and (start == prefix or int(match[1]) < split_points[0]):
+                found.append((int(match[1]), int(path.parent.name[-2]), path))
     if not found:
         raise ExperimentError(
             f"{folder}: there is no file {prefix}_[0-9]s/net*.pth: name the folder around the class folders."
         )
     found.sort(key=lambda entry: (entry[0], entry[2].as_posix()))
     number = np.array([entry[0] for entry in found], np.int32)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "split": np.digitize(number, split_points).astype(np.uint8),
         "label": np.array([entry[1] for entry in found], np.int32),
         "image": number,
@@ -101,7 +101,7 @@ def read_dwsnets(splits: Path) -> Networks:
     if any(len(paths) != len(labels) for paths, labels in parts):
         raise ExperimentError(f"{splits}: a split has another number of labels than of paths: make it again.")
     space, weights = _stack_mlps([splits.parent / path for paths, _ in parts for path in paths])
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "split": np.repeat(np.arange(3, dtype=np.uint8), [len(labels) for _, labels in parts]),
         "label": np.array([x for _, labels in parts for x in labels], np.int32),
     }

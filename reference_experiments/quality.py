@@ -55,7 +55,9 @@ def draw_accuracies(path: Path, dataset: WeightDataset) -> None:
     shown = np.unique(epochs)[[0, -1]] if len(np.unique(epochs)) > 1 else np.unique(epochs)
     for epoch in shown:
         values = dataset.columns["accuracy"][epochs == epoch]
-        panel.hist(values, bins=np.linspace(0, 1, 41), alpha=0.6, label=f"epoch {epoch}: {len(values)} networks")
+        panel.hist(
+            values, bins=np.linspace(0, 1, 41).tolist(), alpha=0.6, label=f"epoch {epoch}: {len(values)} networks"
+        )
     panel.set_xlabel("test accuracy")
     panel.set_ylabel("networks")
     panel.legend()

@@ -160,7 +160,7 @@ def fit(
     dict of str to numpy.ndarray, numpy.ndarray
         Fitted weights, and the peak signal-to-noise ratio of each network in dB, for a range of 2.
     """
-    run = _program(library, tuple(weights), scale, points.tobytes())
+    run = _program(library.name, tuple(weights), scale, points.tobytes())
     turns = np.arange(scale.steps, dtype=np.float32)
     rates = scale.learning_rate * (0.5 + 0.5 * np.cos(np.pi * turns / scale.steps) if scale.cosine else turns**0)
     corrected = np.stack([rates / (1 - BETA1 ** (turns + 1)), 1 - BETA2 ** (turns + 1)], axis=1).astype(np.float32)
@@ -183,8 +183,9 @@ def fit(
 
 
 @cache
-def _program(library: Engine, names: tuple[str, ...], scale: Scale, points: bytes) -> Any:
+def _program(backend: str, names: tuple[str, ...], scale: Scale, points: bytes) -> Any:
     """The whole fit as one loop of the library, compiled once."""
+    library = engine(backend)
     grid = library.array(np.frombuffer(points, np.float32).reshape(2, -1).copy())
     xp = namespace_of(grid)
 
