@@ -46,6 +46,9 @@ average pooling."""
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
 ACTIVATIONS = ("relu", "tanh")
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+SHARES = {"cnn": (0.6, 0.15, 0.25), "mlp3": (0.8, 0.1, 0.1), "mlp5": (0.8, 0.1, 0.1)}
+"""Shares of the runs for training, validation and test; of the MLPs' 90 to 10 (section E.5) the validation runs are taken
+from the 90."""
 INITIALIZERS = ("glorot_normal", "he_normal", "orthogonal", "normal", "truncated_normal")
 
 
@@ -89,10 +92,15 @@ MLP_SCALES = {
     "small": ZooScale(240, 10, 10000, 5000, 20, 64, 10),
     "paper": ZooScale(2000, 25, 60000, 10000, 20, 128, 10),
 }
-TICKET_SCALES = {
+TICKET_MLP_SCALES = {
     "smoke": ZooScale(4, 2, 400, 200, 1, 32, 1),
-    "small": ZooScale(90, 10, 10000, 5000, 5, 64, 1),
+    "small": ZooScale(225, 15, 10000, 5000, 5, 64, 1),
     "paper": ZooScale(450, 10, 60000, 10000, 20, 128, 1),
+}
+TICKET_CNN_SCALES = {
+    "smoke": ZooScale(2, 1, 96, 96, 1, 32, 1),
+    "small": ZooScale(27, 1, 5000, 2000, 3, 64, 1),
+    "paper": ZooScale(450, 10, 50000, 10000, 20, 128, 1),
 }
 
 
@@ -318,7 +326,7 @@ class ZooMaker:
         drawn = {
             "deviation": log_uniform(1e-3, 0.5),
             "initializer": np.array([stream.integers(len(INITIALIZERS)) for stream in streams], np.uint8),
-            "split": np.array([stream.choice(3, p=(0.6, 0.15, 0.25)) for stream in streams], np.uint8),
+            "split": np.array([stream.choice(3, p=SHARES[self.architecture]) for stream in streams], np.uint8),
         }
         shared = {
             "fraction": fraction,

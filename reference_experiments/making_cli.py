@@ -10,7 +10,14 @@ import click
 import numpy as np
 
 from nfn_core import NFNError
-from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, TICKET_SCALES, TicketMaker, ZooMaker
+from reference_experiments.classifiers import (
+    CNN_SCALES,
+    MLP_SCALES,
+    TICKET_CNN_SCALES,
+    TICKET_MLP_SCALES,
+    TicketMaker,
+    ZooMaker,
+)
 from reference_experiments.datasets import Networks, WeightDataset, finish, shard_path, write_shard
 from reference_experiments.engines import BACKENDS
 from reference_experiments.images import IMAGE_SETS
@@ -123,7 +130,8 @@ def tickets(
 ) -> None:
     """Initial weights and masks of winning tickets (section D.2); the paper's CNNs are of cifar10."""
     folder = output or _folder(f"tickets-{network}", images, backend, scale, seed)
-    dataset = _make(TicketMaker(images, f"ticket-{network}", TICKET_SCALES[scale], seed, backend), folder, devices, gpu)
+    scales = TICKET_MLP_SCALES if network == "mlp" else TICKET_CNN_SCALES
+    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), folder, devices, gpu)
     for name in ("dense accuracy", "ticket accuracy", "random accuracy"):
         click.echo(
             f"{name}: {dataset.columns[name].mean():.4f} ± {dataset.columns[name].std():.4f} over {len(dataset)}"
