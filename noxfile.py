@@ -13,6 +13,14 @@ nox.options.default_venv_backend = "virtualenv"
 
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
+MAKERS = (
+    ("image-inrs",),
+    ("cnn-zoo",),
+    ("mlp-zoo", "--layers", "3"),
+    ("mlp-zoo", "--layers", "5"),
+    ("tickets", "--network", "mlp"),
+    ("tickets", "--network", "cnn"),
+)
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 CONFORMANCE = {
     "numpy": (".[conformance]",),
@@ -66,6 +74,11 @@ def smoke(session: nox.Session, backend: str) -> None:
     experiments = ("python", "-m", "reference_experiments")
     with tempfile.TemporaryDirectory() as folder:
         session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+        for maker in MAKERS:
+            made = f"{folder}/{'-'.join(maker)}"
+            common = ("--images", "digits", "--backend", backend, "--scale", "smoke", "--output", made)
+            session.run(*experiments, "make", *maker, *common)
+            session.run(*experiments, "verify", made)
 
 
 @nox.session
@@ -82,6 +95,13 @@ def bench(session: nox.Session) -> None:
     """Time NF-layers beside other implementations, as ratios in one process; `-- --gpu` on a GPU."""
     install(session, ".[torch,jax,experiments]", "nfn", "einops")
     session.run("python", "-m", "benchmarks", *session.posargs)
+
+
+@nox.session(name="bench-making")
+def bench_making(session: nox.Session) -> None:
+    """Rates at which datasets of networks are made, beside a plain PyTorch loop over networks."""
+    install(session, ".[torch,jax,experiments]", "optax")
+    session.run("python", "-m", "benchmarks.making", *session.posargs)
 
 
 @nox.session
