@@ -7,6 +7,7 @@ import click
 from reference_experiments.engines import BACKENDS
 from reference_experiments.making_cli import convert_group, make_group, reporting, verify_command
 from reference_experiments.quickstart import SCALES, quickstart
+from reference_experiments.running_cli import report_command, run_command
 
 NEXT = """Next:
   nox -s conformance                     check every layer on every backend
@@ -35,6 +36,8 @@ def quickstart_command(backend: str, scale: str, seed: int, output: Path | None)
     click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
 
 
+main.add_command(run_command)
+main.add_command(report_command)
 main.add_command(make_group)
 main.add_command(convert_group)
 main.add_command(verify_command)

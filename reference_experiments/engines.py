@@ -1,15 +1,21 @@
 """What an experiment needs of an array library with gradients. PyTorch and JAX provide it; experiments are written once."""
 
-from collections.abc import Callable, Iterable
+import os
+import platform
+from collections.abc import Callable, Mapping
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 import numpy as np
 
-from nfn_core import Layer
+from nfn_core import Layer, __version__
 
-__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "chunks", "engine", "rows"]
+if TYPE_CHECKING:
+    from reference_experiments.training import Recipe
+
+__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "engine", "rows", "surroundings"]
 
 BACKENDS = ("torch", "jax")
 
@@ -23,13 +29,19 @@ State = dict[str, Any]
 
 
 class Learner(Protocol):
-    """A network with its optimiser (AdamW), trained to predict numbers in [0, 1]."""
+    """A network with its optimiser; see `reference_experiments.training.Recipe`."""
 
-    def step(self, inputs: Inputs, targets: np.ndarray) -> float:
-        """Take one step down the binary cross-entropy to targets of shape (batch,); return it."""
+    def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
+        """Take step `number`, which dropout follows from too; return the loss, a number that may still be computed."""
 
     def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predictions of shape (batch,), without dropout."""
+        """Predictions without dropout: probabilities of shape (batch,) or (batch, classes)."""
+
+    def state(self) -> State:
+        """Parameters and moments, on the host: all that `step` depends on."""
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over what `state` returned."""
 
     def save(self, path: Path) -> None:
         """Write the parameters, as `nfn_torch.save` and `nfn_jax.save` do."""
@@ -45,8 +57,11 @@ class Engine(Protocol):
     block: int
     """Number of small networks that are best trained at once."""
 
-    def use_gpu(self) -> None:
-        """Put new arrays on the GPU."""
+    def use(self, gpu: bool, devices: int = 1) -> None:
+        """Put new arrays on CPU or GPU, and split every batch that is learned from among some devices."""
+
+    def device(self) -> str:
+        """Name of the device that new arrays are put on."""
 
     def sin(self, x: Any) -> Any:
         """Sine of an array."""
@@ -66,8 +81,8 @@ class Engine(Protocol):
     def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
         """Function that feeds the rows of an array to `step`, one after another, and returns the last state."""
 
-    def learner(self, layer: Layer, seed: int, learning_rate: float, weight_decay: float) -> Learner:
-        """Start training a network whose output has shape (batch, 1): a logit."""
+    def learner(self, layer: Layer, recipe: "Recipe", seed: int) -> Learner:
+        """Start training a network whose output has shape (batch, 1), a logit, or (batch, classes)."""
 
 
 def engine(name: str) -> Engine:
@@ -83,7 +98,11 @@ def rows(inputs: T, index: Any) -> T:
     return cast("T", inputs[index])
 
 
-def chunks(inputs: Inputs, size: int) -> Iterable[Inputs]:
-    """Inputs in consecutive chunks of at most `size` rows."""
-    count = len(next(iter(inputs.values()))) if isinstance(inputs, dict) else len(inputs)
-    return (rows(inputs, slice(start, start + size)) for start in range(0, count, size))
+def surroundings(library: Engine) -> dict[str, str]:
+    """What a result is made with: machine and versions."""
+    return {
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {library.device()}",
+        "python": platform.python_version(),
+        library.name: version(library.name),
+        "nfn-core": __version__,
+    }

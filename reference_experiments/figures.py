@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 
 from reference_experiments.storage import write
 
-__all__ = ["draw_permutation", "draw_predictions"]
+__all__ = ["draw_confusion", "draw_curves", "draw_permutation", "draw_predictions", "draw_scatter"]
 
 
 def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -46,4 +47,49 @@ def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions
         panel.set_title(title, fontsize=10)
         panel.set_xlabel(caption)
     figure.colorbar(image, ax=figure.axes, shrink=0.7)
+    write(path, figure.savefig)
+
+
+def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Loss of the training and metric of the validation networks over the steps, one line a method and seed."""
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    panels = figure.subplots(1, 2)
+    for k, (method, results) in enumerate(runs.items()):
+        for result in results:
+            steps = [look["step"] for look in result["curve"]]
+            for panel, key in zip(panels, ("loss", "metric"), strict=True):
+                values = [look[key] for look in result["curve"]]
+                panel.plot(steps, values, color=f"C{k}", label=method if result is results[0] else None, alpha=0.8)
+    for panel, title in zip(panels, ("training loss", "validation metric"), strict=True):
+        panel.set_xlabel("step")
+        panel.set_ylabel(title)
+    panels[1].legend(fontsize=8)
+    write(path, figure.savefig)
+
+
+def draw_scatter(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Predicted against actual test accuracy, one panel a method."""
+    figure = Figure(figsize=(3 * len(results), 3.2), layout="constrained")
+    for panel, (method, result) in zip(
+        figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
+    ):
+        panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        panel.plot(result["actual"], result["predicted"], ".", markersize=3, alpha=0.5)
+        panel.set_title(f"{method}, seed {result['seed']}: τ = {result['metrics']['test τ']:.3f}", fontsize=9)
+    figure.supxlabel("test accuracy")
+    figure.supylabel("predicted from the weights")
+    write(path, figure.savefig)
+
+
+def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """How often each class (row) is taken for each other (column), one panel a method."""
+    figure = Figure(figsize=(2.6 * len(results), 3), layout="constrained")
+    for panel, (method, result) in zip(
+        figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
+    ):
+        matrix = confusion_matrix(result["actual"], result["predicted"], normalize="true")
+        panel.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
+        panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test accuracy']:.1f} %", fontsize=9)
+        panel.set_xlabel("told")
+        panel.set_ylabel("actual")
     write(path, figure.savefig)

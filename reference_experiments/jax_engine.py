@@ -1,6 +1,7 @@
 """JAX: `nfn_jax` functions trained with optax."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import nfn_jax
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from nfn_core import Layer, MissingDependencyError
 
@@ -16,44 +18,72 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"the experiments need optax with JAX ({error}): pip install optax.") from error
 
-from reference_experiments.engines import Inputs, State, chunks
+from reference_experiments.engines import Inputs, State
+from reference_experiments.storage import ExperimentError
+from reference_experiments.training import Recipe
 
 __all__ = ["ENGINE"]
+
+
+LOSSES = {
+    "binary": lambda scores, y: jnp.mean(optax.sigmoid_binary_cross_entropy(scores[:, 0], y)),
+    "classes": lambda scores, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, y)),
+}
+PREDICTIONS = {"binary": lambda scores: jax.nn.sigmoid(scores[:, 0]), "classes": jax.nn.softmax}
 
 
 class JaxLearner:
     """See `Learner`."""
 
-    def __init__(self, layer: Layer, seed: int, learning_rate: float, weight_decay: float) -> None:
-        self.layer, self.params, self.key = layer, nfn_jax.init(layer, seed), jax.random.key(seed)
-        optimizer = optax.masked(optax.adamw(learning_rate, weight_decay=weight_decay), nfn_jax.trainable(layer))
+    def __init__(self, layer: Layer, recipe: Recipe, seed: int) -> None:
+        self.layer, self.params, self.seed = layer, nfn_jax.init(layer, seed), jax.random.key(seed)
+        rates = jnp.asarray([recipe.rate(step) for step in range(recipe.steps)], jnp.float32)
+        adamw = optax.adamw(lambda count: rates[count], weight_decay=recipe.weight_decay)
+        optimizer = optax.masked(adamw, nfn_jax.trainable(layer))
         self.moments = optimizer.init(self.params)
 
-        def logits(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> jax.Array:
+        def scores(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> Any:
+            if recipe.dtype == "bfloat16":
+                params, inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, inputs))
             out: Any = nfn_jax.apply(layer, params, inputs, key)
-            return jnp.squeeze(out, axis=1)
+            return out.astype(jnp.float32)
 
-        def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> jax.Array:
-            return jnp.mean(optax.sigmoid_binary_cross_entropy(logits(params, inputs, key), targets))
+        def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
+            return LOSSES[recipe.loss](scores(params, inputs, key), targets)
 
-        @jax.jit
-        def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
-            value, gradient = jax.value_and_grad(loss)(params, inputs, targets, key)
+        @partial(jax.jit, donate_argnums=(0, 1))
+        def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array, number: int) -> Any:
+            value, gradient = jax.value_and_grad(loss)(params, inputs, targets, jax.random.fold_in(key, number))
             change, moments = optimizer.update(gradient, moments, params)
             return optax.apply_updates(params, change), moments, value
 
         self.update = update
-        self.forward = jax.jit(lambda params, inputs: jax.nn.sigmoid(logits(params, inputs)))
+        self.forward = jax.jit(lambda params, inputs: PREDICTIONS[recipe.loss](scores(params, inputs)))
 
-    def step(self, inputs: Inputs, targets: np.ndarray) -> float:
+    def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> jax.Array:
         """Take one step."""
-        self.key, key = jax.random.split(self.key)
-        self.params, self.moments, value = self.update(self.params, self.moments, inputs, targets, key)
-        return float(value)
+        if ENGINE.mesh is not None:
+            split = NamedSharding(ENGINE.mesh, PartitionSpec("networks"))  # type: ignore[no-untyped-call]
+            inputs, targets = jax.device_put((inputs, targets), split)
+        self.params, self.moments, value = self.update(
+            self.params, self.moments, inputs, targets, self.seed, np.uint32(number)
+        )
+        return value
 
     def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predict in chunks."""
-        return np.concatenate([np.asarray(self.forward(self.params, part)) for part in chunks(inputs, 64)])
+        """Predict."""
+        return np.asarray(self.forward(self.params, inputs))
+
+    def state(self) -> State:
+        """Parameters by name, and the leaves of optax's state."""
+        leaves = {f"moment {i}": x for i, x in enumerate(jax.tree.leaves(self.moments))}
+        return {n: np.asarray(x) for n, x in ({f"parameter {n}": x for n, x in self.params.items()} | leaves).items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over parameters and the leaves of optax's state."""
+        self.params = {name: jnp.asarray(state[f"parameter {name}"]) for name in self.params}
+        leaves, tree = jax.tree.flatten(self.moments)
+        self.moments = jax.tree.unflatten(tree, [jnp.asarray(state[f"moment {i}"]) for i in range(len(leaves))])
 
     def save(self, path: Path) -> None:
         """Write the parameters."""
@@ -84,11 +114,22 @@ class JaxEngine:
 
     name = "jax"
     block = 4
+    mesh: jax.sharding.Mesh | None = None
     learner = JaxLearner
 
-    def use_gpu(self) -> None:
-        """See that JAX has one: it then takes it by itself."""
-        jax.devices("gpu")
+    def use(self, gpu: bool, devices: int = 1) -> None:
+        """See that JAX has a GPU, which it then takes by itself; split batches over a mesh of several devices."""
+        if devices > 1 and not gpu:
+            jax.config.update("jax_num_cpu_devices", devices)  # type: ignore[no-untyped-call]
+        found = jax.devices("gpu" if gpu else "cpu")
+        if devices > len(found):
+            raise ExperimentError(f"{devices} devices were asked for, but JAX has {len(found)}: ask for fewer.")
+        if devices > 1:
+            self.mesh = jax.make_mesh((devices,), ("networks",), devices=found[:devices])
+
+    def device(self) -> str:
+        """Name of JAX's default device."""
+        return "CPU" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)
 
     def sin(self, x: jax.Array) -> jax.Array:
         """Sine by a polynomial."""

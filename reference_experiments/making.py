@@ -104,7 +104,7 @@ def _start(queue: Any, gpu: bool, backend: str) -> None:
     rank = queue.get()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
-        engine(backend).use_gpu()
+        engine(backend).use(gpu=True)
     else:
         os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
         os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": "1", "PJRT_NPROC": "1"}

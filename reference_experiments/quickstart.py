@@ -4,12 +4,8 @@ A small form of the experiment of Table 2: the networks are MLPs and CNNs traine
 """
 
 import hashlib
-import os
-import platform
 import time
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +16,11 @@ from sklearn.metrics import r2_score
 from tqdm import tqdm
 
 from nfn_core import WeightSpace, __version__
-from reference_experiments.engines import Engine, Inputs, engine, rows
+from reference_experiments.engines import Engine, engine, rows, surroundings
 from reference_experiments.figures import draw_permutation, draw_predictions
-from reference_experiments.predictors import Method, methods
+from reference_experiments.methods import Method, Sizes, build
 from reference_experiments.storage import claim, read_arrays, read_json, write, write_arrays, write_json
-from reference_experiments.training import Schedule, fit, rank_correlation
+from reference_experiments.training import Part, Recipe, fit, predict, rank_correlation
 from reference_experiments.zoo import Trainer, digits, draw
 
 __all__ = ["SCALES", "SPACES", "quickstart"]
@@ -37,18 +33,21 @@ SPACES = {
 
 @dataclass(frozen=True)
 class Scale:
-    """How much of everything: networks in a zoo, their longest training in steps, channels, and how predictors train."""
+    """How much of everything: networks in a zoo, their longest training in steps, widths, and how predictors train."""
 
     networks: int
     shard: int
     longest: int
-    channels: dict[str, int]
-    schedule: Schedule
+    sizes: Sizes
+    recipe: Recipe
 
 
+METHODS = ("NFN_NP", "NFN_HNP", "NFN_PT", "STATNN", "MLP")
 SCALES = {
-    "smoke": Scale(48, 24, 40, {"NP": 4, "HNP": 2, "PT": 4}, Schedule(2, 8, 1e-3, 1e-2)),
-    "full": Scale(1600, 200, 600, {"NP": 32, "HNP": 8, "PT": 32}, Schedule(30, 32, 1e-3, 1e-2)),
+    "smoke": Scale(48, 24, 40, Sizes((4, 4, 4), (2, 2, 2), (8, 8), mlp=8), Recipe("binary", 6, 8, 1e-3, 1e-2, every=3)),
+    "full": Scale(
+        1600, 200, 600, Sizes((32,) * 3, (8,) * 3, (128, 128), mlp=128), Recipe("binary", 900, 32, 1e-3, 1e-2, every=30)
+    ),
 }
 
 
@@ -94,13 +93,16 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     zoos = [make_zoo(library, name, space, chosen, seed, folder) for name, space in SPACES.items()]
     results = []
     for zoo in zoos:
-        candidates = methods(zoo.space, rows(zoo.features, zoo.training), chosen.channels)
+        features = rows(zoo.features, zoo.training)
+        candidates = [build(name, zoo.space, features, 1, chosen.sizes) for name in METHODS]
         for method in tqdm(candidates, unit="method", desc=f"predictors of {zoo.name}"):
             path = folder / f"{zoo.name} {method.name}.json".replace(" ", "-")
             if not path.exists():
-                write_json(path, evaluate(library, zoo, method, chosen.schedule, seed, path))
+                write_json(path, evaluate(library, zoo, method, chosen.recipe, seed, path))
             results.append(read_json(path))
-    write_json(folder / "results.json", {"made with": surroundings(library), "results": results})
+    pixels = np.concatenate([digits().train_images, digits().test_images])
+    data = {"scikit-learn digits, SHA-256 of the pixels": hashlib.sha256(pixels.tobytes()).hexdigest()}
+    write_json(folder / "results.json", {"made with": surroundings(library) | data, "results": results})
     table = tabulate(results, zoos)
     write(folder / "table.md", lambda path: path.write_text(table))
     draw_predictions(folder / "predictions.png", {zoo.name: zoo.accuracy[zoo.held_out] for zoo in zoos}, results)
@@ -131,25 +133,27 @@ def make_zoo(library: Engine, name: str, space: WeightSpace, scale: Scale, seed:
     return Zoo(name, space, features, together["accuracy"][finite], *parts)
 
 
-def evaluate(library: Engine, zoo: Zoo, method: Method, schedule: Schedule, seed: int, path: Path) -> dict[str, Any]:
+def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: int, path: Path) -> dict[str, Any]:
     """Train one method and measure it on the held-out networks, as they are and with permuted neurons."""
     began = time.perf_counter()
 
-    def part(index: np.ndarray) -> tuple[Inputs, np.ndarray]:
-        return method.prepare(rows(zoo.features, index)), zoo.accuracy[index]
+    def part(index: np.ndarray) -> Part:
+        return method.part(lambda chosen: rows(zoo.features, index[chosen]), zoo.accuracy[index])
 
-    training, validation = part(zoo.training), part(zoo.validation)
-    learner = fit(library, method, training, validation, schedule, seed, path.with_suffix(".safetensors"))
+    learner, _ = fit(
+        library, method.name, method.layer, part(zoo.training), part(zoo.validation), recipe, seed, path.with_suffix("")
+    )
     group, networks = zoo.space.group("HNP"), rows(zoo.features, zoo.held_out)
-    actual, predicted = zoo.accuracy[zoo.held_out], learner.predict(method.prepare(networks))
-    moved = learner.predict(method.prepare(group.act(group.sample(seed), networks)))
+    actual, predicted = zoo.accuracy[zoo.held_out], predict(learner, part(zoo.held_out))
+    turned = group.act(group.sample(seed), networks)
+    moved = predict(learner, method.part(lambda chosen: rows(turned, chosen), actual))
     spread = bootstrap(
         (predicted, actual), rank_correlation, paired=True, vectorized=False, n_resamples=200, rng=seed, method="basic"
     )
     return {
         "zoo": zoo.name,
         "method": method.name,
-        "parameters": sum(prod(p.shape) for p in method.layer.parameters().values() if p.trainable),
+        "parameters": method.parameters,
         "tau": rank_correlation(predicted, actual),
         "tau standard error": float(spread.standard_error),
         "R2": r2_score(actual, predicted),
@@ -157,18 +161,6 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, schedule: Schedule, seed
         "seconds": time.perf_counter() - began,
         "predicted": predicted.tolist(),
         "predicted after permutation": moved.tolist(),
-    }
-
-
-def surroundings(library: Engine) -> dict[str, Any]:
-    """What the results were made with: machine, versions, data."""
-    pixels = np.concatenate([digits().train_images, digits().test_images])
-    return {
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "python": platform.python_version(),
-        library.name: version(library.name),
-        "nfn-core": __version__,
-        "data": "scikit-learn digits, SHA-256 of the pixels " + hashlib.sha256(pixels.tobytes()).hexdigest(),
     }
 
 

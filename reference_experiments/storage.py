@@ -1,6 +1,7 @@
 """Files that are whole or absent: written beside their place and moved there, so that an interrupted run can go on."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,22 @@ from safetensors.numpy import load_file, save_file
 
 from nfn_core import NFNError
 
-__all__ = ["ExperimentError", "claim", "read_arrays", "read_json", "write", "write_arrays", "write_json"]
+__all__ = ["ExperimentError", "claim", "leads", "read_arrays", "read_json", "write", "write_arrays", "write_json"]
 
 
 class ExperimentError(NFNError):
     """An experiment's files or settings do not fit."""
 
 
+def leads() -> bool:
+    """Whether this process writes: of those that torchrun starts together, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Let `save` write a file beside `path`, with the same ending, and move it there once it is whole."""
+    if not leads():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
     try:
@@ -63,13 +71,13 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
     ExperimentError
         If the folder holds a run with other settings.
     """
-    path = folder / "settings.json"
+    path, settings = folder / "settings.json", json.loads(json.dumps(settings))  # tuples become lists
     if not path.exists():
         write_json(path, settings)
     found = read_json(path)
     if found != settings:
         raise ExperimentError(
-            f"{folder} holds a run with settings {found}, but this run has {dict(settings)}: choose another --output "
+            f"{folder} holds a run with settings {found}, but this run has {settings}: choose another --output "
             "or delete that folder."
         )
 

@@ -1,43 +1,92 @@
 """PyTorch: `nfn_torch` modules trained with `torch.optim`."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import nfn_torch
 import numpy as np
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
+import torch.distributed
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 
 from nfn_core import Layer
-from reference_experiments.engines import Inputs, State, chunks
+from reference_experiments.engines import Inputs, State, rows
+from reference_experiments.training import Recipe
 
 __all__ = ["ENGINE"]
+
+
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "binary": lambda scores, y: binary_cross_entropy_with_logits(scores[:, 0], y),
+    "classes": cross_entropy,
+}
+PREDICTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "binary": lambda scores: torch.sigmoid(scores[:, 0]),
+    "classes": partial(torch.softmax, dim=1),
+}
 
 
 class TorchLearner:
     """See `Learner`."""
 
-    def __init__(self, layer: Layer, seed: int, learning_rate: float, weight_decay: float) -> None:
-        torch.manual_seed(seed)  # dropout
+    def __init__(self, layer: Layer, recipe: Recipe, seed: int) -> None:
+        self.recipe, self.seed = recipe, seed
         self.network = nfn_torch.NFModule(layer, seed)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=learning_rate, weight_decay=weight_decay)
+        together = torch.distributed.is_initialized()
+        self.module = DistributedDataParallel(self.network) if together else self.network
+        self.mine = (
+            slice(torch.distributed.get_rank(), None, torch.distributed.get_world_size()) if together else slice(None)
+        )
+        decay = recipe.weight_decay
+        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=decay)
 
-    def step(self, inputs: Inputs, targets: np.ndarray) -> float:
-        """Take one step."""
+    def scores(self, module: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
+        """Apply the network in the recipe's arithmetic."""
+        device = torch.get_default_device().type
+        with torch.autocast(device, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16"):
+            return module(_tensors(inputs)).float()  # type: ignore[no-any-return]
+
+    def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> torch.Tensor:
+        """Take one step, together with other processes if there are some, each on its part of the batch."""
+        torch.manual_seed(self.seed * 1_000_003 + number + 500_009 * (self.mine.start or 0))  # dropout
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(number)
         self.network.train()
-        loss = binary_cross_entropy_with_logits(self.network(_tensors(inputs))[:, 0], torch.tensor(targets))
+        loss = LOSSES[self.recipe.loss](self.scores(self.module, rows(inputs, self.mine)), _tensor(targets[self.mine]))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
     def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predict in chunks."""
+        """Predict."""
         self.network.eval()
         with torch.no_grad():
-            logits = [self.network(_tensors(part))[:, 0] for part in chunks(inputs, 64)]
-        return np.asarray(torch.sigmoid(torch.cat(logits)).numpy())
+            return np.asarray(PREDICTIONS[self.recipe.loss](self.scores(self.network, inputs)).numpy(force=True))
+
+    def state(self) -> State:
+        """Parameters by name, and for each parameter AdamW's state."""
+        found = {f"parameter {name}": x for name, x in self.network.named_arrays().items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            found |= {f"moment {index} {name}": x for name, x in moments.items()}
+        return {name: x.numpy(force=True) for name, x in found.items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Take over parameters and AdamW's state."""
+        parameters: dict[str, torch.Tensor] = {}
+        moments: dict[int, dict[str, torch.Tensor]] = {}
+        for key, x in state.items():
+            kind, name, *rest = key.split(" ")
+            if kind == "parameter":
+                parameters[name] = torch.tensor(x)
+            else:
+                moments.setdefault(int(name), {})[rest[0]] = torch.tensor(x)
+        self.network.load_state_dict(parameters)
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": moments})
 
     def save(self, path: Path) -> None:
         """Write the parameters."""
@@ -56,9 +105,16 @@ class TorchEngine:
     learner = TorchLearner
     sin = staticmethod(torch.sin)
 
-    def use_gpu(self) -> None:
-        """Make it torch's default device."""
-        torch.set_default_device("cuda")
+    def use(self, gpu: bool, devices: int = 1) -> None:
+        """Make the GPU torch's default device; of several devices each belongs to a process that torchrun has started."""
+        if devices > 1:
+            torch.distributed.init_process_group("nccl" if gpu else "gloo")
+        if gpu:
+            torch.set_default_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+
+    def device(self) -> str:
+        """Name of torch's default device."""
+        return torch.cuda.get_device_name() if torch.get_default_device().type == "cuda" else "CPU"
 
     def array(self, x: np.ndarray) -> torch.Tensor:
         """Copy to torch."""
@@ -89,10 +145,15 @@ class TorchEngine:
 
 
 def _tensors(inputs: Inputs) -> Any:
-    """Tensors that share the host's memory."""
+    """Inputs as tensors."""
     if isinstance(inputs, dict):
-        return nfn_torch.WeightSpaceFeatures({name: torch.from_numpy(x) for name, x in inputs.items()})
-    return torch.from_numpy(inputs)
+        return nfn_torch.WeightSpaceFeatures({name: _tensor(x) for name, x in inputs.items()})
+    return _tensor(inputs)
+
+
+def _tensor(x: np.ndarray) -> torch.Tensor:
+    """Tensor on torch's default device, where that is the host in the array's own memory."""
+    return torch.from_numpy(x).to(torch.get_default_device())
 
 
 ENGINE = TorchEngine()

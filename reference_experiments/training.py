@@ -1,79 +1,196 @@
-"""Training a predictor: epochs over shuffled networks, and the parameters of the best validation epoch."""
+"""Training a method: steps over shuffled networks, early stopping, and checkpoints from which a killed run goes on exactly."""
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from math import cos, pi
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from scipy.stats import kendalltau
+from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from reference_experiments.engines import Engine, Inputs, Learner, rows
-from reference_experiments.predictors import Method
+from nfn_core import Layer
+from reference_experiments.engines import Engine, Inputs, Learner
+from reference_experiments.storage import leads, read_arrays, write, write_arrays
 
-__all__ = ["Schedule", "fit"]
+__all__ = ["METRICS", "Part", "Recipe", "accuracy", "fit", "predict", "rank_correlation"]
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How to train: AdamW, binary cross-entropy, early stopping by Kendall's tau (section D.1)."""
-
-    epochs: int
-    batch: int
-    learning_rate: float
-    weight_decay: float
-
-
-def fit(
-    engine: Engine,
-    method: Method,
-    training: tuple[Inputs, np.ndarray],
-    validation: tuple[Inputs, np.ndarray],
-    schedule: Schedule,
-    seed: int,
-    path: Path,
-) -> Learner:
-    """Train a method on prepared inputs.
+class Recipe:
+    """How a method is trained: AdamW, with early stopping by what ranks or classifies the validation networks best.
 
     Parameters
     ----------
-    engine : Engine
-        Backend that trains.
-    method : Method
-        Its layer is trained.
-    training, validation : tuple
-        Prepared inputs and targets, shape (networks,).
-    schedule : Schedule
-        Length and optimiser.
-    seed : int
-        Seed of initial parameters, dropout and order of the networks.
-    path : Path
-        Where the best parameters are written.
-
-    Returns
-    -------
-    Learner
-        With the parameters of the epoch that ranks the validation networks best.
+    loss : {"binary", "classes"}
+        Binary cross-entropy to a number in [0, 1], whose metric is Kendall's τ; or cross-entropy to one of several
+        classes, whose metric is the accuracy.
+    steps, batch : int
+        Number of steps, and networks in each.
+    learning_rate, weight_decay : float
+        Of AdamW, whose other constants are the usual ones.
+    warmup : int
+        Steps in which the learning rate rises linearly from 0.
+    cosine : bool
+        Whether it then falls to 0 along a cosine, or stays.
+    every : int
+        Steps between two looks at the validation networks, each with a checkpoint.
+    patience : int, optional
+        Looks without a better one after which training stops; without it all steps are taken.
+    dtype : {"float32", "bfloat16"}
+        Of the arithmetic; parameters and moments are float32 always.
     """
-    rng = np.random.default_rng(seed)
-    learner = engine.learner(method.layer, seed, schedule.learning_rate, schedule.weight_decay)
-    (inputs, targets), best = training, -2.0
-    steps = len(targets) // schedule.batch
-    with tqdm(total=schedule.epochs * steps, unit="step", desc=f"  {method.name}", leave=False) as bar:
-        for _ in range(schedule.epochs):
-            order = rng.permutation(len(targets))[: steps * schedule.batch]
-            for chosen in order.reshape(steps, schedule.batch):
-                learner.step(rows(inputs, chosen), targets[chosen])
-                bar.update()
-            tau = rank_correlation(learner.predict(validation[0]), validation[1])
-            bar.set_postfix({"validation tau": f"{tau:.3f}", "best": f"{max(best, tau):.3f}"})
-            if tau > best:
-                best = tau
-                learner.save(path)
-    learner.load(path)
-    return learner
+
+    loss: Literal["binary", "classes"]
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    warmup: int = 0
+    cosine: bool = False
+    every: int = 500
+    patience: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / (self.steps - self.warmup)
+        return self.learning_rate * (0.5 + 0.5 * cos(pi * done) if self.cosine else 1.0)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Networks of one split, as a method takes them.
+
+    Parameters
+    ----------
+    inputs : callable
+        From positions in the split and a source of random numbers (None where nothing is to be drawn) to the inputs.
+    targets : numpy.ndarray
+        Shape (networks,): float32 in [0, 1], or classes.
+    """
+
+    inputs: Callable[[np.ndarray, np.random.Generator | None], Inputs]
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 def rank_correlation(predicted: np.ndarray, actual: np.ndarray) -> float:
     """Kendall's tau-b, 0 where all predictions are equal."""
     tau = kendalltau(predicted, actual).statistic
     return 0.0 if np.isnan(tau) else float(tau)
+
+
+def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
+    """Share of networks whose likeliest class, of (networks, classes), is the actual one."""
+    return float(np.mean(predicted.argmax(axis=1) == actual))
+
+
+METRICS = {"binary": rank_correlation, "classes": accuracy}
+
+
+def predict(learner: Learner, part: Part, batch: int = 64) -> np.ndarray:
+    """Predictions for all networks of a split, shape (networks,) or (networks, classes)."""
+    starts = range(0, len(part), batch)
+    found = [learner.predict(part.inputs(np.arange(k, min(k + batch, len(part))), None)) for k in starts]
+    return np.concatenate(found)
+
+
+def fit(
+    engine: Engine,
+    name: str,
+    layer: Layer,
+    training: Part,
+    validation: Part,
+    recipe: Recipe,
+    seed: int,
+    folder: Path,
+) -> tuple[Learner, list[dict[str, Any]]]:
+    """Train a network, or go on where a killed run was.
+
+    Parameters
+    ----------
+    engine : Engine
+        Backend that trains.
+    name : str
+        Name of the method, for the progress bar.
+    layer : Layer
+        The network.
+    training, validation : Part
+        Networks to train on, and to stop by.
+    recipe : Recipe
+        How.
+    seed : int
+        Seed of initial parameters, dropout, augmentation and order of the networks.
+    folder : pathlib.Path
+        Where ``checkpoint.safetensors``, in the end ``parameters.safetensors``, and logs for TensorBoard are written.
+
+    Returns
+    -------
+    Learner, list of dict
+        With the parameters of the best look; and for every look its step, the mean loss since the one before, and the
+        metric of the validation networks.
+    """
+    learner = engine.learner(layer, recipe, seed)
+    curve: list[dict[str, Any]] = []
+    best: dict[str, np.ndarray] = {}
+    checkpoint, losses, step = folder / "checkpoint.safetensors", [], 0
+    if checkpoint.exists():
+        saved = read_arrays(checkpoint)
+        curve = json.loads(saved.pop("curve").tobytes())
+        step = curve[-1]["step"]
+        best = {key.removeprefix("best "): saved.pop(key) for key in list(saved) if key.startswith("best ")}
+        learner.restore(saved)
+    with (
+        tqdm(total=recipe.steps, initial=step, unit="step", desc=f"  {name}", leave=False) as bar,
+        SummaryWriter(str(folder), purge_step=step, write_to_disk=leads()) as log,
+    ):
+        while step < recipe.steps and not _exhausted(curve, recipe):
+            chosen = _chosen(len(training), recipe.batch, seed, step)
+            rng = np.random.default_rng([seed, step, 1])
+            losses.append(learner.step(training.inputs(chosen, rng), training.targets[chosen], step))
+            step += 1
+            bar.update()
+            if step % recipe.every and step < recipe.steps:
+                continue
+            metric = METRICS[recipe.loss](predict(learner, validation), validation.targets)
+            loss, losses = float(np.mean([float(x) for x in losses])), []
+            if not curve or metric > max(look["metric"] for look in curve):
+                best = learner.state()
+            curve.append({"step": step, "loss": loss, "metric": metric})
+            text = np.frombuffer(json.dumps(curve).encode(), np.uint8)
+            write_arrays(checkpoint, {**learner.state(), **{f"best {n}": x for n, x in best.items()}, "curve": text})
+            for key in ("loss", "metric"):
+                log.add_scalar(key, curve[-1][key], step)
+            bar.set_postfix({key: f"{curve[-1][key]:.3f}" for key in ("loss", "metric")})
+    learner.restore(best)
+    write(folder / "parameters.safetensors", learner.save)
+    return learner, curve
+
+
+def _exhausted(curve: list[dict[str, Any]], recipe: Recipe) -> bool:
+    """Whether the last looks were no better than the best before them."""
+    metrics = [look["metric"] for look in curve]
+    return (
+        recipe.patience is not None and bool(metrics) and len(metrics) - 1 - int(np.argmax(metrics)) >= recipe.patience
+    )
+
+
+def _chosen(count: int, batch: int, seed: int, step: int) -> np.ndarray:
+    """Positions of a step's networks: each epoch has its own order, of which what does not fill a batch is left out."""
+    per_epoch = max(1, count // batch)
+    start = step % per_epoch * batch
+    return _order(count, seed, step // per_epoch)[start : start + batch]
+
+
+@lru_cache(1)
+def _order(count: int, seed: int, epoch: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch]).permutation(count)

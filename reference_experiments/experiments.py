@@ -1,0 +1,151 @@
+"""The paper's experiments as data: which networks, which methods, how they are trained; one description for both backends.
+
+`paper` scale is appendix D of the paper: tables 12 and 14 and sections D.1, D.3 and E.5.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker
+from reference_experiments.making import Maker
+from reference_experiments.methods import Sizes
+from reference_experiments.sirens import SirenMaker
+from reference_experiments.training import Recipe
+
+__all__ = ["EXPERIMENTS", "SCALES", "Experiment", "Scale"]
+
+SCALES = ("smoke", "small", "paper")
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything.
+
+    Parameters
+    ----------
+    sizes : Sizes
+        Widths of the methods.
+    recipe : Recipe
+        How they are trained.
+    seeds : int
+        Trainings of each method, with seeds 0, 1, ...
+    own : dict of str to dict
+        For a method by name what differs in its recipe.
+    """
+
+    sizes: Sizes
+    recipe: Recipe
+    seeds: int
+    own: Mapping[str, Mapping[str, float | int]]
+
+    def recipe_of(self, method: str) -> Recipe:
+        """Recipe of a method."""
+        return replace(self.recipe, **self.own.get(method, {}))  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One of the paper's experiments.
+
+    Parameters
+    ----------
+    title : str
+        What is asked.
+    tables : tuple of int
+        Tables of the paper that it re-makes.
+    target : str
+        Column of the datasets that is predicted.
+    outputs : int
+        Outputs of a method: classes, or 1 for a number in [0, 1].
+    methods : tuple of str
+        Methods that are compared; see `reference_experiments.methods`.
+    makers : dict of str to callable
+        For each dataset, by the paper's name, its maker from scale, seed and backend.
+    scales : dict of str to Scale
+        By name.
+    """
+
+    title: str
+    tables: tuple[int, ...]
+    target: str
+    outputs: int
+    methods: tuple[str, ...]
+    makers: Mapping[str, Callable[[str, int, str], Maker]]
+    scales: Mapping[str, Scale]
+
+
+def _cnn_zoo(images: str) -> Callable[[str, int, str], Maker]:
+    return lambda scale, seed, backend: ZooMaker(images, "cnn", CNN_SCALES[scale], seed, backend)
+
+
+def _mlp_zoo(architecture: str) -> Callable[[str, int, str], Maker]:
+    return lambda scale, seed, backend: ZooMaker("mnist", architecture, MLP_SCALES[scale], seed, backend)
+
+
+def _sirens(images: str) -> Callable[[str, int, str], Maker]:
+    return lambda scale, seed, backend: SirenMaker.at_scale(images, scale, seed, backend)
+
+
+TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2))
+PAPER_HEAD = (1000, 1000)
+
+GENERALIZATION = {
+    "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1, {}),
+    "small": Scale(
+        Sizes((16, 16, 5), (16, 16, 5), (256, 256), mlp=256),
+        Recipe("binary", 6000, 8, 1e-3, warmup=200, cosine=True, every=300),
+        3,
+        {},
+    ),
+    "paper": Scale(
+        Sizes((16, 16, 5), (16, 16, 5), (1000, 1000, 1000), mlp=1000),
+        Recipe("binary", 50 * 1500, 8, 1e-3, every=1500),
+        2,
+        {},
+    ),
+}
+CLASSIFICATION = {
+    "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, every=3), 1, {}),
+    "small": Scale(
+        Sizes((32, 32, 32), (32, 32, 32), (256, 256), fourier=(32, 0.5), mlp=1000, dws=(16, 16, 16)),
+        Recipe("classes", 10000, 8, 1e-3, warmup=500, cosine=True, every=1000, dtype="bfloat16"),
+        3,
+        {},
+    ),
+    "paper": Scale(
+        Sizes((512,) * 3, (512,) * 3, PAPER_HEAD, 0.5, fourier=(128, 3.0), encoding=(10.0, 6), mlp=1000),
+        Recipe("classes", 200_000, 32, 1e-4, warmup=10_000, every=5000),
+        3,
+        {},
+    ),
+}
+
+EXPERIMENTS = {
+    "table2": Experiment(
+        "Kendall's τ of the test accuracies of CNNs, predicted from their weights",
+        (2,),
+        "accuracy",
+        1,
+        ("NFN_HNP", "NFN_NP", "STATNN"),
+        {"CIFAR-10-GS": _cnn_zoo("cifar10"), "SVHN-GS": _cnn_zoo("svhn")},
+        GENERALIZATION,
+    ),
+    "table3": Experiment(
+        "Classes of images, told from the weights of their INRs",
+        (3, 16, 17),
+        "label",
+        10,
+        ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "MLP", "MLP_Aug"),
+        {"MNIST": _sirens("mnist"), "FashionMNIST": _sirens("fashion-mnist"), "CIFAR-10": _sirens("cifar10")},
+        CLASSIFICATION,
+    ),
+    "table19": Experiment(
+        "Kendall's τ and R² of the test accuracies of MLPs, predicted from their weights",
+        (19,),
+        "accuracy",
+        1,
+        ("NFN_HNP", "NFN_NP", "STATNN"),
+        {"3-Layer": _mlp_zoo("mlp3"), "5-Layer": _mlp_zoo("mlp5")},
+        GENERALIZATION,
+    ),
+}

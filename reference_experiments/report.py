@@ -1,0 +1,193 @@
+"""One page of all results: each table beside the paper's figures, with a verdict and its reason, and figures."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import markdown
+import numpy as np
+
+from reference_experiments.experiments import EXPERIMENTS, Experiment
+from reference_experiments.figures import draw_confusion, draw_curves, draw_scatter
+from reference_experiments.paper import PAPER
+from reference_experiments.storage import ExperimentError, read_json, write
+
+__all__ = ["REPRODUCED", "report", "verdicts"]
+
+REPRODUCED, ORDER, NOT, MISSING = "reproduced", "same order, different level", "not reproduced", "not run"
+STYLE = "<style>body{font:15px sans-serif;max-width:75em;margin:2em auto}td,th{padding:.2em .6em;border-bottom:1px solid #ccc}img{max-width:100%}</style>"
+
+Runs = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]
+"""Results by dataset and method, one for each seed."""
+
+
+def report(folder: Path) -> Path:
+    """Write ``report.md`` and ``report.html`` for all results under a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Results lie in ``EXPERIMENT-SCALE-BACKEND/DATASET/METHOD-seedN.json`` below it.
+
+    Returns
+    -------
+    pathlib.Path
+        The Markdown page.
+
+    Raises
+    ------
+    ExperimentError
+        If there are no results.
+    """
+    found: dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
+    for path in sorted(folder.rglob("*-seed*.json")):
+        result = read_json(path)
+        key = (result["experiment"], result["scale"], result["backend"])
+        by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
+        by_method.setdefault(result["method"], []).append(result)
+    if not found:
+        raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
+    page = ["# Results beside the paper's\n", _legend()]
+    for (name, scale, backend), runs in found.items():
+        page += _section(folder, name, scale, backend, runs)
+    missing = [name for name in EXPERIMENTS if name not in {key[0] for key in found}]
+    if missing:
+        page.append(f"Not run: {', '.join(missing)}.\n")
+    text = "\n".join(page)
+    write(folder / "report.md", lambda path: path.write_text(text))
+    html = STYLE + markdown.markdown(text, extensions=["tables"])
+    write(folder / "report.html", lambda path: path.write_text(html))
+    return folder / "report.md"
+
+
+def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], str]:
+    """Judge every row for which the paper has a figure.
+
+    A row is reproduced if its mean is within two standard errors of both sides together from the paper's figure. Its
+    order is the paper's if of every other method of that dataset that was run, and whose figure in the paper is apart from
+    this one's by more than both uncertainties, it lies on the same side here.
+
+    Parameters
+    ----------
+    experiment : str
+        One of `EXPERIMENTS`.
+    runs : mapping
+        Results by dataset and method.
+    metric : str
+        What is compared.
+
+    Returns
+    -------
+    dict of (str, str) to str
+        By dataset and method.
+    """
+    found = {}
+    for dataset, rows in PAPER[experiment].items():
+        theirs = {method: figures[metric] for method, figures in rows.items() if metric in figures}
+        ours = {m: summary(results, metric) for m, results in runs.get(dataset, {}).items() if m in theirs}
+        for method, (value, error) in theirs.items():
+            if method not in ours:
+                found[dataset, method] = MISSING
+                continue
+            mean, spread = ours[method]
+            others = [m for m in ours if abs(theirs[m][0] - value) > theirs[m][1] + error]
+            same = all((theirs[m][0] > value) == (ours[m][0] > mean) for m in others)
+            close = abs(mean - value) <= 2 * (error**2 + spread**2) ** 0.5
+            found[dataset, method] = REPRODUCED if close else ORDER if same and others else NOT
+    return found
+
+
+def summary(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:
+    """Mean over seeds and its standard error (0 for one seed)."""
+    values = np.array([result["metrics"][metric] for result in results])
+    return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def _legend() -> str:
+    return (
+        "± is the standard error over seeds. A row is *reproduced* if it lies within two standard errors of the paper's "
+        "figure, has the *same order, different level* if every method that the paper sets clearly above or below it is on "
+        "that side here too, and is *not reproduced* otherwise.\n"
+    )
+
+
+def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> list[str]:
+    """Table, figures and what the results were made with."""
+    experiment = EXPERIMENTS[name]
+    first = next(iter(next(iter(runs.values())).values()))[0]
+    shown = [m for m in first["metrics"] if m.startswith(("test", "train"))]
+    judged = verdicts(name, runs, "test accuracy" if "test accuracy" in shown else "test τ")
+    tables = ", ".join(map(str, experiment.tables))
+    lines = [
+        f"## {experiment.title} (table {tables}), {scale} scale, {backend}\n",
+        _difference(experiment, scale, runs),
+    ]
+    lines.append(
+        "| dataset | method | parameters | seeds | "
+        + " | ".join(f"{m}, ours | paper" for m in shown)
+        + " | fits 64 networks | verdict |"
+    )
+    lines.append("|" + "---|" * (6 + 2 * len(shown)))
+    pairs = dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)])
+    for dataset, method in pairs:
+        results = runs.get(dataset, {}).get(method, [])
+        theirs = PAPER[name].get(dataset, {}).get(method, {})
+        cells = []
+        for metric in shown:
+            mean, spread = summary(results, metric) if results else (0.0, 0.0)
+            digits = 1 if "accuracy" in metric else 3
+            cells.append(f"{mean:.{digits}f} ± {spread:.{digits}f}" if results else "")
+            cells.append(f"{theirs[metric][0]:g} ± {theirs[metric][1]:g}" if metric in theirs else "")
+        memorized = next((f"{r['memorized']:.3f}" for r in results if r["memorized"] is not None), "")
+        parameters = f"{results[0]['parameters']:,}" if results else ""
+        verdict = judged.get((dataset, method), "not in the paper")
+        lines.append(
+            "| " + " | ".join([dataset, method, parameters, str(len(results)), *cells, memorized, verdict]) + " |"
+        )
+    for dataset, rows in runs.items():
+        lines.append("\n" + _made(dataset, rows))
+        where = folder / "figures" / f"{name}-{scale}-{backend}-{dataset}".replace(" ", "-")
+        best = {method: max(results, key=lambda r: r["curve"][-1]["metric"]) for method, results in rows.items()}
+        curves, predictions = (where.with_name(f"{where.name}-{kind}.png") for kind in ("curves", "predictions"))
+        draw_curves(curves, rows)
+        (draw_confusion if experiment.outputs > 1 else draw_scatter)(predictions, best)
+        lines += [f"\n![{dataset}]({path.relative_to(folder).as_posix()})" for path in (curves, predictions)]
+    return [*lines, ""]
+
+
+def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
+    """What sets this scale apart from the paper's: the likely reason where levels differ."""
+    ours, paper = experiment.scales[scale], experiment.scales["paper"]
+    if scale == "paper":
+        return "At the paper's scale.\n"
+    counts = defaultdict(list)
+    for dataset, rows in runs.items():
+        for results in rows.values():
+            counts[json.dumps(results[0]["data"]["networks"])].append(dataset)
+    networks = "; ".join(f"{', '.join(dict.fromkeys(names))}: {c}" for c, names in counts.items())
+    parts = [f"networks {networks}".replace('"', "").replace("{", "").replace("}", "")]
+    for what, mine, theirs in (
+        ("NF-layers' channels", ours.sizes.channels, paper.sizes.channels),
+        ("head", ours.sizes.head, paper.sizes.head),
+        ("head's dropout", ours.sizes.head_dropout, paper.sizes.head_dropout),
+        ("Fourier features (number, scale)", ours.sizes.fourier, paper.sizes.fourier),
+        *(
+            (f.replace("_", " "), getattr(ours.recipe, f), getattr(paper.recipe, f))
+            for f in ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")
+        ),
+    ):
+        if mine != theirs:
+            parts.append(f"{what} {mine} ({theirs} at paper scale)")
+    return "Likely reason of every difference in level: a smaller scale than the paper's. " + "; ".join(parts) + ".\n"
+
+
+def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+    """Data, machine, time and ceiling of a dataset's results."""
+    results = [result for found in rows.values() for result in found]
+    data, ceiling = results[0]["data"], results[0]["metrics"].get("ceiling of test τ")
+    hours = sum(result["seconds"] for result in results) / 3600
+    machines = ", ".join(sorted({", ".join(result["made with"].values()) for result in results}))
+    text = f"{dataset}: dataset.json has SHA-256 {data['sha256'][:16]}…; made on {machines}; {hours:.1f} hours in all."
+    return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")

@@ -1,0 +1,188 @@
+"""Run an experiment: make or read its datasets, train every method with every seed, and write a result file for each."""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import r2_score
+from tqdm import tqdm
+
+from nfn_core import __version__
+from reference_experiments.datasets import SPLITS, WeightDataset
+from reference_experiments.engines import Engine, engine, surroundings
+from reference_experiments.experiments import EXPERIMENTS, Experiment
+from reference_experiments.making import make
+from reference_experiments.methods import Method, build
+from reference_experiments.storage import ExperimentError, claim, write_json
+from reference_experiments.training import Part, Recipe, accuracy, fit, predict, rank_correlation
+
+__all__ = ["MEMORIZED", "ceiling", "dataset_of", "run"]
+
+MEMORIZED = 64
+"""Networks that every method is to learn by heart before it is trained in earnest."""
+MEASURED = 2000
+"""Training networks, at most, whose predictions give the training metric."""
+NORMALIZING = 2000
+"""Training networks, at most, that the inputs are normalised by."""
+
+
+def ceiling(actual: np.ndarray) -> float:
+    """Kendall's tau-b of a perfect ranking without ties: below 1 where targets are tied."""
+    return rank_correlation(np.argsort(np.argsort(actual, kind="stable")), actual)
+
+
+def dataset_of(experiment: str, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
+    """Dataset of an experiment: in the folder given, or made where ``make`` would put it."""
+    if folder is None:
+        folder = Path("datasets") / f"{experiment}-{name}-{backend}-{scale}"
+        make(EXPERIMENTS[experiment].makers[name](scale, 0, backend), folder, os.cpu_count() or 1)
+    return WeightDataset(folder)
+
+
+def run(
+    name: str,
+    scale: str,
+    backend: str,
+    output: Path,
+    data: Mapping[str, WeightDataset],
+    methods: tuple[str, ...],
+    seeds: range,
+) -> None:
+    """Run an experiment, or what an interrupted run left undone.
+
+    Parameters
+    ----------
+    name : str
+        One of `EXPERIMENTS`.
+    scale : str
+        One of its scales.
+    backend : str
+        ``"torch"`` or ``"jax"``.
+    output : pathlib.Path
+        Where results go: ``DATASET/METHOD-seedN.json``.
+    data : mapping of str to WeightDataset
+        Datasets by the paper's name.
+    methods : tuple of str
+        Methods to train.
+    seeds : range
+        Seeds to train them with.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder holds results of other settings or data, or a file in it is damaged.
+    """
+    experiment, library = EXPERIMENTS[name], engine(backend)
+    chosen = experiment.scales[scale]
+    for title, dataset in data.items():
+        folder = output / title
+        about = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
+        claim(folder, about | {"sizes": asdict(chosen.sizes), "data": _checksum(dataset)})
+        splits = {split: dataset.split(split) for split in SPLITS}
+        if not len(splits["validation"]):
+            raise ExperimentError(
+                f"{dataset.folder} has no validation networks to stop by: make it with more networks."
+            )
+        features = dataset.features(_spread(splits["training"], NORMALIZING))
+        for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
+            method = build(method_name, dataset.space, features, experiment.outputs, chosen.sizes)
+            recipe = chosen.recipe_of(method_name)
+            parts = {split: _part(method, dataset, experiment, index) for split, index in splits.items()}
+            for seed in seeds:
+                path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")
+                if not path.exists():
+                    found = _train(library, method, experiment, recipe, parts, seed, path.with_suffix(""))
+                    write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found)
+
+
+def _train(
+    library: Engine,
+    method: Method,
+    experiment: Experiment,
+    recipe: Recipe,
+    parts: Mapping[str, Part],
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Train a method with one seed and measure it."""
+    began = time.perf_counter()
+    few = _some(parts["training"], MEMORIZED)
+    brief = replace(
+        recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, every=100
+    )
+    memorized: float | None = None
+    if seed == 0:
+        _, looks = fit(
+            library, f"{method.name}, {MEMORIZED} networks", method.layer, few, few, brief, seed, folder / "few"
+        )
+        memorized = max(look["metric"] for look in looks)
+    learner, curve = fit(
+        library,
+        f"{method.name}, seed {seed}",
+        method.layer,
+        parts["training"],
+        parts["validation"],
+        recipe,
+        seed,
+        folder,
+    )
+    metrics: dict[str, float] = {}
+    measured = {"train": _some(parts["training"], MEASURED), "validation": parts["validation"], "test": parts["test"]}
+    for split, part in measured.items():
+        predicted = predict(learner, part)
+        if recipe.loss == "classes":
+            metrics[f"{split} accuracy"] = 100 * accuracy(predicted, part.targets)
+        else:
+            metrics |= {f"{split} τ": rank_correlation(predicted, part.targets)}
+            metrics |= {f"{split} R²": float(r2_score(part.targets, predicted))}
+    if recipe.loss == "binary":
+        metrics["ceiling of test τ"] = ceiling(parts["test"].targets)
+    shown = predicted.argmax(axis=1) if recipe.loss == "classes" else predicted.round(4)
+    return {
+        "method": method.name,
+        "seed": seed,
+        "parameters": method.parameters,
+        "recipe": asdict(recipe),
+        "memorized": memorized,
+        "metrics": metrics,
+        "curve": curve,
+        "actual": parts["test"].targets.round(4).tolist(),
+        "predicted": shown.tolist(),
+        "seconds": time.perf_counter() - began,
+        "made with": surroundings(library),
+    }
+
+
+def _part(method: Method, dataset: WeightDataset, experiment: Experiment, index: np.ndarray) -> Part:
+    """Networks of one split."""
+    targets = dataset.columns[experiment.target][index]
+    kind = np.float32 if experiment.outputs == 1 else np.int64
+    return method.part(lambda chosen: dataset.features(index[chosen]), targets.astype(kind))
+
+
+def _some(part: Part, most: int) -> Part:
+    """Networks from all over a split, `most` at most."""
+    kept = _spread(np.arange(len(part)), most)
+    return Part(lambda chosen, rng: part.inputs(kept[chosen], rng), part.targets[kept])
+
+
+def _spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced numbers, `most` at most: datasets come in an order."""
+    chosen: np.ndarray = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).astype(int)]
+    return chosen
+
+
+def _describe(dataset: WeightDataset) -> dict[str, Any]:
+    """What networks a result is of."""
+    about, counts = dataset.about, {split: len(dataset.split(split)) for split in SPLITS}
+    keep = ("dataset", "images", "shapes", "architecture", "scale", "seed", "backend", "sources", "quality")
+    return {key: about[key] for key in keep if key in about} | {"networks": counts, "sha256": _checksum(dataset)}
+
+
+def _checksum(dataset: WeightDataset) -> str:
+    return hashlib.sha256((dataset.folder / "dataset.json").read_bytes()).hexdigest()
