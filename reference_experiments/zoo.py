@@ -17,7 +17,7 @@ from nfn_core import WeightSpace
 from nfn_core.arrays import namespace_of
 from reference_experiments.engines import Engine, State
 
-__all__ = ["OPTIMIZERS", "Digits", "Trainer", "classify", "descent", "digits", "draw", "fresh"]
+__all__ = ["OPTIMIZERS", "Digits", "Trainer", "classify", "descent", "digits", "draw", "fresh", "patches"]
 
 OPTIMIZERS = ("momentum", "sgd", "adam", "rmsprop")
 MOMENTUM = 0.9
@@ -95,7 +95,7 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
     for i in range(1, depth + 1):
         weight, bias = weights[f"W{i}"], weights[f"v{i}"]
         if weight.ndim == 5:
-            x = _patches(x, xp)  # (models, batch, height, width, 9 channels)
+            x = patches(x, xp, size=3, stride=2)  # (models, batch, height, width, 9 channels)
             weight = xp.reshape(xp.permute_dims(weight, (0, 3, 4, 2, 1)), (weight.shape[0], -1, weight.shape[1]))
         else:
             if x.ndim == 5:
@@ -215,13 +215,30 @@ def _change(optimizer: str, slope: Any, speed: Any, square: Any, turn: Any, xp: 
     return speed / (1 - 0.9**turn) / (xp.sqrt(square / (1 - 0.999**turn)) + 1e-7), (speed, square)
 
 
-def _patches(x: Any, xp: Any) -> Any:
-    """3x3 patches of zero-padded images, two pixels apart: (models, batch, height / 2, width / 2, 9 channels)."""
-    height, width = x.shape[2:4]
-    for axis in (2, 3):
-        zeros = xp.zeros_like(x[:, :, :1, :, :] if axis == 2 else x[:, :, :, :1, :])
-        x = xp.concat([zeros, x, zeros], axis=axis)
-    return xp.concat([x[:, :, i : i + height : 2, j : j + width : 2, :] for i in range(3) for j in range(3)], axis=-1)
+def patches(x: Any, xp: Any, size: int, stride: int) -> Any:
+    """Square patches of images zero-padded by size // 2, for an odd size.
+
+    Parameters
+    ----------
+    x : array
+        Images of shape (..., height, width, channels).
+    xp : module
+        Their array namespace.
+    size, stride : int
+        Side of a patch, and distance of two patches, in pixels.
+
+    Returns
+    -------
+    array
+        Shape (..., ⌈height / stride⌉, ⌈width / stride⌉, size² * channels), a patch's pixels row by row.
+    """
+    height, width = x.shape[-3:-1]
+    if edge := size // 2:
+        for axis in (-3, -2):
+            zeros = xp.zeros_like(x[..., :edge, :, :] if axis == -3 else x[..., :edge, :])
+            x = xp.concat([zeros, x, zeros], axis=axis)
+    corners = [(i, j) for i in range(size) for j in range(size)]
+    return xp.concat([x[..., i : i + height : stride, j : j + width : stride, :] for i, j in corners], axis=-1)
 
 
 class Trainer:
