@@ -60,7 +60,7 @@ class JaxLearner:
         self.update = update
         self.forward = jax.jit(lambda params, inputs: PREDICTIONS[recipe.loss](scores(params, inputs)))
 
-    def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> jax.Array:
+    def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
         """Take one step."""
         if ENGINE.mesh is not None:
             split = NamedSharding(ENGINE.mesh, PartitionSpec("networks"))  # type: ignore[no-untyped-call]
@@ -77,7 +77,7 @@ class JaxLearner:
     def state(self) -> State:
         """Parameters by name, and the leaves of optax's state."""
         leaves = {f"moment {i}": x for i, x in enumerate(jax.tree.leaves(self.moments))}
-        return {n: np.asarray(x) for n, x in ({f"parameter {n}": x for n, x in self.params.items()} | leaves).items()}
+        return {n: np.array(x) for n, x in ({f"parameter {n}": x for n, x in self.params.items()} | leaves).items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and the leaves of optax's state."""
@@ -125,7 +125,7 @@ class JaxEngine:
         if devices > len(found):
             raise ExperimentError(f"{devices} devices were asked for, but JAX has {len(found)}: ask for fewer.")
         if devices > 1:
-            self.mesh = jax.make_mesh((devices,), ("networks",), devices=found[:devices])
+            self.mesh = jax.sharding.Mesh(found[:devices], ("networks",))
 
     def device(self) -> str:
         """Name of JAX's default device."""

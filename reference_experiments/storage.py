@@ -52,7 +52,7 @@ def read_json(path: Path) -> Any:
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays to a safetensors file."""
-    write(path, lambda p: save_file({name: np.ascontiguousarray(x) for name, x in arrays.items()}, p))
+    write(path, lambda p: save_file({name: np.asarray(x, order="C") for name, x in arrays.items()}, p))
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -73,7 +73,7 @@ class TorchLearner:
         found = {f"parameter {name}": x for name, x in self.network.named_arrays().items()}
         for index, moments in self.optimizer.state_dict()["state"].items():
             found |= {f"moment {index} {name}": x for name, x in moments.items()}
-        return {name: x.numpy(force=True) for name, x in found.items()}
+        return {name: x.numpy(force=True).copy() for name, x in found.items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and AdamW's state."""
