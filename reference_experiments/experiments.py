@@ -86,6 +86,20 @@ def _sirens(images: str) -> Callable[[str, int, str], Maker]:
     return lambda scale, seed, backend: SirenMaker.at_scale(images, scale, seed, backend)
 
 
+def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker]:
+    counts = {"training": 5000, "validation": 500, "test": 1500}
+
+    def maker(scale: str, seed: int, backend: str) -> Maker:
+        usual = SirenMaker.at_scale("mnist", scale, seed, backend)
+        how = {"learning_rate": learning_rate, "steps": steps, "cosine": True}
+        return replace(usual, scale=replace(usual.scale, **how, **(counts if scale == "small" else {})))
+
+    return maker
+
+
+FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
+"""Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
+
 TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2))
 PAPER_HEAD = (1000, 1000)
 
@@ -147,5 +161,20 @@ EXPERIMENTS = {
         ("NFN_HNP", "NFN_NP", "STATNN"),
         {"3-Layer": _mlp_zoo("mlp3"), "5-Layer": _mlp_zoo("mlp5")},
         GENERALIZATION,
+    ),
+    "fits": Experiment(
+        "How the fit of INRs changes how well their classes are told: three ways to one reconstruction error, and a longer fit",
+        (),
+        "label",
+        10,
+        ("NFN_NP",),
+        {f"{steps} steps at {rate:g}": _fitted(rate, steps) for rate, steps in FITS},
+        CLASSIFICATION
+        | {
+            "small": replace(
+                CLASSIFICATION["small"],
+                recipe=Recipe("classes", 1500, 32, 1e-3, warmup=100, cosine=True, every=250, dtype="bfloat16"),
+            )
+        },
     ),
 }

@@ -84,7 +84,7 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
         By dataset and method.
     """
     found = {}
-    for dataset, rows in PAPER[experiment].items():
+    for dataset, rows in PAPER.get(experiment, {}).items():
         theirs = {method: figures[metric] for method, figures in rows.items() if metric in figures}
         ours = {m: summary(results, metric) for m, results in runs.get(dataset, {}).items() if m in theirs}
         for method, (value, error) in theirs.items():
@@ -133,7 +133,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
     pairs = dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)])
     for dataset, method in pairs:
         results = runs.get(dataset, {}).get(method, [])
-        theirs = PAPER[name].get(dataset, {}).get(method, {})
+        theirs = PAPER.get(name, {}).get(dataset, {}).get(method, {})
         cells = []
         for metric in shown:
             mean, spread = summary(results, metric) if results else (0.0, 0.0)
@@ -189,5 +189,6 @@ def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     data, ceiling = results[0]["data"], results[0]["metrics"].get("ceiling of test τ")
     hours = sum(result["seconds"] for result in results) / 3600
     machines = ", ".join(sorted({", ".join(result["made with"].values()) for result in results}))
-    text = f"{dataset}: dataset.json has SHA-256 {data['sha256'][:16]}…; made on {machines}; {hours:.1f} hours in all."
+    quality = "; ".join(f"{k}: median {v['median']:.3g}" for k, v in data.get("quality", {}).items())
+    text = f"{dataset}: networks' {quality}; dataset.json has SHA-256 {data['sha256'][:16]}…; made on {machines}; {hours:.1f} hours in all."
     return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")

@@ -249,5 +249,6 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
 
 def test_the_paper_has_figures_for_what_is_run():
     for name, experiment in EXPERIMENTS.items():
-        assert set(PAPER[name]) >= set(experiment.makers) - {"ModelNet10"}
+        if experiment.tables:
+            assert set(PAPER[name]) >= set(experiment.makers) - {"ModelNet10"}
         assert set(experiment.scales) == {"smoke", "small", "paper"}
