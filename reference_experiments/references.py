@@ -17,7 +17,7 @@ from nfn_core.layers import Execution, check_choice, check_positive
 from nfn_core.parameters import ParameterSpec
 from reference_experiments.zoo import patches
 
-__all__ = ["Convolution", "GroupNorm", "Linear", "PlacePool", "pointnet", "resnet18", "shared_mlp", "within"]
+__all__ = ["Block", "Convolution", "GroupNorm", "Linear", "PlacePool", "pointnet", "resnet18", "shared_mlp", "within"]
 
 GROUP = 16
 
@@ -165,7 +165,20 @@ class PlacePool(Layer):
 
 @dataclass(frozen=True)
 class Block(Layer):
-    """Residual block of two convolutions (He et al. 2016); where shapes change, the shortcut is a 1x1 convolution."""
+    """Residual block of two convolutions (He et al. 2016); where shapes change, the shortcut is a 1x1 convolution.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels of input and output; `outputs` as in `GroupNorm`.
+    stride : int
+        Of the first convolution.
+
+    Raises
+    ------
+    SpecError
+        As `Convolution` and `GroupNorm`.
+    """
 
     inputs: int
     outputs: int

@@ -25,39 +25,34 @@ FIGURES = {  # linear parameters = rank = orbits of index pairs; constants, and 
 }
 
 
-@pytest.fixture
-def dws_subject(backend, device):
+def dws_subject(group, pooling, channels=(1, 1), backend="numpy", device="cpu"):
     """Subject of a DWS layer; it claims to be affine and maximal unless it pools by maxima."""
-
-    def make(group, pooling, channels=(1, 1)):
-        layer = DWSLayer(group.space, *channels, pooling)
-        matrices = sum(spec.shape[0] * spec.shape[1] for spec in layer.parameters().values() if len(spec.shape) == 2)
-        return subject_of(
-            layer,
-            group,
-            backend,
-            device,
-            in_channels=channels[0],
-            out_channels=channels[1],
-            linear=pooling != "max",
-            maximal=pooling != "max",
-            parameters=lambda _: matrices,
-            on=None if pooling == "sum" else lambda larger: make(larger, pooling, channels),
-        )
-
-    return make
+    layer = DWSLayer(group.space, *channels, pooling)
+    matrices = sum(spec.shape[0] * spec.shape[1] for spec in layer.parameters().values() if len(spec.shape) == 2)
+    return subject_of(
+        layer,
+        group,
+        backend,
+        device,
+        in_channels=channels[0],
+        out_channels=channels[1],
+        linear=pooling != "max",
+        maximal=pooling != "max",
+        parameters=lambda _: matrices,
+        on=None if pooling == "sum" else lambda larger: dws_subject(larger, pooling, channels, backend, device),
+    )
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean", "sum"])
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("space", ["2-4-1", "2-3-3-2"])
 @pytest.mark.parametrize("check", CHECKS)
-def test_dws_layer(check, space, pooling, conformance, dws_subject):
-    conformance(dws_subject(SPACES[space].group("HNP"), pooling), check)
+def test_dws_layer(check, space, pooling, conformance, backend, device):
+    conformance(dws_subject(SPACES[space].group("HNP"), pooling, (1, 1), backend, device), check)
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_dws_layer_with_channels(check, conformance, dws_subject):
-    conformance(dws_subject(SPACES["2-4-1"].group("HNP"), "sum", (2, 3)), check)
+def test_dws_layer_with_channels(check, conformance, backend, device):
+    conformance(dws_subject(SPACES["2-4-1"].group("HNP"), "sum", (2, 3), backend, device), check)
 
 
 @pytest.mark.parametrize("pooling", ["max", "mean"])
@@ -70,15 +65,14 @@ def test_dwsnet(check, pooling, conformance, backend, device):
     conformance(subject_of(smooth, space.group("HNP"), backend, device, invariant=True, maximal=True), check)
 
 
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
 @pytest.mark.parametrize("space", SPACES)
-def test_matrices_are_all_linear_maps_once_and_constants_are_redundant(space, pooling, dws_subject):
+def test_matrices_are_all_linear_maps_once_and_constants_are_redundant(space, backend, device):
     group = SPACES[space].group("HNP")
-    subject = dws_subject(group, pooling)
+    subject = dws_subject(group, "mean", (1, 1), backend, device)
     found = assert_conforms(subject, "maximality")
     linear, constants, orbits = FIGURES[space]
     assert found.value == found.limit == subject.parameters(None) == linear
-    specs = DWSLayer(group.space, 1, 1, pooling).parameters().values()
+    specs = DWSLayer(group.space, 1, 1, "mean").parameters().values()
     assert sum(spec.shape[0] for spec in specs if len(spec.shape) == 1) == constants
     assert assert_conforms(subject, "constants").value == index_orbits(group).max() + 1 == orbits
 
@@ -93,24 +87,19 @@ def without(subject, *names):
     return replace(subject, make=make)
 
 
-def test_what_is_taken_away_is_missed(dws_subject, backend):
+def test_what_is_taken_away_is_missed():
     """Negative control: one matrix less is one dimension less for each of its entries."""
-    if backend == "torch":
-        pytest.skip("the layer is a module there; the other backends show it")
     subject = dws_subject(SPACES["2-3-3-2"].group("HNP"), "mean")
     for name, size in {"bias_to_weight.v2.W3.each": 2, "weight_to_weight.W2.W2.rows": 1}.items():
         found = CHECKS["maximality"](without(subject, name))
         assert (found.status, found.value, found.limit) == ("failed", 114 - size, 114)
-    constants = [f"{block}.{t}.v1.bias" for block, t in BIASES]
+    constants = [name for name in subject.make(0) if name.endswith(".v1.bias")]
+    assert len(constants) == 6
     assert CHECKS["constants"](without(subject, *constants[1:])).status == "passed"
     assert CHECKS["constants"](without(subject, *constants)).value == 8
 
 
-BIASES = [("weight_to_bias", "W1"), ("weight_to_bias", "W2"), ("weight_to_bias", "W3")]
-BIASES += [("bias_to_bias", "v1"), ("bias_to_bias", "v2"), ("bias_to_bias", "v3")]
-
-
-def test_broken_dws_layers_fail(dws_subject):
+def test_broken_dws_layers_fail():
     subject = dws_subject(SPACES["2-3-3-2"].group("HNP"), "mean")
     askew = replace(
         subject, apply=lambda layer, u: {k: np.cumsum(x, axis=1) for k, x in subject.apply(layer, u).items()}
