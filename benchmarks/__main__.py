@@ -97,8 +97,8 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
     rows = done["rows"]
     report = "\n".join(
         [
-            f"{done['made with']}. Medians of {min(row['rounds'] for row in rows)} or more interleaved rounds, ± half "
-            "the quartile range; of wall-clock time, or with one thread of CPU time.",
+            f"{done['made with']}; medians of interleaved rounds, ± half the quartile range. Times are wall-clock time, "
+            "with one thread CPU time.",
             "",
             tabulate(rows),
             "",

@@ -116,10 +116,10 @@ def tabulate(rows: list[Row]) -> str:
     """One line a case: milliseconds of ours, and everything else as a ratio in the same rounds."""
     others = [name for name in CONTENDERS if name not in ("nfn_torch", LIMIT)]
     lines = [
-        f"| {' | '.join(KEYS)} | pass | nfn_torch (ms) | nfn_torch / {LIMIT} | "
+        f"| {' | '.join(KEYS)} | pass | rounds | nfn_torch (ms) | nfn_torch / {LIMIT} | "
         + " | ".join(f"{name} / nfn_torch" for name in others)
         + f" | peak memory, nfn_torch / {PEER} | peak memory, checkpointed / {PEER} |",
-        "|" + "---|" * (len(KEYS) + 5 + len(others)),
+        "|" + "---|" * (len(KEYS) + 6 + len(others)),
     ]
     for key, found in by_case(rows).items():
         mine = found["nfn_torch"]
@@ -128,7 +128,13 @@ def tabulate(rows: list[Row]) -> str:
         peaks = [found.get(n, {}).get("peak bytes") for n in ("nfn_torch", "nfn_torch checkpointed", PEER)]
         memory = [f"{peak / peaks[-1]:.2f}" if peak and peaks[-1] else "" for peak in peaks[:-1]]
         limit = f"{mine['median'] / found[LIMIT]['median']:.2f}"
-        line = [*map(str, key), f"{1000 * mine['median']:.1f} ± {spread:.1f}", limit, *ratios, *memory]
+        line = [
+            *map(str, (*key, mine["rounds"])),
+            f"{1000 * mine['median']:.1f} ± {spread:.1f}",
+            limit,
+            *ratios,
+            *memory,
+        ]
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
