@@ -100,7 +100,7 @@ def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker
 FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
 """Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
 
-TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2))
+TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2)
 PAPER_HEAD = (1000, 1000)
 
 GENERALIZATION = {
@@ -121,7 +121,7 @@ GENERALIZATION = {
 CLASSIFICATION = {
     "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, every=3), 1, {}),
     "small": Scale(
-        Sizes((32, 32, 32), (32, 32, 32), (256, 256), fourier=(32, 0.5), mlp=1000, dws=(16, 16, 16)),
+        Sizes((32, 32, 32), (32, 32, 32), (256, 256), fourier=(32, 0.5), mlp=1000, dws=(16, 16, 16), resnet=8),
         Recipe("classes", 10000, 8, 1e-3, warmup=500, cosine=True, every=1000, dtype="bfloat16"),
         3,
         {},
@@ -149,7 +149,7 @@ EXPERIMENTS = {
         (3, 16, 17),
         "label",
         10,
-        ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "MLP", "MLP_Aug"),
+        ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "MLP", "MLP_Aug", "ResNet-18"),
         {"MNIST": _sirens("mnist"), "FashionMNIST": _sirens("fashion-mnist"), "CIFAR-10": _sirens("cifar10")},
         CLASSIFICATION,
     ),

@@ -87,7 +87,8 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
             raise
     values = np.concatenate([read_shard(path).columns[maker.quality] for path in paths])
     quantiles = dict(zip(("minimum", "median", "maximum"), np.quantile(values, (0, 0.5, 1)).tolist(), strict=True))
-    finish(folder, paths, {"quality": {maker.quality: quantiles | {"mean": float(values.mean())}}})
+    quality = {maker.quality: quantiles | {"mean": float(values.mean())}}
+    finish(folder, paths, {"quality": quality, "version": __version__})
 
 
 def _usable(path: Path) -> bool:

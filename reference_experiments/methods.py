@@ -21,6 +21,7 @@ from nfn_core import (
 from reference_experiments.dwsnets import dwsnet
 from reference_experiments.engines import Inputs
 from reference_experiments.flat import Flatten, permuted
+from reference_experiments.references import resnet18
 from reference_experiments.training import Part
 
 __all__ = ["METHODS", "Method", "Sizes", "build", "statistics"]
@@ -39,7 +40,9 @@ METHODS = (
     "MLP-4000_Aug",
     "MLP-8000",
     "MLP-8000_Aug",
+    "ResNet-18",
 )
+"""All methods; ResNet-18 sees the images themselves and is there for reference (section E.2)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ class Sizes:
         Units of each of the two hidden layers of MLP, MLP_Aug and STATNN.
     dws : tuple of int
         Channels of the layers of DWSNets.
+    resnet : int
+        Channels of ResNet-18's first stage.
     """
 
     channels: tuple[int, ...]
@@ -74,6 +79,7 @@ class Sizes:
     encoding: tuple[float, int] = (10.0, 6)
     mlp: int = 1000
     dws: tuple[int, ...] = (32, 32, 32, 32)
+    resnet: int = 64
 
 
 @dataclass(frozen=True)
@@ -90,12 +96,15 @@ class Method:
         From features, each (batch, *axes, channels), to an array (batch, columns) that the network takes instead.
     augment : Group, optional
         Group whose random elements permute every network of a training batch.
+    of_images : bool
+        Whether the network takes the image behind an INR, (batch, height, width, channels), in place of its features.
     """
 
     name: str
     layer: Layer
     summary: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Group | None = None
+    of_images: bool = False
 
     @property
     def parameters(self) -> int:
@@ -181,6 +190,9 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
         columns = 7 * len(space.tensors)
         layer = Sequential((MLPHead((columns, sizes.mlp, sizes.mlp, outputs)),))
         return Method(name, layer, lambda u: scaler.transform(statistics(u)))
+    if name == "ResNet-18":
+        channels = space.sizes[space.outputs[0]]  # of an image that an INR of this space draws
+        return Method(name, resnet18(channels, outputs, sizes.resnet), of_images=True)
     if name == "DWSNets":
         return Method(name, dwsnet(space, (1, *sizes.dws), (outputs,), before=[scale]))
     before: list[Layer] = [scale]

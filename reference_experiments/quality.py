@@ -1,16 +1,18 @@
-"""How good the networks of a zoo are: the histogram of their accuracies, and what these depend on."""
+"""How good the networks of datasets are: accuracies of a zoo and what they depend on; a page of many datasets."""
 
 import itertools
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from reference_experiments.datasets import WeightDataset
+from reference_experiments.datasets import SPLITS, WeightDataset
 from reference_experiments.storage import write
 
-__all__ = ["accuracy_table", "draw_accuracies"]
+__all__ = ["accuracy_table", "draw_accuracies", "summarize"]
 
 NAMED = ("optimizer", "activation", "initializer")
 NUMBERS = ("learning_rate", "weight_decay", "deviation", "fraction", "epoch")
@@ -62,3 +64,46 @@ def draw_accuracies(path: Path, dataset: WeightDataset) -> None:
     panel.set_ylabel("networks")
     panel.legend()
     write(path, figure.savefig)
+
+
+def summarize(folders: Sequence[Path], output: Path) -> str:
+    """Copy the headers, tables and figures of datasets, without their networks, and write a page of them.
+
+    Parameters
+    ----------
+    folders : sequence of pathlib.Path
+        Finished datasets; each is named after its folder.
+    output : pathlib.Path
+        Where ``README.md`` and a folder for each dataset go.
+
+    Returns
+    -------
+    str
+        The page.
+    """
+    lines = ["# Datasets of networks", "", "Headers with checksums, tables and figures; the networks are made again by"]
+    lines += [
+        "`python -m reference_experiments make` with the settings in each `dataset.json`, to the same bytes on the same"
+    ]
+    lines += [
+        "kind of machine.",
+        "",
+        "| dataset | of | training, validation, test networks | quality | minimum, median, maximum |",
+    ]
+    lines.append("|---|---|---|---|---|")
+    for folder in folders:
+        dataset = WeightDataset(folder)
+        (output / folder.name).mkdir(parents=True, exist_ok=True)
+        for path in (folder / "dataset.json", *sorted(folder.glob("*.md")), *sorted(folder.glob("*.png"))):
+            shutil.copyfile(path, output / folder.name / path.name)
+        counts = ", ".join(str(len(dataset.split(split))) for split in SPLITS)
+        about = dataset.about
+        of = ", ".join(str(about[key]) for key in ("images", "shapes", "architecture") if key in about)
+        for name, found in about["quality"].items():
+            spread = ", ".join(f"{found[key]:.4g}" for key in ("minimum", "median", "maximum"))
+            lines.append(
+                f"| [{folder.name}]({folder.name}) | {about['dataset']}: {of} | {counts} | {name} | {spread} |"
+            )
+    page = "\n".join([*lines, ""])
+    write(output / "README.md", lambda path: path.write_text(page))
+    return page

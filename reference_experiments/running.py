@@ -18,6 +18,7 @@ from reference_experiments.engines import Engine, engine, surroundings
 from reference_experiments.experiments import EXPERIMENTS, Experiment
 from reference_experiments.making import make
 from reference_experiments.methods import Method, build
+from reference_experiments.sirens import every_image
 from reference_experiments.storage import ExperimentError, claim, write_json
 from reference_experiments.training import Part, Recipe, accuracy, fit, predict, rank_correlation
 
@@ -162,6 +163,13 @@ def _part(method: Method, dataset: WeightDataset, experiment: Experiment, index:
     """Networks of one split."""
     targets = dataset.columns[experiment.target][index]
     kind = np.float32 if experiment.outputs == 1 else np.int64
+    if method.of_images:
+        if "image" not in dataset.columns or "images" not in dataset.about:
+            raise ExperimentError(
+                f"{method.name} looks at images, but {dataset.folder} is not of image INRs: leave it out."
+            )
+        images, numbers = every_image(dataset.about["images"])[0], dataset.columns["image"][index]
+        return Part(lambda chosen, rng: images[numbers[chosen]].astype(np.float32) / 255, targets.astype(kind))
     return method.part(lambda chosen: dataset.features(index[chosen]), targets.astype(kind))
 
 
