@@ -13,13 +13,15 @@ nox.options.default_venv_backend = "virtualenv"
 
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
+DIGITS = ("--images", "digits")
 MAKERS = (
-    ("image-inrs",),
-    ("cnn-zoo",),
-    ("mlp-zoo", "--layers", "3"),
-    ("mlp-zoo", "--layers", "5"),
-    ("tickets", "--network", "mlp"),
-    ("tickets", "--network", "cnn"),
+    ("image-inrs", *DIGITS),
+    ("shape-inrs", "--shapes", "primitives"),
+    ("cnn-zoo", *DIGITS),
+    ("mlp-zoo", *DIGITS, "--layers", "3"),
+    ("mlp-zoo", *DIGITS, "--layers", "5"),
+    ("tickets", *DIGITS, "--network", "mlp"),
+    ("tickets", *DIGITS, "--network", "cnn"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 CONFORMANCE = {
@@ -76,7 +78,7 @@ def smoke(session: nox.Session, backend: str) -> None:
         session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
         for maker in MAKERS:
             made = f"{folder}/{'-'.join(maker)}"
-            common = ("--images", "digits", "--backend", backend, "--scale", "smoke", "--output", made)
+            common = ("--backend", backend, "--scale", "smoke", "--output", made)
             session.run(*experiments, "make", *maker, *common)
             session.run(*experiments, "verify", made)
 

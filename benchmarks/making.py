@@ -19,7 +19,7 @@ from tqdm import trange
 from reference_experiments.classifiers import Task, Trainer, blocks, epochs, initial, train
 from reference_experiments.engines import BACKENDS, engine
 from reference_experiments.images import load_images
-from reference_experiments.sirens import OMEGA, SirenMaker, coordinates, fit
+from reference_experiments.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
 from reference_experiments.sirens import initial as initial_sirens
 
 STEPS = 100
@@ -48,7 +48,7 @@ def loop(build: Callable[[], nn.Module], batches: Any, loss: Any, count: int) ->
 
 def siren_contenders() -> dict[str, Callable[[], float]]:
     """SIRENs 2-32-32-1 on images of 28x28 pixels."""
-    points, scale = coordinates(28, 28), SirenMaker.at_scale("mnist", "small", 0, "jax").scale
+    points, rates = coordinates(28, 28), learning_rates(1e-2, STEPS, cosine=True)
     targets = np.random.default_rng(0).uniform(-1, 1, (200, 1, 784)).astype(np.float32)
     space = SirenMaker.space(1)
 
@@ -57,8 +57,8 @@ def siren_contenders() -> dict[str, Callable[[], float]]:
 
         def run() -> float:
             start = time.perf_counter()
-            fit(library, weights, targets, points, scale)
-            return (time.perf_counter() - start) / len(targets) / scale.steps
+            fit(library, weights, targets, points, rates)
+            return (time.perf_counter() - start) / len(targets) / STEPS
 
         return run
 

@@ -79,7 +79,10 @@ class Engine(Protocol):
         """The same function of arrays, compiled where that helps."""
 
     def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
-        """Function that feeds the rows of an array to `step`, one after another, and returns the last state."""
+        """Function that feeds the rows of an array, or of a dictionary of arrays, to `step`, one after another.
+
+        It returns the last state.
+        """
 
     def learner(self, layer: Layer, recipe: "Recipe", seed: int) -> Learner:
         """Start training a network whose output has shape (batch, 1), a logit, or (batch, classes)."""

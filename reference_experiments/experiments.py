@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker
 from reference_experiments.making import Maker
 from reference_experiments.methods import Sizes
+from reference_experiments.shape_inrs import ShapeMaker
 from reference_experiments.sirens import SirenMaker
 from reference_experiments.training import Recipe
 
@@ -86,13 +87,15 @@ def _sirens(images: str) -> Callable[[str, int, str], Maker]:
     return lambda scale, seed, backend: SirenMaker.at_scale(images, scale, seed, backend)
 
 
-def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker]:
-    counts = {"training": 5000, "validation": 500, "test": 1500}
+def _shapes(shapes: str) -> Callable[[str, int, str], Maker]:
+    return lambda scale, seed, backend: ShapeMaker.at_scale(shapes, scale, seed, backend)
 
+
+def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker]:
     def maker(scale: str, seed: int, backend: str) -> Maker:
         usual = SirenMaker.at_scale("mnist", scale, seed, backend)
-        how = {"learning_rate": learning_rate, "steps": steps, "cosine": True}
-        return replace(usual, scale=replace(usual.scale, **how, **(counts if scale == "small" else {})))
+        fit = replace(usual.scale, learning_rate=learning_rate, steps=steps, cosine=True)
+        return replace(usual, scale=replace(fit, training=5000, validation=500, test=1500) if scale == "small" else fit)
 
     return maker
 
@@ -101,7 +104,6 @@ FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
 """Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
 
 TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2)
-PAPER_HEAD = (1000, 1000)
 
 GENERALIZATION = {
     "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1, {}),
@@ -127,7 +129,7 @@ CLASSIFICATION = {
         {},
     ),
     "paper": Scale(
-        Sizes((512,) * 3, (512,) * 3, PAPER_HEAD, 0.5, fourier=(128, 3.0), encoding=(10.0, 6), mlp=1000),
+        Sizes((512,) * 3, (512,) * 3, (1000, 1000), 0.5, fourier=(128, 3.0), encoding=(10.0, 6), mlp=1000),
         Recipe("classes", 200_000, 32, 1e-4, warmup=10_000, every=5000),
         3,
         {},
@@ -151,6 +153,15 @@ EXPERIMENTS = {
         10,
         ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "MLP", "MLP_Aug", "ResNet-18"),
         {"MNIST": _sirens("mnist"), "FashionMNIST": _sirens("fashion-mnist"), "CIFAR-10": _sirens("cifar10")},
+        CLASSIFICATION,
+    ),
+    "table4": Experiment(
+        "Classes of shapes, told from the weights of their INRs",
+        (4, 16),
+        "label",
+        10,
+        ("NFN_HNP", "NFN_NP", "MLP", "MLP_Aug"),
+        {"ModelNet10": _shapes("modelnet10")},
         CLASSIFICATION,
     ),
     "table19": Experiment(

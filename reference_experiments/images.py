@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 
 from reference_experiments.storage import ExperimentError
 
-__all__ = ["IMAGE_SETS", "Images", "gray", "load_images"]
+__all__ = ["DATA_DIR", "IMAGE_SETS", "Images", "damaged", "gray", "load_images"]
 
 DATA_DIR = "NFN_DATA_DIR"
 
@@ -137,7 +137,8 @@ def _one(folder: Path, *names: str) -> Path:
     raise ExperimentError(f"{folder}: there is no {' or '.join(names)}: put it there.")
 
 
-def _damaged(path: Path, what: str) -> ExperimentError:
+def damaged(path: Path, what: str) -> ExperimentError:
+    """Error that names a damaged file of data."""
     return ExperimentError(f"{path} is damaged: {what}. Delete it and get it again.")
 
 
@@ -146,13 +147,13 @@ def _read_idx(path: Path, rank: int) -> np.ndarray:
     try:
         data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise _damaged(path, str(error)) from error
+        raise damaged(path, str(error)) from error
     head = 4 + 4 * rank
     if data[:4] != bytes((0, 0, 8, rank)) or len(data) < head:
-        raise _damaged(path, f"it does not begin as an IDX file of {rank} axes of unsigned bytes")
+        raise damaged(path, f"it does not begin as an IDX file of {rank} axes of unsigned bytes")
     shape = tuple(np.frombuffer(data[4:head], ">u4").tolist())
     if len(data) - head != np.prod(shape):
-        raise _damaged(path, f"its head says {shape} bytes, but {len(data) - head} follow")
+        raise damaged(path, f"its head says {shape} bytes, but {len(data) - head} follow")
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
 
 
@@ -166,7 +167,7 @@ def _read_idx_folder(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
             x = _read_idx(path, rank)
             arrays.append(x[..., None] if rank == 3 else x.astype(np.int64))
         if len(arrays[-1]) != len(arrays[-2]):
-            raise _damaged(paths[-1], f"{len(arrays[-1])} labels for {len(arrays[-2])} images")
+            raise damaged(paths[-1], f"{len(arrays[-1])} labels for {len(arrays[-2])} images")
     return arrays, paths
 
 
@@ -182,12 +183,12 @@ def _read_cifar(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
         for path in part:
             data = np.fromfile(path, np.uint8)
             if not len(data) or len(data) % 3073:
-                raise _damaged(path, f"{len(data)} bytes are no whole number of records of 3,073")
+                raise damaged(path, f"{len(data)} bytes are no whole number of records of 3,073")
             records.append(data.reshape(-1, 3073))
         together = np.concatenate(records)
         arrays += [together[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), together[:, 0].astype(np.int64)]
         if arrays[-1].max() > 9:
-            raise _damaged(part[0], f"a label is {arrays[-1].max()}, but there are 10 classes")
+            raise damaged(part[0], f"a label is {arrays[-1].max()}, but there are 10 classes")
     return arrays, paths
 
 
@@ -198,9 +199,9 @@ def _read_svhn(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
         try:
             found = loadmat(path)
         except (MatReadError, ValueError, TypeError, OSError, zlib.error) as error:
-            raise _damaged(path, str(error)) from error
+            raise damaged(path, str(error)) from error
         if not {"X", "y"} <= found.keys():
-            raise _damaged(path, f"it holds {sorted(found)}, not X and y")
+            raise damaged(path, f"it holds {sorted(found)}, not X and y")
         arrays += [found["X"].transpose(3, 0, 1, 2), found["y"].ravel().astype(np.int64) % 10]
     return arrays, paths
 

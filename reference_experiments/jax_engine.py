@@ -155,7 +155,7 @@ class JaxEngine:
         """Compile the loop, once for each shape of its inputs."""
 
         @jax.jit
-        def run(state: State, inputs: jax.Array) -> State:
+        def run(state: State, inputs: Any) -> State:
             return jax.lax.scan(lambda state, x: (step(state, x), None), state, inputs)[0]
 
         return run

@@ -24,6 +24,7 @@ from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making import Maker, make
 from reference_experiments.published import read_dwsnets, read_siren_folders, read_small_cnn_zoo, write_small_cnn_zoo
 from reference_experiments.quality import accuracy_table, draw_accuracies
+from reference_experiments.shape_inrs import ShapeMaker, slices
 from reference_experiments.sirens import SirenMaker, contact_sheet
 from reference_experiments.storage import write
 
@@ -46,23 +47,23 @@ def reporting(command: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
-def made(images: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Options that all makers have."""
+def made(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Command with the options that all makers have."""
+    for option in (
+        click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the dataset."),
+        click.option("--gpu", is_flag=True, help="Give each process a GPU."),
+        click.option("--devices", type=click.IntRange(min=1), default=CORES, help="Processes; one a core or GPU."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True),
+        click.option("--backend", type=click.Choice(BACKENDS), default="jax", show_default=True),
+    ):
+        command = option(command)
+    return reporting(command)
 
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in (
-            click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the dataset."),
-            click.option("--gpu", is_flag=True, help="Give each process a GPU."),
-            click.option("--devices", type=click.IntRange(min=1), default=CORES, help="Processes; one a core or GPU."),
-            click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-            click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True),
-            click.option("--backend", type=click.Choice(BACKENDS), default="jax", show_default=True),
-            click.option("--images", type=click.Choice(IMAGE_SETS), default=images, show_default=True),
-        ):
-            command = option(command)
-        return reporting(command)
 
-    return decorate
+def of_images(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Option of a maker that takes images."""
+    return click.option("--images", type=click.Choice(IMAGE_SETS), default=default, show_default=True)
 
 
 @click.group(name="make")
@@ -71,7 +72,8 @@ def make_group() -> None:
 
 
 @make_group.command(name="image-inrs")
-@made("mnist")
+@of_images("mnist")
+@made
 def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
     """SIRENs fitted to images (section D.3)."""
     folder = output or _folder("image-inrs", images, backend, scale, seed)
@@ -79,8 +81,25 @@ def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, g
     contact_sheet(folder / "contact-sheet.png", dataset)
 
 
+@make_group.command(name="shape-inrs")
+@click.option(
+    "--shapes",
+    default="modelnet10",
+    show_default=True,
+    help="modelnet10; primitives (boxes, cones, tori and so on, drawn from the seed, for trying things out); or a folder "
+    "of classes of point clouds (.npy) or meshes (.off, .obj), or of ScanNet-10's .h5 files.",
+)
+@made
+def shape_inrs(shapes: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+    """SIRENs fitted to unsigned distances of shapes (section D.3)."""
+    folder = output or _folder("shape-inrs", Path(shapes).name, backend, scale, seed)
+    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), folder, devices, gpu)
+    slices(folder / "slices.png", dataset)
+
+
 @make_group.command(name="cnn-zoo")
-@made("cifar10")
+@of_images("cifar10")
+@made
 def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
     """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
     folder = output or _folder("cnn-zoo", images, backend, scale, seed)
@@ -113,7 +132,8 @@ def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu:
 
 @make_group.command(name="mlp-zoo")
 @click.option("--layers", type=click.Choice(["3", "5"]), default="3", show_default=True)
-@made("mnist")
+@of_images("mnist")
+@made
 def mlp_zoo(
     layers: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
 ) -> None:
@@ -124,7 +144,8 @@ def mlp_zoo(
 
 @make_group.command(name="tickets")
 @click.option("--network", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True)
-@made("mnist")
+@of_images("mnist")
+@made
 def tickets(
     network: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
 ) -> None:
@@ -193,8 +214,8 @@ def convert_dwsnets(source: Path, output: Path) -> None:
     _convert(read_dwsnets(source), output)
 
 
-def _folder(name: str, images: str, backend: str, scale: str, seed: int) -> Path:
-    return Path("datasets") / f"{name}-{images}-{backend}-{scale}-seed{seed}"
+def _folder(name: str, data: str, backend: str, scale: str, seed: int) -> Path:
+    return Path("datasets") / f"{name}-{data}-{backend}-{scale}-seed{seed}"
 
 
 def _make(maker: Maker, folder: Path, devices: int, gpu: bool) -> WeightDataset:

@@ -1,11 +1,11 @@
-"""Image INRs: SIRENs fitted to images, many at once (paper, section D.3).
+"""SIRENs, fitted many at once, and image INRs made of them (paper, section D.3).
 
-A SIREN maps pixel coordinates in [-1, 1]² to brightness in [-1, 1]: x -> W3 sin(ω (W2 sin(ω (W1 x + v1)) + v2)) + v3.
+A SIREN of an image maps pixel coordinates in [-1, 1]² to brightness in [-1, 1]: x -> W3 sin(ω (W2 sin(ω (W1 x + v1)) + v2)) + v3.
 Its weights are stored as they stand in this formula, without ω = 30 (the convention of the paper's code and of DWSNets);
 `fold_omega` gives the other convention in circulation, sin(W x + v) with ω in the weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +21,28 @@ from reference_experiments.engines import Engine, State, engine
 from reference_experiments.images import Images, load_images
 from reference_experiments.storage import write
 
-__all__ = ["SCALES", "OMEGA", "SirenMaker", "contact_sheet", "coordinates", "fit", "fold_omega", "initial", "render"]
+__all__ = [
+    "CONVENTION",
+    "OMEGA",
+    "SCALES",
+    "SirenMaker",
+    "contact_sheet",
+    "coordinates",
+    "every_image",
+    "evaluate",
+    "fit",
+    "fold_omega",
+    "initial",
+    "learning_rates",
+    "render",
+]
 
 OMEGA = 30.0
+CONVENTION = {
+    "omega_0": OMEGA,
+    "convention": "sin(omega_0 (W x + v)); the stored weights are without omega_0",
+}
+"""What a dataset says of its weights."""
 HIDDEN = 32
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
@@ -112,7 +131,7 @@ def render(weights: Mapping[str, Any], points: Any, sin: Any) -> Any:
     weights : mapping of str to array
         Tensors of shape (networks, *axes), in this module's convention.
     points : array
-        Coordinates, shape (2, points).
+        Coordinates, shape (inputs, points), or (networks, inputs, points) where each network has its own.
     sin : callable
         The sine of an array.
 
@@ -137,10 +156,21 @@ def fold_omega(weights: Mapping[str, np.ndarray], *, undo: bool = False) -> dict
     return {name: x if name[1:] == last else x * factor for name, x in weights.items()}
 
 
+def learning_rates(learning_rate: float, steps: int, cosine: bool) -> np.ndarray:
+    """Learning rate of each step, shape (steps,): constant, or falling to 0 along a cosine."""
+    turns = np.arange(steps, dtype=np.float32)
+    return learning_rate * (0.5 + 0.5 * np.cos(np.pi * turns / steps) if cosine else turns**0)
+
+
 def fit(
-    library: Engine, weights: Mapping[str, np.ndarray], targets: np.ndarray, points: np.ndarray, scale: Scale
-) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Fit SIRENs to images by Adam on the mean squared error of all pixels.
+    library: Engine,
+    weights: Mapping[str, np.ndarray],
+    targets: np.ndarray,
+    points: np.ndarray,
+    rates: np.ndarray,
+    chosen: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Fit SIRENs by Adam on the mean squared error.
 
     Parameters
     ----------
@@ -149,54 +179,85 @@ def fit(
     weights : mapping of str to numpy.ndarray
         Initial weights, tensors of shape (networks, *axes).
     targets : numpy.ndarray
-        Images in [-1, 1], shape (networks, channels, pixels).
+        Values to fit, shape (networks, channels, points).
     points : numpy.ndarray
-        Coordinates, shape (2, pixels).
-    scale : Scale
-        Learning rate and number of steps.
+        Coordinates, shape (inputs, points), or (networks, inputs, points) where each network has its own.
+    rates : numpy.ndarray
+        Learning rate of each step, shape (steps,).
+    chosen : numpy.ndarray, optional
+        Numbers of the points that each step takes of each network's own, shape (steps, networks, batch), int64; by
+        default every step takes all points.
 
     Returns
     -------
-    dict of str to numpy.ndarray, numpy.ndarray
-        Fitted weights, and the peak signal-to-noise ratio of each network in dB, for a range of 2.
+    dict of str to numpy.ndarray
+        Fitted weights.
     """
-    run = _program(library.name, tuple(weights), scale, points.tobytes())
-    turns = np.arange(scale.steps, dtype=np.float32)
-    rates = scale.learning_rate * (0.5 + 0.5 * np.cos(np.pi * turns / scale.steps) if scale.cosine else turns**0)
-    corrected = np.stack([rates / (1 - BETA1 ** (turns + 1)), 1 - BETA2 ** (turns + 1)], axis=1).astype(np.float32)
+    run = _program(library.name, tuple(weights))
+    turns = np.arange(1, len(rates) + 1, dtype=np.float32)
+    corrected = np.stack([rates / (1 - BETA1**turns), 1 - BETA2**turns], axis=1).astype(np.float32)
     fitted: dict[str, list[np.ndarray]] = {name: [] for name in weights}
-    errors = []
-    for start in range(0, len(targets), library.block):
-        part = slice(start, start + library.block)
-        state = {"target": library.array(targets[part])}
+    for part in _blocks(library, len(targets)):
+        state = {"target": library.array(targets[part]), "points": library.array(_own(points, part))}
         for name, w in weights.items():
             zeros = np.zeros_like(w[part])
             state |= {name: library.array(w[part]), f"{name} mean": library.array(zeros)}
             state[f"{name} square"] = library.array(zeros)
-        state = run(state, library.array(corrected))
+        rows = {"rate": library.array(corrected)}
+        if chosen is not None:
+            rows["chosen"] = library.array(chosen[:, part])
+        state = run(state, rows)
         for name in weights:
             fitted[name].append(library.numpy(state[name]))
-        image = library.numpy(render({n: state[n] for n in weights}, library.array(points), library.sin))
-        errors.append(np.mean((image - targets[part]) ** 2, axis=(1, 2)))
-    psnr = 10 * np.log10(4 / np.concatenate(errors))
-    return {name: np.concatenate(parts) for name, parts in fitted.items()}, psnr.astype(np.float32)
+    return {name: np.concatenate(parts) for name, parts in fitted.items()}
+
+
+def evaluate(library: Engine, weights: Mapping[str, np.ndarray], points: np.ndarray) -> np.ndarray:
+    """Values of SIRENs at points, shape (networks, channels, points), computed by a library; arguments as in `fit`."""
+    count = len(next(iter(weights.values())))
+    return np.concatenate(
+        [
+            library.numpy(
+                render(
+                    {name: library.array(w[part]) for name, w in weights.items()},
+                    library.array(_own(points, part)),
+                    library.sin,
+                )
+            )
+            for part in _blocks(library, count)
+        ]
+    )
+
+
+def _blocks(library: Engine, count: int) -> Iterator[slice]:
+    """Cut networks into blocks that are best trained at once."""
+    return (slice(start, start + library.block) for start in range(0, count, library.block))
+
+
+def _own(points: np.ndarray, part: slice) -> np.ndarray:
+    """Points of some of the networks, or those of all."""
+    return points if points.ndim == 2 else points[part]
 
 
 @cache
-def _program(backend: str, names: tuple[str, ...], scale: Scale, points: bytes) -> Any:
-    """The whole fit as one loop of the library, compiled once."""
+def _program(backend: str, names: tuple[str, ...]) -> Any:
+    """The whole fit as one loop of the library, compiled once for each shape."""
     library = engine(backend)
-    grid = library.array(np.frombuffer(points, np.float32).reshape(2, -1).copy())
-    xp = namespace_of(grid)
 
-    def loss(weights: State, target: Any) -> Any:
-        error = render(weights, grid, library.sin) - target
+    def loss(weights: State, target: Any, points: Any) -> Any:
+        xp = namespace_of(points)
+        error = render(weights, points, library.sin) - target
         return xp.sum(xp.mean(error * error, axis=(1, 2)))  # networks do not meet: each gets its own gradient
 
     gradient = library.grad(loss)
 
-    def step(state: State, rate: Any) -> State:
-        new, slopes = dict(state), gradient({name: state[name] for name in names}, state["target"])
+    def step(state: State, row: State) -> State:
+        target, points, rate = state["target"], state["points"], row["rate"]
+        xp = namespace_of(points)
+        if "chosen" in row:
+            index = xp.expand_dims(row["chosen"], axis=1)
+            target, points = (xp.take_along_axis(x, index, axis=2) for x in (target, points))
+        new, slopes = dict(state), gradient({name: state[name] for name in names}, target, points)
         for name in names:
             mean = BETA1 * state[f"{name} mean"] + (1 - BETA1) * slopes[name]
             square = BETA2 * state[f"{name} square"] + (1 - BETA2) * slopes[name] ** 2
@@ -266,31 +327,28 @@ class SirenMaker:
         """Fit the networks of one shard."""
         plan, library = self._plan(), engine(self.backend)
         numbers = np.arange(index * self.shard, min((index + 1) * self.shard, len(plan["split"])))
-        pixels, labels, found = _pixels(self.images)
+        pixels, labels, found = every_image(self.images)
         image = plan["image"][numbers]
         height, width, channels = pixels.shape[1:]
         space = self.space(channels)
         targets = (pixels[image].astype(np.float32) / 127.5 - 1).reshape(len(numbers), -1, channels).swapaxes(1, 2)
         points = coordinates(height, width)
-        weights, psnr = fit(
-            library, initial(space, self.seed, numbers), np.ascontiguousarray(targets), points, self.scale
-        )
+        targets = np.ascontiguousarray(targets)
+        rates = learning_rates(self.scale.learning_rate, self.scale.steps, self.scale.cosine)
+        weights = fit(library, initial(space, self.seed, numbers), targets, points, rates)
+        errors = np.mean((evaluate(library, weights, points) - targets) ** 2, axis=(1, 2))
         columns = {
             "split": plan["split"][numbers],
             "image": image,
             "label": labels[image].astype(np.int32),
-            "psnr": psnr,
+            "psnr": (10 * np.log10(4 / errors)).astype(np.float32),  # of a range of 2
         }
-        about = self.settings | {
-            "omega_0": OMEGA,
-            "convention": "sin(omega_0 (W x + v)); the stored weights are without omega_0",
-            "sources": found.sources,
-        }
+        about = self.settings | CONVENTION | {"sources": found.sources}
         return Networks(space, weights, columns, about)
 
 
 @cache
-def _pixels(name: str) -> tuple[np.ndarray, np.ndarray, Images]:
+def every_image(name: str) -> tuple[np.ndarray, np.ndarray, Images]:
     """All images of a set, training part first, and their labels."""
     found = load_images(name)
     return (
@@ -302,7 +360,7 @@ def _pixels(name: str) -> tuple[np.ndarray, np.ndarray, Images]:
 
 def contact_sheet(path: Path, dataset: WeightDataset, count: int = 12) -> None:
     """Draw images (above) and what the first networks of each split make of them (below), with their PSNR."""
-    pixels = _pixels(dataset.about["images"])[0]
+    pixels = every_image(dataset.about["images"])[0]
     height, width, channels = pixels.shape[1:]
     chosen = np.concatenate([dataset.split(name)[: count // 3] for name in dataset.about["splits"]])
     weights = {name: x[..., 0] for name, x in dataset.features(chosen).items()}

@@ -136,9 +136,11 @@ class TorchEngine:
     def loop(self, step: Callable[[State, Any], State]) -> Callable[[State, Any], State]:
         """Loop in Python."""
 
-        def run(state: State, inputs: torch.Tensor) -> State:
-            for x in inputs:
-                state = step(state, x)
+        def run(state: State, inputs: Any) -> State:
+            if isinstance(inputs, dict):
+                inputs = [dict(zip(inputs, row, strict=True)) for row in zip(*inputs.values(), strict=True)]
+            for row in inputs:
+                state = step(state, row)
             return state
 
         return run

@@ -23,7 +23,7 @@ from scipy.io import savemat
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
-from reference_experiments import classifiers, images, sirens
+from reference_experiments import classifiers, images, shape_inrs, sirens
 from reference_experiments.datasets import (
     Networks,
     WeightDataset,
@@ -151,6 +151,7 @@ def test_networks_of_wrong_shapes_are_refused():
 
 MAKE = {
     "image-inrs": ["image-inrs", "--images", "digits"],
+    "shape-inrs": ["shape-inrs", "--shapes", "primitives"],
     "cnn-zoo": ["cnn-zoo", "--images", "digits"],
     "mlp-zoo": ["mlp-zoo", "--images", "digits"],
     "tickets": ["tickets", "--images", "digits"],
@@ -218,7 +219,7 @@ def test_what_makers_make(made):
     name, folder = made
     dataset = WeightDataset(folder)
     columns = dataset.columns
-    assert dataset.about["sources"]["scikit-learn"]
+    assert set(dataset.about["sources"]) == {"trimesh" if name == "shape-inrs" else "scikit-learn"}
     assert dataset.about["quality"]
     if name == "image-inrs":
         assert np.median(columns["psnr"]) > 40
@@ -229,6 +230,13 @@ def test_what_makers_make(made):
         np.testing.assert_allclose(10 * np.log10(4 / error), columns["psnr"][:8], atol=0.2)
         assert columns["image"][:4].tolist() == [0, 0, 1, 1]
         assert (folder / "contact-sheet.png").exists()
+    elif name == "shape-inrs":
+        assert columns["error"].max() < 0.02
+        assert columns["uniform error"].max() < 0.1
+        assert np.bincount(columns["split"]).tolist() == [10, 10, 10]
+        assert [dataset.about["classes"][k] for k in columns["label"][:4]] == ["box", "box", "cone", "cone"]
+        assert dataset.about["omega_0"] == 30
+        assert (folder / "slices.png").exists()
     elif name == "tickets":
         masks = dataset.features(np.arange(len(dataset)), "masks")
         for tensor, mask in masks.items():
@@ -264,6 +272,9 @@ def test_backends_begin_and_go_alike(options, tmp_path):
     if name == "image-inrs":
         scale = sirens.Scale(4, 0, 0, 1, 1e-3, 5, True)
         made = [sirens.SirenMaker("digits", scale, 0, backend).run(0) for backend in BACKENDS]
+    elif name == "shape-inrs":
+        scale = shape_inrs.ShapeScale(1, 1000, 64, 1e-3, 5, True)
+        made = [shape_inrs.ShapeMaker("primitives", scale, 0, backend).run(0) for backend in BACKENDS]
     else:
         scale = classifiers.ZooScale(4, 4, 64, 50, 1, 16, 1)
         kinds = {"cnn-zoo": "cnn", "mlp-zoo": "mlp3"}
