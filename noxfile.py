@@ -23,6 +23,12 @@ MAKERS = (
     ("tickets", *DIGITS, "--network", "mlp"),
     ("tickets", *DIGITS, "--network", "cnn"),
 )
+RUNS = (  # experiment, dataset, maker of its networks
+    ("table2", "CIFAR-10-GS", "cnn-zoo"),
+    ("table3", "MNIST", "image-inrs"),
+    ("table4", "ModelNet10", "shape-inrs"),
+    ("table19", "5-Layer", "mlp-zoo"),
+)
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 CONFORMANCE = {
     "numpy": (".[conformance]",),
@@ -76,11 +82,16 @@ def smoke(session: nox.Session, backend: str) -> None:
     experiments = ("python", "-m", "reference_experiments")
     with tempfile.TemporaryDirectory() as folder:
         session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+        made = {}
         for maker in MAKERS:
-            made = f"{folder}/{'-'.join(maker)}"
-            common = ("--backend", backend, "--scale", "smoke", "--output", made)
+            made[maker[0]] = f"{folder}/{'-'.join(maker)}"
+            common = ("--backend", backend, "--scale", "smoke", "--output", made[maker[0]])
             session.run(*experiments, "make", *maker, *common)
-            session.run(*experiments, "verify", made)
+            session.run(*experiments, "verify", made[maker[0]])
+        for name, dataset, maker_name in RUNS:
+            common = ("--backend", backend, "--scale", "smoke", "--output", f"{folder}/results/{name}")
+            session.run(*experiments, "run", name, "--data", dataset, made[maker_name], *common)
+        session.run(*experiments, "report", f"{folder}/results")
 
 
 @nox.session

@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from reference_experiments.engines import BACKENDS
-from reference_experiments.making_cli import convert_group, make_group, reporting, verify_command
+from reference_experiments.making_cli import convert_group, make_group, reporting, summarize_command, verify_command
 from reference_experiments.quickstart import SCALES, quickstart
 from reference_experiments.running_cli import report_command, run_command
 
@@ -41,6 +41,7 @@ main.add_command(report_command)
 main.add_command(make_group)
 main.add_command(convert_group)
 main.add_command(verify_command)
+main.add_command(summarize_command)
 
 if __name__ == "__main__":
     main()

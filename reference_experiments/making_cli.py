@@ -23,12 +23,12 @@ from reference_experiments.engines import BACKENDS
 from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making import Maker, make
 from reference_experiments.published import read_dwsnets, read_siren_folders, read_small_cnn_zoo, write_small_cnn_zoo
-from reference_experiments.quality import accuracy_table, draw_accuracies
+from reference_experiments.quality import accuracy_table, draw_accuracies, summarize
 from reference_experiments.shape_inrs import ShapeMaker, slices
 from reference_experiments.sirens import SirenMaker, contact_sheet
 from reference_experiments.storage import write
 
-__all__ = ["convert_group", "make_group", "reporting", "verify_command"]
+__all__ = ["convert_group", "make_group", "reporting", "summarize_command", "verify_command"]
 
 SCALES = ("smoke", "small", "paper")
 CORES = os.cpu_count() or 1
@@ -167,6 +167,15 @@ def verify_command(folder: Path) -> None:
     dataset = WeightDataset(folder)
     dataset.verify()
     click.echo(f"{folder}: {len(dataset)} networks in {len(dataset.shards)} whole shards.")
+
+
+@click.command(name="summarize")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the page goes.")
+@reporting
+def summarize_command(folders: tuple[Path, ...], output: Path) -> None:
+    """Make a page of datasets: headers with checksums, tables and figures, without the networks."""
+    click.echo(summarize(folders, output))
 
 
 @click.group(name="convert")
