@@ -98,7 +98,7 @@ def run(
                 path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")
                 if not path.exists():
                     found = _train(library, method, experiment, recipe, parts, seed, path.with_suffix(""))
-                    write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found)
+                    write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
 
 
 def _train(

@@ -37,9 +37,9 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON."""
-    write(path, lambda p: p.write_text(json.dumps(value, indent=2) + "\n"))
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Write JSON, on one line without an indent."""
+    write(path, lambda p: p.write_text(json.dumps(value, indent=indent) + "\n"))
 
 
 def read_json(path: Path) -> Any:
