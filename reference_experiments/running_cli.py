@@ -54,6 +54,10 @@ def run_command(
     for title in (*datasets, *folders):
         if title not in experiment.makers:
             raise click.BadParameter(f"{title!r} is none of {name}'s datasets: {', '.join(experiment.makers)}.")
+    chosen = {
+        title: dataset_of(name, title, scale, backend, folders.get(title))
+        for title in (datasets or folders or experiment.makers)
+    }
     if backend == "torch" and devices > 1 and "RANK" not in os.environ:
         launch = (
             "-m",
@@ -65,10 +69,6 @@ def run_command(
         command = [sys.executable, *launch, "-m", "reference_experiments", *sys.argv[1:]]
         sys.exit(subprocess.run(command, check=False).returncode)
     engine(backend).use(gpu, devices)
-    chosen = {
-        title: dataset_of(name, title, scale, backend, folders.get(title))
-        for title in (datasets or folders or experiment.makers)
-    }
     folder = output or Path("results") / f"{name}-{scale}-{backend}"
     run(
         name,
