@@ -1,6 +1,6 @@
 """From the axes of a network's tensors, inputs and outputs to its weight space: what a front end hands over."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from nfn_core.errors import LabelError
 from nfn_core.files import read_shapes
 from nfn_core.models import Axis, ModelSpace, View, freeze
 from nfn_core.patterns import label_tensors
-from nfn_core.rules import Rules, Value
+from nfn_core.rules import Index, Rules, Value
 
 __all__ = ["Labelling", "labelled_space"]
 
@@ -132,6 +132,85 @@ class Labelling:
             return None
         self.asked.add(name)
         return label_tensors(self.rules, {name: shape}, {name: self.patterns[name]}, self.named)[name]
+
+    def apply(
+        self,
+        where: str,
+        keys: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        values: Sequence[Value],
+        rule: Callable[[], Sequence[Value]] | None,
+        looks_up: bool = False,
+    ) -> list[Value]:
+        """Apply one operation.
+
+        Parameters
+        ----------
+        where : str
+            The operation, its node and module, for messages.
+        keys : sequence of str
+            Name of each result, under which it may have an explicit label.
+        shapes : sequence of sequence of int
+            Shape of each result.
+        values : sequence of Value
+            Tensors that go in.
+        rule : callable, optional
+            Gives the results; None if there is no rule for the operation.
+        looks_up : bool
+            Whether the operation uses integers of the input only to look entries up.
+
+        Returns
+        -------
+        list of Value
+            The results.
+
+        Raises
+        ------
+        LabelError
+            If there is neither a rule nor a label.
+        """
+        given = [self.label(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+        self.rules.where = where
+        labelled = [value for value in given if value is not None]
+        constant = bool(values) and all(x.constant for x in values)
+        if len(labelled) == len(shapes):
+            self.unruled += [(where, x) for x in values]
+            found = labelled
+        elif rule is not None:
+            found = list(rule())
+        elif constant:
+            found = [self.rules.opaque(shape) for shape in shapes]
+        else:
+            raise LabelError(
+                f"no rule says how {where} acts on axes. Label its result: labels={{{keys[0]!r}: '...'}} with one word "
+                f"for each axis of shape {tuple(shapes[0])}, a neuron set's name or '_' for a fixed axis."
+            )
+        for x in () if looks_up else values:
+            if x.index is not None and all(out.index is not x.index for out in found):
+                self.rules.spoil(x.index)
+        return [replace(out, constant=True) for out in found] if constant else found
+
+    def output(self, value: Value) -> None:
+        """Take a value as the next output."""
+        self.rules.where = "being an output"
+        given = self.label(f"output[{len(self.outputs)}]", value.shape)
+        if given is not None:
+            self.rules.equal(given, value)
+        self.outputs.append(value)
+
+    def input(self, shape: Sequence[int], integer: bool) -> Value:
+        """Take the next input, and return its value; integers may number the entries of an axis."""
+        value = self.label(f"input[{len(self.inputs)}]", shape) or self.rules.tensor(shape)
+        self.inputs.append(replace(value, index=Index()) if integer else value)
+        return self.inputs[-1]
+
+    def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
+        """Take all inputs (shape, whether integers) and outputs (shape) as they are labelled, fixed where they are not."""
+        self.used.update(self.tensors)
+        for shape, integer in inputs:
+            self.input(shape, integer)
+        for k, shape in enumerate(outputs):
+            self.outputs.append(self.label(f"output[{k}]", shape) or self.rules.opaque(shape))
 
     def finish(self) -> ModelSpace:
         """Name the neuron sets and freeze all axes.

@@ -25,7 +25,7 @@ Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.nda
 Images: TypeAlias = Mapping[str, np.ndarray]
 """For a neuron set the old place of what comes to each new place."""
 
-ROUNDING = 2.0**14
+ROUNDING = 2.0**12
 """Largest error that passes, in units of the outputs' rounding: deep networks add roundings up."""
 
 

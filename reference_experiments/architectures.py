@@ -1,6 +1,7 @@
 """Architectures people use, in PyTorch and of any width: what `nfn_torch.weight_space` is tried on."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import torch
@@ -32,7 +33,7 @@ class Siren(nn.Sequential):
     """Implicit neural representation with sine activations (Sitzmann et al., 2020)."""
 
     def __init__(self, sizes: Sequence[int] = (2, 32, 32, 1)) -> None:
-        layers = [m for a, b in zip(sizes, sizes[1:], strict=False) for m in (nn.Linear(a, b), Sine())]
+        layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), Sine())]
         super().__init__(*layers[:-1])
 
 

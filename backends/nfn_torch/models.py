@@ -17,7 +17,7 @@ from nfn_core.labelling import Labelling
 from nfn_core.models import ModelSpace
 from nfn_core.verification import verify
 from nfn_torch.features import WeightSpaceFeatures
-from nfn_torch.tracing import name_inputs, walk
+from nfn_torch.tracing import integers, walk
 
 __all__ = ["modules", "stack", "stream", "unstack", "weight_space"]
 
@@ -67,8 +67,9 @@ def weight_space(
     double = copy.deepcopy(module).eval().double()
     call = _Call(double, inputs)
     if labelling.explicit:
-        shapes = [y.shape for y in call.run({}, call.arrays)]
-        name_inputs(labelling, [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)], shapes)
+        examples = [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)]
+        shapes = [tuple(y.shape) for y in call.run({}, call.arrays)]
+        labelling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
     else:
         with _evaluation(module):
             walk(labelling, module, inputs, first)
