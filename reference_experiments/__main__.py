@@ -1,5 +1,6 @@
 """Command line of the experiments."""
 
+from functools import partial
 from pathlib import Path
 
 import click
@@ -33,6 +34,19 @@ def quickstart_command(backend: str, scale: str, seed: int, output: Path | None)
     click.echo(f"Results and figures (predictions.png, permutation.png) are in {folder}.\n")
     other = "jax" if backend == "torch" else "torch"
     click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
+
+
+@main.command(name="models")
+@click.option(
+    "--page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="docs/models.md", show_default=True
+)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="results/models", show_default=True)
+@reporting
+def models_command(page: Path, output: Path) -> None:
+    """Derive, verify and count the weight spaces of real architectures, and write the tables into a page."""
+    from reference_experiments.model_table import model_table, operation_table, write_page  # needs both backends
+
+    write_page(page, {"operations": operation_table, "models": partial(model_table, output)})
 
 
 main.add_command(make_group)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeAlias
 
 from nfn_core.rules import Rules, Value
@@ -59,6 +60,7 @@ def primitive(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
     """Register a rule; a single value becomes a list."""
 
     def register(rule: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(rule)
         def listed(r: Rules, call: Call, *values: Value) -> list[Value]:
             found = rule(r, call, *values)
             return found if isinstance(found, list) else [found]

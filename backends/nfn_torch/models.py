@@ -19,7 +19,7 @@ from nfn_core.verification import verify
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 
-__all__ = ["modules", "stack", "stream", "unstack", "weight_space"]
+__all__ = ["unstack_modules", "stack", "stream", "unstack", "weight_space"]
 
 Model = torch.nn.Module | Mapping[str, torch.Tensor]
 
@@ -133,7 +133,7 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], channel: in
     return space.unstack(features, channel)
 
 
-def modules(
+def unstack_modules(
     space: ModelSpace, features: Mapping[str, torch.Tensor], like: torch.nn.Module, channel: int = 0
 ) -> list[torch.nn.Module]:
     """Turn features into modules.
