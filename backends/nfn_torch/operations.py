@@ -131,11 +131,16 @@ def _softmax(r: Rules, shape: Any, x: Value, dim: int, *_: Any) -> Value:
     return r.same_shape(x)
 
 
-@operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var", "linalg_vector_norm")
+@operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")
 def _reduce(r: Rules, shape: Sequence[int], x: Value, *args: Any, **kwargs: Any) -> Value:
     dims = kwargs.get("dim", next((a for a in args if isinstance(a, list)), args[0] if args else None))
     dims = range(len(x.axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
     return r.reduce(x, dims, keep=len(shape) == len(x.axes))
+
+
+@operation("linalg_vector_norm")
+def _norm(r: Rules, shape: Sequence[int], x: Value, order: float = 2, dims: Any = None, *_: Any, **__: Any) -> Value:
+    return r.reduce(x, range(len(x.axes)) if dims is None else dims, keep=len(shape) == len(x.axes))
 
 
 @operation("var_mean")
@@ -157,10 +162,14 @@ def _argmax(r: Rules, shape: Any, x: Value, dim: int | None = None, keep: bool =
     return r.reduce(r.fix_axes(x, dims), dims, keep)
 
 
-@operation("cumsum", "cumprod", "flip", "roll")
-def _ordered(r: Rules, shape: Any, x: Value, first: Any, dims: Any = None, **_: Any) -> Value:
-    dims = first if dims is None else dims
+@operation("cumsum", "cumprod", "flip")
+def _ordered(r: Rules, shape: Any, x: Value, dims: Any, **_: Any) -> Value:
     return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
+
+
+@operation("roll")
+def _roll(r: Rules, shape: Any, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
+    return r.fix_axes(x, dims or range(len(x.axes)))
 
 
 @operation("sort")
