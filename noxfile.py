@@ -74,6 +74,8 @@ def smoke(session: nox.Session, backend: str) -> None:
     experiments = ("python", "-m", "reference_experiments")
     with tempfile.TemporaryDirectory() as folder:
         session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+        if backend == "torch":
+            session.run(*experiments, "residual", "--scale", "smoke", "--output", f"{folder}/residual")
         for maker in MAKERS:
             made = f"{folder}/{'-'.join(maker)}"
             common = ("--images", "digits", "--backend", backend, "--scale", "smoke", "--output", made)

@@ -299,11 +299,8 @@ class Labelling:
             if key not in names:
                 roles["in" if key in inputs else "out" if key in outputs else "h"].append(key)
         for role, keys in roles.items():
-            plain = (
-                [role]
-                if role != "h" and len(keys) == 1
-                else [f"{role}{k}" for k in range(1, len(keys) + len(names) + 1)]
-            )
+            alone = [role] if role != "h" and len(keys) == 1 else []
+            plain = [*alone, *(f"{role}{k}" for k in range(1, len(keys) + len(self.named) + 1))]
             free = [name for name in plain if name not in self.named]
             names.update(zip(keys, free, strict=False))
         return names

@@ -125,7 +125,7 @@ def _build(rules: Rules, word: Word, size: int, named: dict[str, Node], where: s
         return None
     rest = [n for n in sizes if n is not None]
     missing, left = divmod(size, prod(rest)) if kind == "*" else (size - sum(rest), 0)
-    if left or missing < 1:
+    if None in sizes and (left or missing < 1):
         raise LabelError(
             f"{where}: an axis of size {size} cannot be {_text(word)}, whose other parts have sizes {rest}."
         )

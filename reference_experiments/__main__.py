@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from reference_experiments.engines import BACKENDS
+from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making_cli import convert_group, make_group, reporting, verify_command
 from reference_experiments.quickstart import SCALES, quickstart
 
@@ -47,6 +48,19 @@ def models_command(page: Path, output: Path) -> None:
     from reference_experiments.model_table import model_table, operation_table, write_page  # needs both backends
 
     write_page(page, {"operations": operation_table, "models": partial(model_table, output)})
+
+
+@main.command(name="residual")
+@click.option("--images", type=click.Choice(IMAGE_SETS), default="digits", show_default=True)
+@click.option("--scale", type=click.Choice(["smoke", "full"]), default="full", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@reporting
+def residual_command(images: str, scale: str, seed: int, output: Path | None) -> None:
+    """Predict the test accuracy of small residual CNNs from their weights (PyTorch); an interrupted run goes on."""
+    from reference_experiments.residual import residual  # needs torch
+
+    residual(images, scale, seed, output or Path("results") / f"residual-{images}-{scale}-seed{seed}")
 
 
 main.add_command(make_group)

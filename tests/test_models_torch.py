@@ -140,7 +140,7 @@ SMALL = {
     "ResNet-50": (
         lambda: ResNet((1, 1), True, width=2, classes=3),
         (2, 3, 16, 16),
-        {"layer1.0.conv3.weight": "h2 h4 1 1", "layer1.0.downsample.0.weight": "h2 h1 1 1"},
+        {"layer1.0.conv3.weight": "h4 h3 1 1", "layer1.0.downsample.0.weight": "h4 h1 1 1"},
     ),
     "ViT": (
         lambda: ViT(4, 2, 4, 2, 1, 3, 6),
@@ -222,7 +222,7 @@ def test_labelled_checkpoint(tmp_path):
 
 
 def test_a_module_without_a_graph_can_be_labelled():
-    net = Forward(lambda m, x: m.b(m.a(x).relu()) if x.sum() < 1e9 else x, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    net = Forward(lambda m, x: m.b(m.a(x).sigmoid()) if x.sum() < 1e9 else x, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     labels = {"a.weight": "h in", "a.bias": "h", "b.weight": "out h", "b.bias": "out"}
     labels |= {"input[0]": "_ in", "output[0]": "_ out"}
     space = nfn_torch.weight_space(net, X, labels=labels)
@@ -279,7 +279,7 @@ BAD = {
     "label against the computation": (
         spectral,
         {"body.0.weight": "h in", "_fft_r2c": "_ _", "body.2.weight": "out h"},
-        "'h' has size 4 there or elsewhere, but the axis has size 3",
+        "label 'out h' of 'body.2.weight': h has size 4 there or elsewhere, but the axis has size 3",
     ),
     "label of a fixed set": (
         lambda: mlp(3, 4, 2),
