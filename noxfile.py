@@ -82,6 +82,8 @@ def smoke(session: nox.Session, backend: str) -> None:
     experiments = ("python", "-m", "reference_experiments")
     with tempfile.TemporaryDirectory() as folder:
         session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+        if backend == "torch":
+            session.run(*experiments, "residual", "--scale", "smoke", "--output", f"{folder}/residual")
         made = {}
         for maker in MAKERS:
             made[maker[0]] = f"{folder}/{'-'.join(maker)}"

@@ -10,6 +10,7 @@ from nfn_core.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, No
 from nfn_core.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
 from nfn_core.errors import (
     FeatureError,
+    LabelError,
     MissingDependencyError,
     NFNError,
     ParameterError,
@@ -18,7 +19,9 @@ from nfn_core.errors import (
 )
 from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group, Permutation
+from nfn_core.labelling import labelled_space
 from nfn_core.layers import Execution, InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
+from nfn_core.models import ModelSpace, Verification, View
 from nfn_core.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
 from nfn_core.parameters import ParameterSpec, check_parameters, initialize
 from nfn_core.spaces import TensorSpec, WeightSpace
@@ -36,11 +39,13 @@ __all__ = [
     "GaussianFourierFeatures",
     "Group",
     "InvariantPool",
+    "LabelError",
     "Layer",
     "LayerNorm",
     "LearnedEncoding",
     "MLPHead",
     "MissingDependencyError",
+    "ModelSpace",
     "NFLayer",
     "NFNError",
     "Noise",
@@ -56,6 +61,8 @@ __all__ = [
     "SinusoidalEncoding",
     "SpecError",
     "TensorSpec",
+    "Verification",
+    "View",
     "WeightSpace",
     "check_features",
     "check_parameters",
@@ -63,6 +70,7 @@ __all__ = [
     "fingerprint",
     "initialize",
     "invariant_network",
+    "labelled_space",
     "load_parameters",
     "save_parameters",
 ]

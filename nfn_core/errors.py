@@ -5,6 +5,7 @@ Every message says what was expected, what came, which argument or tensor it con
 
 __all__ = [
     "FeatureError",
+    "LabelError",
     "MissingDependencyError",
     "NFNError",
     "ParameterError",
@@ -27,6 +28,10 @@ class FeatureError(NFNError, ValueError):
 
 class PermutationError(NFNError, ValueError):
     """A neuron permutation has the wrong length, repeats an image, or moves a set its group leaves alone."""
+
+
+class LabelError(NFNError, ValueError):
+    """The neuron sets of a network cannot be derived, or a labelling of its tensors is no symmetry of the network."""
 
 
 class ParameterError(NFNError, ValueError):

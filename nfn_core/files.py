@@ -1,7 +1,8 @@
 """Parameter files: safetensors with a header that says which layer they belong to. No pickle is ever read."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from nfn_core.parameters import check_parameters
 if TYPE_CHECKING:
     from nfn_core.layers import Layer
 
-__all__ = ["FORMAT", "fingerprint", "load_parameters", "save_parameters"]
+__all__ = ["FORMAT", "fingerprint", "load_parameters", "read_shapes", "read_tensors", "save_parameters"]
 
 FORMAT = "nfn-core parameters 1"
 
@@ -84,17 +85,7 @@ def load_parameters(path: str | Path, layer: "Layer", library: str = "numpy") ->
     MissingDependencyError
         If safetensors is not installed.
     """
-    framework = {"numpy": "np", "torch": "pt", "flax": "flax"}[library]
-    safetensors = _safetensors("")
-    try:
-        with safetensors.safe_open(Path(path), framework=framework) as file:
-            header = file.metadata() or {}
-            params = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise ParameterError(
-            f"cannot read parameter file {str(path)!r}: {error}. The file is missing, truncated or no safetensors file: "
-            "write it again with save_parameters."
-        ) from error
+    params, header = read_tensors(path, library)
     if header.get("format") != FORMAT:
         raise ParameterError(
             f"parameter file {str(path)!r} has format {header.get('format')!r}, expected {FORMAT!r}: "
@@ -107,6 +98,71 @@ def load_parameters(path: str | Path, layer: "Layer", library: str = "numpy") ->
             "(weight space, group, pooling or another option): load it with the description it was saved with."
         )
     return {name: params[name] for name in layer.parameters()}
+
+
+def read_tensors(path: str | Path, library: str) -> tuple[dict[str, Array], dict[str, str]]:
+    """Read a safetensors file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to read.
+    library : {"numpy", "torch", "flax"}
+        Kind of arrays wanted.
+
+    Returns
+    -------
+    dict of str to array, dict of str to str
+        The tensors, on the CPU, and the header.
+
+    Raises
+    ------
+    ParameterError
+        If the file is missing or damaged.
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    framework = {"numpy": "np", "torch": "pt", "flax": "flax"}[library]
+    with _opened(path, framework) as file:
+        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+
+
+def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a safetensors file; of the file only the header is read.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to read.
+
+    Returns
+    -------
+    dict of str to tuple of int
+        The shapes.
+
+    Raises
+    ------
+    ParameterError
+        If the file is missing or damaged.
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    with _opened(path, "np") as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+@contextmanager
+def _opened(path: str | Path, framework: str) -> Iterator[Any]:
+    """An open safetensors file."""
+    safetensors = _safetensors("")
+    try:
+        with safetensors.safe_open(Path(path), framework=framework) as file:
+            yield file
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ParameterError(
+            f"cannot read parameter file {str(path)!r}: {error}. It is missing, truncated or no safetensors file: "
+            "write it again."
+        ) from error
 
 
 def _safetensors(module: str) -> Any:

@@ -1,10 +1,12 @@
 """Command line of the experiments."""
 
+from functools import partial
 from pathlib import Path
 
 import click
 
 from reference_experiments.engines import BACKENDS
+from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making_cli import convert_group, make_group, reporting, summarize_command, verify_command
 from reference_experiments.quickstart import SCALES, quickstart
 from reference_experiments.running_cli import report_command, run_command
@@ -34,6 +36,32 @@ def quickstart_command(backend: str, scale: str, seed: int, output: Path | None)
     click.echo(f"Results and figures (predictions.png, permutation.png) are in {folder}.\n")
     other = "jax" if backend == "torch" else "torch"
     click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
+
+
+@main.command(name="models")
+@click.option(
+    "--page", type=click.Path(exists=True, dir_okay=False, path_type=Path), default="docs/models.md", show_default=True
+)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="results/models", show_default=True)
+@reporting
+def models_command(page: Path, output: Path) -> None:
+    """Derive, verify and count the weight spaces of real architectures, and write the tables into a page."""
+    from reference_experiments.model_table import model_table, operation_table, write_page  # needs both backends
+
+    write_page(page, {"operations": operation_table, "models": partial(model_table, output)})
+
+
+@main.command(name="residual")
+@click.option("--images", type=click.Choice(IMAGE_SETS), default="digits", show_default=True)
+@click.option("--scale", type=click.Choice(["smoke", "full"]), default="full", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
+@reporting
+def residual_command(images: str, scale: str, seed: int, output: Path | None) -> None:
+    """Predict the test accuracy of small residual CNNs from their weights (PyTorch); an interrupted run goes on."""
+    from reference_experiments.residual import residual  # needs torch
+
+    residual(images, scale, seed, output or Path("results") / f"residual-{images}-{scale}-seed{seed}")
 
 
 main.add_command(run_command)

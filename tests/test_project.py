@@ -24,7 +24,12 @@ LIBRARY = [
     *sorted((ROOT / "conformance/nfn_conformance").glob("*.py")),
     *sorted((ROOT / "reference_experiments").glob("*.py")),
 ]
-HOST = {"parameters.py", "groups.py", "elementwise.py"}  # draw numbers and measure statistics with NumPy, on the host
+HOST = {
+    "parameters.py",
+    "groups.py",
+    "elementwise.py",
+    "verification.py",
+}  # draw numbers and measure statistics with NumPy, on the host
 
 
 def outside_the_standard(source: str) -> list[str]:
@@ -59,8 +64,14 @@ def test_imports_are_lazy(module, absent):
 
 
 PUBLIC = {
-    nfn_torch: ["NFModule", "WeightSpaceFeatures", "load", "save"],
-    nfn_jax: ["apply", "init", "load", "save", "trainable"],
+    nfn_torch: [
+        *("NFModule", "WeightSpaceFeatures", "load", "save"),
+        *("stack", "stream", "unstack", "unstack_modules", "weight_space"),
+    ],
+    nfn_jax: [
+        *("apply", "init", "load", "save", "trainable"),
+        *("leaves", "stack", "stream", "unstack", "weight_space"),
+    ],
     nfn_conformance: [
         "CHECKS",
         "Measurement",
@@ -88,6 +99,7 @@ PUBLIC = {
         *("PointwiseLayer", "Residual", "Scale", "Sequential", "SinusoidalEncoding", "SpecError", "TensorSpec"),
         *("WeightSpace", "check_features", "check_parameters", "equivariant_network", "fingerprint", "initialize"),
         *("invariant_network", "load_parameters", "save_parameters"),
+        *("LabelError", "ModelSpace", "Verification", "View", "labelled_space"),
     ],
 }
 
@@ -124,7 +136,11 @@ def test_library_has_no_bare_asserts_and_short_modules():
         assert len(path.read_text().splitlines()) < 500, path.name
 
 
-SNIPPETS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+SNIPPETS = [
+    snippet
+    for page in ("README.md", "docs/models.md")
+    for snippet in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
@@ -165,5 +181,5 @@ def test_script_says_what_it_needs(tmp_path):
         assert message in done.stderr
 
 
-def test_readme_has_its_four_snippets():
-    assert len(SNIPPETS) == 4
+def test_pages_have_their_snippets():
+    assert len(SNIPPETS) == 7

@@ -19,8 +19,20 @@ except ImportError as error:
     raise MissingDependencyError(f"nfn_jax needs JAX ({error}): install nfn-core[jax].") from error
 
 from nfn_core import Execution, Features, Layer, SpecError, initialize, load_parameters, save_parameters
+from nfn_jax.models import leaves, stack, stream, unstack, weight_space
 
-__all__ = ["apply", "init", "load", "save", "trainable"]
+__all__ = [
+    "apply",
+    "init",
+    "leaves",
+    "load",
+    "save",
+    "stack",
+    "stream",
+    "trainable",
+    "unstack",
+    "weight_space",
+]
 
 Params = dict[str, jax.Array]
 

@@ -15,9 +15,20 @@ except ImportError as error:
 
 from nfn_core import load_parameters, save_parameters
 from nfn_torch.features import WeightSpaceFeatures
+from nfn_torch.models import stack, stream, unstack, unstack_modules, weight_space
 from nfn_torch.modules import NFModule
 
-__all__ = ["NFModule", "WeightSpaceFeatures", "load", "save"]
+__all__ = [
+    "NFModule",
+    "WeightSpaceFeatures",
+    "load",
+    "unstack_modules",
+    "save",
+    "stack",
+    "stream",
+    "unstack",
+    "weight_space",
+]
 
 
 def save(path: str | Path, module: NFModule) -> None:

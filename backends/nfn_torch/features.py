@@ -6,8 +6,6 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from nfn_core import WeightSpace, check_features
-
 __all__ = ["WeightSpaceFeatures"]
 
 
@@ -17,32 +15,6 @@ class WeightSpaceFeatures(dict[str, torch.Tensor]):
     A dictionary that torch treats as a pytree, so it passes through `torch.func`, `torch.compile`, data loaders and
     data-parallel scattering.
     """
-
-    @classmethod
-    def stack(cls, space: WeightSpace, networks: list[dict[str, torch.Tensor]]) -> "WeightSpaceFeatures":
-        """Stack the weights of single networks into one-channel features.
-
-        Parameters
-        ----------
-        space : WeightSpace
-            The networks' weight space.
-        networks : list of dict of str to torch.Tensor
-            For each network its tensors, shape (*axes).
-
-        Returns
-        -------
-        WeightSpaceFeatures
-            Each tensor of shape (len(networks), *axes, 1).
-
-        Raises
-        ------
-        FeatureError
-            If the tensors do not fit the space.
-        """
-        names = networks[0] if networks else {}
-        features = cls({name: torch.stack([net[name] for net in networks]).unsqueeze(-1) for name in names})
-        check_features(space, features, 1)
-        return features
 
     def map(self, function: Callable[[torch.Tensor], torch.Tensor]) -> "WeightSpaceFeatures":
         """Apply a function to every tensor.

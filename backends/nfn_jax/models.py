@@ -1,0 +1,234 @@
+"""Parameter trees and checkpoints in and out of weight spaces."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from nfn_core import Features
+from nfn_core.errors import FeatureError, LabelError
+from nfn_core.labelling import Labelling
+from nfn_core.models import ModelSpace
+from nfn_core.verification import verify
+from nfn_jax.tracing import walk
+
+__all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
+
+
+def weight_space(
+    function: Callable[..., Any],
+    params: Any,
+    *inputs: Any,
+    labels: Mapping[str, str] | None = None,
+    verification: bool = True,
+    seed: int = 0,
+) -> ModelSpace:
+    """Derive the weight space of a parameter tree from the computation, and verify it by running the computation.
+
+    Floating-point arrays of the tree are the tensors of the space; other leaves (integers, keys, functions) are
+    constants of the computation. A tree is whatever JAX flattens: Linen's variables, the state of a split NNX module,
+    an Equinox module, plain dictionaries.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(params, *inputs)`` gives the network's outputs: ``model.apply`` in Linen,
+        ``lambda state, x: nnx.merge(graph, state)(x)`` in NNX, ``lambda model, x: model(x)`` in Equinox.
+    params : pytree
+        The parameters.
+    *inputs : Any
+        Example inputs, pytrees of arrays.
+    labels : mapping of str to str, optional
+        Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"in h"`` (see
+        `nfn_core.patterns`) by the name of a tensor, of a primitive as messages name it (``"fft[0]"``), ``"input[0]"``
+        or ``"output[0]"``. If they label every tensor, input and output, the function need not be traceable.
+    verification : bool
+        Whether to run the function on permuted tensors and inputs: with 64-bit arrays where it takes them, otherwise
+        (and then to a coarser limit) with its own.
+    seed : int
+        Seed of the verification.
+
+    Returns
+    -------
+    ModelSpace
+        The weight space, with the view of every tensor, named by its path in the tree (``"params.Dense_0.kernel"``).
+
+    Raises
+    ------
+    LabelError
+        If the function cannot be traced; a primitive has no rule and no label; a label contradicts the computation;
+        tensors have several dtypes; or permutations change the output.
+    """
+    tensors = leaves(params)
+    _check(tensors)
+    labelling = Labelling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}))
+    given, spec = jax.tree.flatten(inputs)
+    arrays = [x for x in given if _is_array(x)]
+
+    def run(values: Sequence[Any], examples: Sequence[Any]) -> Any:
+        rest = iter(examples)
+        filled = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
+        return function(_filled(params, dict(zip(tensors, values, strict=True))), *filled)
+
+    if labelling.explicit:
+        shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
+        labelling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
+    else:
+        walk(labelling, run, list(tensors.values()), arrays)
+    space = labelling.finish()
+    if not verification:
+        return space
+    evaluate, compiled = (run, run) if labelling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
+    wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
+    try:
+        with _wide():
+            evaluate(wide[: len(tensors)], wide[len(tensors) :])
+        mode: Callable[[], AbstractContextManager[Any]] = _wide
+    except TypeError:  # the function has 32-bit arrays of its own that do not mix
+        mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
+
+    def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
+        with mode():
+            out = compiled([jnp.asarray(values[name]) for name in tensors], [jnp.asarray(x) for x in examples])
+            return [np.asarray(y) for y in jax.tree.leaves(out)]
+
+    values = dict(zip(tensors, wide, strict=False))
+    return replace(space, verification=verify(labelling, network, values, wide[len(tensors) :], seed))
+
+
+def _in_double(x: Any) -> np.ndarray:
+    """Array of the host, in double precision where it is floating."""
+    return np.asarray(x, dtype="float64" if jnp.issubdtype(x.dtype, jnp.floating) else None)
+
+
+def leaves(tree: Any) -> dict[str, Any]:
+    """Tensors of a parameter tree by name.
+
+    Parameters
+    ----------
+    tree : pytree
+        The tree.
+
+    Returns
+    -------
+    dict of str to array
+        Its floating-point arrays by their path; what else it holds is left out.
+    """
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {_name(path): x for path, x in found if _is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)}
+
+
+def stack(space: ModelSpace, *channels: Sequence[Any], fill: float | None = None) -> Features:
+    """Stack parameter trees into features; see `nfn_core.models.ModelSpace.stack`.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    *channels : sequence of pytree
+        For each channel one tree, or mapping by tensor name, for each model: weights, then gradients, moments, masks, ...
+    fill : float, optional
+        Entries of tensors that are missing.
+
+    Returns
+    -------
+    dict of str to jax.Array
+        Each tensor of shape (models, *axes, channels).
+
+    Raises
+    ------
+    FeatureError
+        If the trees do not fit the space.
+    """
+    return space.stack(*[[leaves(tree) for tree in trees] for trees in channels], fill=fill)
+
+
+def unstack(space: ModelSpace, features: Mapping[str, jax.Array], like: Any, channel: int = 0) -> list[Any]:
+    """Turn features into parameter trees.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    features : mapping of str to jax.Array
+        Each tensor of shape (models, *axes, channels).
+    like : pytree
+        A tree of the architecture; what the space does not hold is taken from it.
+    channel : int
+        The channel.
+
+    Returns
+    -------
+    list of pytree
+        The trees.
+
+    Raises
+    ------
+    FeatureError
+        If the features do not fit the space, or the tree holds none of its tensors.
+    """
+    missing = [view.name for view in space.views if view.name not in leaves(like)]
+    if missing:
+        raise FeatureError(f"the tree lacks tensors {missing} of the space: give one of the same architecture.")
+    return [_filled(like, model) for model in space.unstack(features, channel)]
+
+
+def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[Features]:
+    """Read models from safetensors files, a batch at a time; see `nfn_core.models.ModelSpace.stream`.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    paths : iterable of str or pathlib.Path
+        One file for each model, with the names that `leaves` gives.
+    batch : int
+        Models in a batch.
+
+    Yields
+    ------
+    dict of str to jax.Array
+        Each tensor of shape (models, *axes, 1).
+    """
+    return space.stream(paths, batch, "flax")
+
+
+def _name(path: Any) -> str:
+    """Dotted name of a path."""
+    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+
+
+def _is_array(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray)
+
+
+def _filled(tree: Any, values: Mapping[str, Any]) -> Any:
+    """The tree with other values of its tensors."""
+    found, spec = jax.tree_util.tree_flatten_with_path(tree)
+    return jax.tree.unflatten(spec, [values.get(_name(path), x) for path, x in found])
+
+
+def _check(tensors: Mapping[str, Any]) -> None:
+    """At least one tensor, and one dtype."""
+    if not tensors:
+        raise LabelError("the parameters hold no floating-point array: there is no weight space to derive.")
+    name, x = next(iter(tensors.items()))
+    for other, y in tensors.items():
+        if y.dtype != x.dtype:
+            raise LabelError(
+                f"tensor {other!r} is {y.dtype}, but {name!r} is {x.dtype}: bring all tensors to one dtype."
+            )
+
+
+def _wide() -> AbstractContextManager[Any]:
+    """64-bit mode, for a while."""
+    home: Any = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")  # before JAX 0.8
+    context: AbstractContextManager[Any] = home.enable_x64(True)
+    return context

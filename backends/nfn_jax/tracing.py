@@ -1,0 +1,161 @@
+"""Walking a function's jaxpr: every primitive is turned into axes by its rule, loops and calls are walked inside."""
+
+import traceback
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Literal
+
+from nfn_core.errors import LabelError
+from nfn_core.labelling import Labelling
+from nfn_core.rules import Value
+from nfn_jax.primitives import PRIMITIVES, Call, looks_up
+
+__all__ = ["CONTROL", "walk"]
+
+CONTROL = (
+    "scan",
+    "while",
+    "cond",
+    "jit",
+    "pjit",
+    "closed_call",
+    "core_call",
+    "custom_jvp_call",
+    "custom_vjp_call",
+    "checkpoint",
+)
+"""Primitives that hold a jaxpr of their own, which is walked."""
+
+
+def walk(labelling: Labelling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
+    """Walk a function's computation and put what it says about axes into a labelling.
+
+    Parameters
+    ----------
+    labelling : Labelling
+        The labelling, which holds the tensors.
+    function : callable
+        From a list of tensors and a list of inputs to outputs.
+    tensors, inputs : sequence of array
+        Tensors in the labelling's order, and example inputs.
+
+    Raises
+    ------
+    LabelError
+        If the function cannot be traced, or a primitive has no rule and no explicit label.
+    """
+    try:
+        closed = jax.make_jaxpr(function)(list(tensors), list(inputs))
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise LabelError(
+            f"the function cannot be traced{_place(error)}: {type(error).__name__}: {reason} Control flow that depends on "
+            "data and code that leaves arrays have no jaxpr: label every tensor, input and output explicitly instead."
+        ) from error
+    read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
+    names = list(labelling.tensors)
+    labelling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
+    given = [labelling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
+    walker = _Walker(labelling)
+    for value in walker.walk(closed, [*labelling.tensors.values(), *given]):
+        labelling.output(value)
+
+
+class _Walker:
+    """Walks jaxprs, with a count of each primitive met."""
+
+    def __init__(self, labelling: Labelling) -> None:
+        self.labelling, self.rules = labelling, labelling.rules
+        self.met: Counter[str] = Counter()
+
+    def walk(self, closed: Any, operands: Sequence[Value]) -> list[Value]:
+        """Values of a jaxpr's results."""
+        jaxpr, consts = (closed.jaxpr, closed.consts) if isinstance(closed, ClosedJaxpr) else (closed, ())
+        values = dict(zip(jaxpr.constvars, map(self._constant, consts), strict=True))
+        values.update(zip(jaxpr.invars, operands, strict=True))
+
+        def read(v: Any) -> Value:
+            return self._constant(v.val) if isinstance(v, Literal) else values[v]
+
+        for eqn in jaxpr.eqns:
+            values.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, operands: list[Value]) -> list[Value]:
+        """Values of one equation's results."""
+        name = eqn.primitive.name
+        if name in CONTROL:
+            return self._control(name, eqn.params, operands)
+        key = f"{name}[{self.met[name]}]"
+        self.met[name] += 1
+        shapes = [tuple(v.aval.shape) for v in eqn.outvars]
+        keys = [key] if len(shapes) == 1 else [f"{key}[{k}]" for k in range(len(shapes))]
+        inside = str(eqn.source_info.name_stack)
+        call = Call(eqn.params, shapes, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
+        rule = PRIMITIVES.get(name)
+        return self.labelling.apply(
+            f"primitive {key}" + (f" in {inside!r}" if inside else ""),
+            keys,
+            shapes,
+            operands,
+            (lambda: rule(self.rules, call, *operands)) if rule else None,
+            looks_up(name, call),
+        )
+
+    def _control(self, name: str, params: Any, operands: list[Value]) -> list[Value]:
+        """Values of the results of a loop, a choice or a call."""
+        if name == "scan":
+            fixed, state = params["num_consts"], params["num_consts"] + params["num_carry"]
+            before = [replace(x, constant=False) for x in operands[fixed:state]]
+            rows = []
+            for x in operands[state:]:
+                self.rules.where = "the steps of a scan"
+                self.rules.fix(x.axes[0])
+                rows.append(replace(x, axes=x.axes[1:]))
+            out = self.walk(params["jaxpr"], [*operands[:fixed], *before, *rows])
+            after, steps = out[: len(before)], out[len(before) :]
+            self._same(before, after)
+            self.rules.where = "the steps of a scan"
+            return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
+        if name == "while":
+            first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
+            before = [replace(x, constant=False) for x in operands[second:]]
+            self.walk(params["cond_jaxpr"], [*operands[:first], *before])
+            self._same(before, self.walk(params["body_jaxpr"], [*operands[first:second], *before]))
+            return before
+        if name == "cond":
+            results = [self.walk(branch, operands[1:]) for branch in params["branches"]]
+            for other in results[1:]:
+                self._same(results[0], other)
+            return [replace(x, constant=False) for x in results[0]]
+        inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
+        return self.walk(inner, operands)
+
+    def _same(self, one: Sequence[Value], other: Sequence[Value]) -> None:
+        """Make values equal in all axes."""
+        for x, y in zip(one, other, strict=True):
+            self.rules.equal(x, y)
+
+    def _constant(self, x: Any) -> Value:
+        """Value of an array that is no part of the weight space."""
+        self.rules.where = "a constant"
+        shape = tuple(np.shape(x))
+        if not shape or not isinstance(x, np.ndarray | jax.Array) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            return self.rules.constant(shape, [True] * len(shape))
+        host = np.asarray(x)
+        varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
+        return self.rules.constant(shape, varies)
+
+
+def _place(error: Exception) -> str:
+    """Line of the user's code where tracing stopped."""
+    ours = (str(Path(jax.__file__).parent), str(Path(__file__).parent))
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(ours)]
+    return f" in {frames[-1].name}, {frames[-1].filename}:{frames[-1].lineno}" if frames else ""

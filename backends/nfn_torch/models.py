@@ -1,0 +1,278 @@
+"""Modules and checkpoints in and out of weight spaces."""
+
+import copy
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from nfn_core.errors import LabelError
+from nfn_core.labelling import Labelling
+from nfn_core.models import ModelSpace
+from nfn_core.verification import verify
+from nfn_torch.features import WeightSpaceFeatures
+from nfn_torch.tracing import integers, walk
+
+__all__ = ["unstack_modules", "stack", "stream", "unstack", "weight_space"]
+
+Model = torch.nn.Module | Mapping[str, torch.Tensor]
+
+
+def weight_space(
+    module: torch.nn.Module,
+    *inputs: Any,
+    labels: Mapping[str, str] | None = None,
+    verification: bool = True,
+    seed: int = 0,
+) -> ModelSpace:
+    """Derive the weight space of a module from its computation, and verify it by running the module.
+
+    Parameters and persistent floating-point buffers (running statistics) are the tensors of the space; every other
+    buffer is a constant of the computation. The module is traced and run in evaluation mode, and left as it was.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The module.
+    *inputs : Any
+        Example inputs, as the module takes them.
+    labels : mapping of str to str, optional
+        Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"h in _ _"`` (see
+        `nfn_core.patterns`) by the name of a tensor, an operation of the graph, ``"input[0]"`` or ``"output[0]"``. If
+        they label every tensor, input and output, the module need not be traceable.
+    verification : bool
+        Whether to run the module, in double precision, on permuted tensors and inputs.
+    seed : int
+        Seed of the verification.
+
+    Returns
+    -------
+    ModelSpace
+        The weight space, with the view of every tensor.
+
+    Raises
+    ------
+    LabelError
+        If the module cannot be traced; an operation has no rule and no label; a label contradicts the computation;
+        tensors are quantised, of several dtypes, or share memory; or permutations change the output.
+    """
+    tensors, first, also = _tensors(module)
+    labelling = Labelling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}), also)
+    double = copy.deepcopy(module).eval().double()
+    call = _Call(double, inputs)
+    if labelling.explicit:
+        examples = [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)]
+        shapes = [tuple(y.shape) for y in call.run({}, call.arrays)]
+        labelling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
+    else:
+        with _evaluation(module):
+            walk(labelling, module, inputs, first)
+    space = labelling.finish()
+    if not verification:
+        return space
+    arrays = {name: x.detach().double().cpu().numpy() for name, x in tensors.items()}
+    return replace(space, verification=verify(labelling, call.run, arrays, call.arrays, seed))
+
+
+def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = None) -> WeightSpaceFeatures:
+    """Stack modules or state dicts into features; see `nfn_core.models.ModelSpace.stack`.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    *channels : sequence of torch.nn.Module or mapping of str to torch.Tensor
+        For each channel one module or mapping by tensor name for each model: weights, then gradients, an optimiser's
+        moments, masks, ...
+    fill : float, optional
+        Entries of tensors that are missing or None.
+
+    Returns
+    -------
+    WeightSpaceFeatures
+        Each tensor of shape (models, *axes, channels).
+
+    Raises
+    ------
+    FeatureError
+        If the models do not fit the space.
+    """
+    states = [[_state(model) for model in models] for models in channels]
+    return WeightSpaceFeatures(space.stack(*states, fill=fill))
+
+
+def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], channel: int = 0) -> list[dict[str, torch.Tensor]]:
+    """Turn features into state dicts of the space's tensors; see `nfn_core.models.ModelSpace.unstack`.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    features : mapping of str to torch.Tensor
+        Each tensor of shape (models, *axes, channels).
+    channel : int
+        The channel.
+
+    Returns
+    -------
+    list of dict of str to torch.Tensor
+        For each model its tensors. What the space does not hold, such as counters of batches, is not in it: load it
+        with ``strict=False``.
+
+    Raises
+    ------
+    FeatureError
+        If the features do not fit the space.
+    """
+    return space.unstack(features, channel)
+
+
+def unstack_modules(
+    space: ModelSpace, features: Mapping[str, torch.Tensor], like: torch.nn.Module, channel: int = 0
+) -> list[torch.nn.Module]:
+    """Turn features into modules.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    features : mapping of str to torch.Tensor
+        Each tensor of shape (models, *axes, channels).
+    like : torch.nn.Module
+        A module of the architecture; what the space does not hold is copied from it.
+    channel : int
+        The channel.
+
+    Returns
+    -------
+    list of torch.nn.Module
+        The modules.
+
+    Raises
+    ------
+    FeatureError
+        If the features do not fit the space.
+    """
+    found = []
+    for state in unstack(space, features, channel):
+        module = copy.deepcopy(like)
+        module.load_state_dict(state, strict=False)
+        found.append(module)
+    return found
+
+
+def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[WeightSpaceFeatures]:
+    """Read models from safetensors files, a batch at a time; see `nfn_core.models.ModelSpace.stream`.
+
+    Parameters
+    ----------
+    space : ModelSpace
+        The models' space.
+    paths : iterable of str or pathlib.Path
+        One file for each model.
+    batch : int
+        Models in a batch.
+
+    Yields
+    ------
+    WeightSpaceFeatures
+        Each tensor of shape (models, *axes, 1).
+    """
+    return map(WeightSpaceFeatures, space.stream(paths, batch, "torch"))
+
+
+def _state(model: Model) -> Mapping[str, torch.Tensor]:
+    """Tensors of a module or state dict, without their history."""
+    state = model.state_dict() if isinstance(model, torch.nn.Module) else model
+    return {name: x.detach() for name, x in state.items() if x is not None}
+
+
+def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, tuple[str, ...]]]:
+    """Tensors by first name, first name of every name, and other names of every first name."""
+    owners: dict[int, str] = {}
+    tensors: dict[str, torch.Tensor] = {}
+    first: dict[str, str] = {}
+    for name, child in module.named_modules():
+        if ".quantized" in type(child).__module__:
+            raise LabelError(
+                f"module {name!r} ({type(child).__name__}) is quantised: give the network before quantisation."
+            )
+    for name, x in module.state_dict(keep_vars=True).items():
+        if torch.nn.parameter.is_lazy(x) or x.is_meta:
+            raise LabelError(f"tensor {name!r} has no values yet: initialise the module first.")
+        if x.is_quantized or (isinstance(x, torch.nn.Parameter) and not x.is_floating_point()):
+            raise LabelError(f"tensor {name!r} has dtype {x.dtype}: only real floating parameters make a weight space.")
+        if not x.is_floating_point():
+            continue
+        first[name] = owners.setdefault(id(x), name)
+        tensors.setdefault(first[name], x)
+    _check(tensors)
+    also = {n: tuple(m for m, owner in first.items() if owner == n != m) for n in tensors}
+    return tensors, first, also
+
+
+def _check(tensors: Mapping[str, torch.Tensor]) -> None:
+    """One dtype and device, and memory of its own for every tensor."""
+    if not tensors:
+        raise LabelError("the module has no parameters: there is no weight space to derive.")
+    name, x = next(iter(tensors.items()))
+    spans: dict[int, list[tuple[int, int, str]]] = {}
+    for other, y in tensors.items():
+        if (y.dtype, y.device) != (x.dtype, x.device):
+            raise LabelError(
+                f"tensor {other!r} is {y.dtype} on {y.device}, but {name!r} is {x.dtype} on {x.device}: "
+                "bring all tensors to one dtype and device."
+            )
+        if y.numel():
+            last = sum((n - 1) * step for n, step in zip(y.shape, y.stride(), strict=True))
+            start = int(y.storage_offset())
+            spans.setdefault(y.untyped_storage().data_ptr(), []).append((start, start + int(last), other))
+    for found in spans.values():
+        found.sort()
+        for (_, end, one), (start, _, another) in pairwise(found):
+            if start <= end:
+                raise LabelError(
+                    f"tensors {one!r} and {another!r} share memory without being the same tensor: copy one of them, or "
+                    "tie them by assigning the same parameter."
+                )
+
+
+class _Call:
+    """A module as a function of NumPy arrays."""
+
+    def __init__(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
+        self.module = module
+        self.device = next((x.device for x in module.parameters()), torch.device("cpu"))
+        self.leaves, self.spec = pytree.tree_flatten(args)
+        self.arrays = [self._wide(x).cpu().numpy() for x in self.leaves if isinstance(x, torch.Tensor)]
+
+    @staticmethod
+    def _wide(x: torch.Tensor) -> torch.Tensor:
+        return x.detach().double() if x.is_floating_point() else x
+
+    def run(self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Outputs for tensors in place of the module's own, and for inputs."""
+        given = iter([torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in inputs])
+        leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self.leaves]
+        own = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in tensors.items()}
+        with torch.no_grad():
+            out = torch.func.functional_call(self.module, own, pytree.tree_unflatten(leaves, self.spec))
+        return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]
+
+
+@contextmanager
+def _evaluation(module: torch.nn.Module) -> Iterator[None]:
+    """Evaluation mode, for a while."""
+    modes = {child: child.training for child in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes.items():
+            child.training = training

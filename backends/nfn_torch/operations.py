@@ -1,0 +1,290 @@
+"""ATen operations in terms of the rules of `nfn_core.rules`: how each passes its arguments on. No rule lives here."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+
+from nfn_core.rules import Rules, Value
+
+__all__ = ["OPERATIONS", "Rule", "rule_of"]
+
+Rule: TypeAlias = Callable[..., Any]
+"""From the rules, the shape of the result (a list of shapes for several) and the operation's own arguments, with a
+`Value` for each tensor, to the result's `Value` (a list for several)."""
+
+OPERATIONS: dict[str, Rule] = {}
+"""Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
+
+POINTWISE = "every operation that torch tags as pointwise"
+
+
+def rule_of(target: Any) -> Rule | None:
+    """Rule of an operation of an exported graph, None if there is none."""
+    if not isinstance(target, torch._ops.OpOverload):
+        return None
+    name = target._schema.name.removeprefix("aten::")
+    if name in OPERATIONS:
+        return OPERATIONS[name]
+    random = torch.Tag.nondeterministic_seeded in target.tags
+    return pointwise if torch.Tag.pointwise in target.tags and not random else None
+
+
+def operation(*names: str) -> Callable[[Rule], Rule]:
+    """Register a rule."""
+
+    def register(rule: Rule) -> Rule:
+        OPERATIONS.update(dict.fromkeys(names, rule))
+        return rule
+
+    return register
+
+
+def pointwise(r: Rules, shape: Any, *args: Any, **kwargs: Any) -> Value:
+    """Tensors of any arguments are broadcast."""
+    return r.elementwise(*[x for x in (*args, *kwargs.values()) if isinstance(x, Value)])
+
+
+@operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")
+def _copy(r: Rules, shape: Any, x: Value, **_: Any) -> Value:
+    return x
+
+
+@operation("mm")
+def _mm(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+    return r.contract(x, y, [(1, 0)], [])
+
+
+@operation("bmm")
+def _bmm(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+    return r.contract(x, y, [(2, 1)], [(0, 0)])
+
+
+@operation("mv", "dot")
+def _mv(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+    return r.contract(x, y, [(len(x.axes) - 1, 0)], [])
+
+
+@operation("addmm")
+def _addmm(r: Rules, shape: Any, bias: Value, x: Value, y: Value, **_: Any) -> Value:
+    return r.elementwise(bias, _mm(r, shape, x, y))
+
+
+@operation("baddbmm")
+def _baddbmm(r: Rules, shape: Any, bias: Value, x: Value, y: Value, **_: Any) -> Value:
+    return r.elementwise(bias, _bmm(r, shape, x, y))
+
+
+@operation("convolution")
+def _convolution(
+    r: Rules,
+    shape: Sequence[int],
+    x: Value,
+    kernel: Value,
+    bias: Value | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    transposed: bool,
+    output_padding: Sequence[int],
+    groups: int,
+) -> Value:
+    steps = zip(kernel.shape[2:], _each(stride, x), _each(padding, x), _each(output_padding, x), strict=True)
+    mixing = [taps > 1 or step > 1 or pad > 0 or extra > 0 for taps, step, pad, extra in steps]
+    out = r.convolve(x, kernel, shape[2:], groups, mixing, transposed)
+    return out if bias is None else r.along(out, 1, bias)
+
+
+def _each(numbers: Sequence[int], x: Value) -> list[int]:
+    """One number for each spatial axis."""
+    space = len(x.axes) - 2
+    return list(numbers) * space if len(numbers) == 1 else list(numbers)
+
+
+@operation("_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
+def _batch_norm(r: Rules, shapes: Any, x: Value, *vectors: Any) -> list[Value]:
+    out = r.along(x, 1, *[v for v in vectors if isinstance(v, Value)])
+    channels = Value((out.axes[1],))
+    return [out, channels, channels]
+
+
+@operation("native_layer_norm")
+def _layer_norm(r: Rules, shapes: Any, x: Value, size: Any, *vectors: Any) -> list[Value]:
+    last = Value(x.axes[-len(size) :])
+    for v in vectors:
+        if isinstance(v, Value):
+            r.equal(last, v)
+    rest = Value(tuple(r.reduce(x, range(-len(size), 0), keep=True).axes))
+    return [r.same_shape(x), rest, rest]
+
+
+@operation("native_group_norm")
+def _group_norm(
+    r: Rules, shapes: Any, x: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
+) -> list[Value]:
+    out = r.along(r.in_groups(x, 1, groups), 1, *[v for v in (weight, bias) if v is not None])
+    return [out, *map(r.opaque, shapes[1:])]
+
+
+@operation("_softmax", "_log_softmax", "_safe_softmax")
+def _softmax(r: Rules, shape: Any, x: Value, dim: int, *_: Any) -> Value:
+    return r.same_shape(x)
+
+
+@operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")
+def _reduce(r: Rules, shape: Sequence[int], x: Value, *args: Any, **kwargs: Any) -> Value:
+    dims = kwargs.get("dim", next((a for a in args if isinstance(a, list)), args[0] if args else None))
+    dims = range(len(x.axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
+    return r.reduce(x, dims, keep=len(shape) == len(x.axes))
+
+
+@operation("linalg_vector_norm")
+def _norm(r: Rules, shape: Sequence[int], x: Value, order: float = 2, dims: Any = None, *_: Any, **__: Any) -> Value:
+    return r.reduce(x, range(len(x.axes)) if dims is None else dims, keep=len(shape) == len(x.axes))
+
+
+@operation("var_mean")
+def _var_mean(r: Rules, shapes: Any, x: Value, dims: Any, *_: Any, **__: Any) -> list[Value]:
+    return [_reduce(r, shape, x, dims) for shape in shapes]
+
+
+@operation("max", "min")
+def _max(r: Rules, shapes: Any, x: Value, dim: int | None = None, keep: bool = False) -> Any:
+    if dim is None:
+        return r.reduce(x, range(len(x.axes)))
+    r.fix_axes(x, [dim])  # its second result numbers the entries of this axis
+    return [r.reduce(x, [dim], keep), r.reduce(x, [dim], keep)]
+
+
+@operation("argmax", "argmin")
+def _argmax(r: Rules, shape: Any, x: Value, dim: int | None = None, keep: bool = False) -> Value:
+    dims = range(len(x.axes)) if dim is None else [dim]
+    return r.reduce(r.fix_axes(x, dims), dims, keep)
+
+
+@operation("cumsum", "cumprod", "flip")
+def _ordered(r: Rules, shape: Any, x: Value, dims: Any, **_: Any) -> Value:
+    return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
+
+
+@operation("roll")
+def _roll(r: Rules, shape: Any, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
+    return r.fix_axes(x, dims or range(len(x.axes)))
+
+
+@operation("sort")
+def _sort(r: Rules, shapes: Any, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
+    return [r.fix_axes(x, [dim])] * 2
+
+
+@operation("tril", "triu")
+def _triangle(r: Rules, shape: Any, x: Value, *_: Any) -> Value:
+    return r.fix_axes(x, [-2, -1])
+
+
+@operation("view", "_unsafe_view", "reshape")
+def _view(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
+    return r.reshape(x, shape)
+
+
+@operation("unsqueeze", "squeeze")
+def _squeeze(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
+    return r.reshape(x, shape)
+
+
+@operation("permute")
+def _permute(r: Rules, shape: Any, x: Value, order: Sequence[int]) -> Value:
+    return r.transpose(x, order)
+
+
+@operation("expand")
+def _expand(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
+    return r.broadcast(x, shape, range(len(shape) - len(x.axes), len(shape)))
+
+
+@operation("repeat")
+def _repeat(r: Rules, shape: Sequence[int], x: Value, times: Sequence[int]) -> Value:
+    own = [1] * (len(times) - len(x.axes)) + list(x.shape)
+    pairs = [n for pair in zip(times, own, strict=True) for n in pair]
+    x = r.broadcast(r.reshape(x, own), pairs, range(1, 2 * len(times), 2))
+    return r.reshape(x, shape)
+
+
+@operation("cat")
+def _cat(r: Rules, shape: Any, xs: Sequence[Value], dim: int = 0) -> Value:
+    return r.concatenate(xs, dim)
+
+
+@operation("slice")
+def _slice(
+    r: Rules,
+    shape: Sequence[int],
+    x: Value,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Value:
+    start, stop, step = slice(start, end, step).indices(x.shape[dim])
+    return r.slice(x, dim, start, stop, step)
+
+
+@operation("select")
+def _select(r: Rules, shape: Sequence[int], x: Value, dim: int, index: int) -> Value:
+    index %= x.shape[dim]
+    return r.reshape(r.slice(x, dim, index, index + 1), shape)
+
+
+@operation("split_with_sizes")
+def _split(r: Rules, shapes: Any, x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
+    return r.split(x, dim, sizes)
+
+
+@operation("constant_pad_nd")
+def _pad(r: Rules, shape: Any, x: Value, pad: Sequence[int], *_: Any) -> Value:
+    widths = list(zip(pad[::2], pad[1::2], strict=True))[::-1]
+    return r.pad(x, [(0, 0)] * (len(x.axes) - len(widths)) + widths)
+
+
+@operation("embedding")
+def _embedding(r: Rules, shape: Any, table: Value, numbers: Value, *_: Any) -> Value:
+    return r.take(table, numbers, 0)
+
+
+@operation("index_select")
+def _index_select(r: Rules, shape: Any, x: Value, dim: int, numbers: Value) -> Value:
+    return r.take(x, numbers, dim)
+
+
+@operation("index")
+def _index(r: Rules, shape: Sequence[int], x: Value, numbers: Sequence[Value | None]) -> Value:
+    places = [a for a, n in enumerate(numbers) if n is not None]
+    if len(places) == 1:
+        return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
+    r.fix_axes(x, range(len(x.axes)))
+    return r.opaque(shape)
+
+
+@operation(
+    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
+    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
+    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
+    *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa"),
+    *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad2d", "replication_pad3d"),
+)
+def _pool(r: Rules, shapes: Any, x: Value, *_: Any) -> Any:
+    several = bool(shapes) and not isinstance(shapes[0], int)
+    shape = shapes[0] if several else shapes
+    leading = 2 if len(shape) > 2 else 1
+    out = r.resize(x, shape, [a for a in range(leading, len(shape)) if (shape[a], x.shape[a]) != (1, 1)])
+    return [out, *map(r.opaque, shapes[1:])] if several else out
+
+
+@operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
+def _full(r: Rules, shape: Sequence[int], *_: Any, **__: Any) -> Value:
+    return r.constant(shape, [False] * len(shape))
+
+
+@operation("arange", "eye", "linspace")
+def _arange(r: Rules, shape: Sequence[int], *_: Any, **__: Any) -> Value:
+    return r.constant(shape, [True] * len(shape))

@@ -1,0 +1,142 @@
+"""Walking the graph of a module: `torch.export` to ATen operations, each turned into axes by its rule."""
+
+import operator
+import traceback
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.utils import _pytree as pytree
+
+from nfn_core.errors import LabelError
+from nfn_core.labelling import Labelling
+from nfn_core.rules import Value
+from nfn_torch.operations import rule_of
+
+LOOK_UPS = ("embedding", "index", "index_select")
+
+__all__ = ["integers", "walk"]
+
+
+def walk(labelling: Labelling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
+    """Walk a module's computation and put what it says about axes into a labelling.
+
+    Parameters
+    ----------
+    labelling : Labelling
+        The labelling, which holds the module's tensors.
+    module : torch.nn.Module
+        The module, in evaluation mode.
+    args : tuple
+        Example inputs.
+    first : mapping of str to str
+        For every name of a tensor the first name it has.
+
+    Raises
+    ------
+    LabelError
+        If the module cannot be traced, or an operation has no rule and no explicit label.
+    """
+    program = _export(module, args)
+    values: dict[torch.fx.Node, Any] = {}
+    specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
+    buffers = dict(module.named_buffers(remove_duplicate=False))
+    for node in program.graph.nodes:
+        if node.op == "placeholder":
+            spec = specs[node.name]
+            name = first.get(spec.target or "")
+            if isinstance(spec.arg, ConstantArgument):
+                continue
+            if name is not None:
+                labelling.used.update([name] if node.users else [])
+                values[node] = labelling.tensors[name]
+            elif spec.kind == InputKind.USER_INPUT:
+                example = node.meta["val"]
+                values[node] = labelling.input(tuple(example.shape), integers(example))
+            else:
+                values[node] = _constant(labelling, buffers.get(spec.target, program.constants.get(spec.target)))
+        elif node.op == "get_attr":
+            values[node] = _constant(
+                labelling, program.constants.get(node.target, getattr(program.graph_module, node.target))
+            )
+        elif node.op == "call_function":
+            values[node] = _call(labelling, node, values)
+        elif node.op == "output":
+            for out in pytree.tree_leaves(node.args):
+                if isinstance(out, torch.fx.Node) and isinstance(out.meta.get("val"), torch.Tensor):
+                    labelling.output(values[out])
+
+
+def _export(module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
+    """Graph of core ATen operations."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the tracer about itself
+            return torch.export.export(module, args, strict=False).run_decompositions()
+    except Exception as error:
+        place = _place(module, error)
+        reason = str(error).strip().split("\n")[0]
+        raise LabelError(
+            f"the module cannot be traced{place}: {type(error).__name__}: {reason} Control flow that depends on data and "
+            "code that leaves tensors have no graph: label every tensor, input and output explicitly instead."
+        ) from error
+
+
+def _place(module: torch.nn.Module, error: Exception) -> str:
+    """Module and line of the user's code where tracing stopped."""
+    names = {id(child): (name, type(child).__name__) for name, child in module.named_modules()}
+    torch_itself = str(Path(torch.__file__).parent)
+    inside, found = None, ""
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        inside = names.get(id(frame.f_locals.get("self")), inside)
+        file = frame.f_code.co_filename
+        if inside is not None and not file.startswith(torch_itself):
+            found = f" in module {inside[0]!r} ({inside[1]}), {file}:{line}"
+    return found
+
+
+def integers(x: torch.Tensor) -> bool:
+    """Whether a tensor holds integers."""
+    return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
+
+
+def _constant(labelling: Labelling, x: Any) -> Value:
+    """Value of a tensor that is no part of the weight space."""
+    labelling.rules.where = "a constant"
+    x = x.detach()
+    varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
+    return labelling.rules.constant(tuple(x.shape), varies)
+
+
+def _call(labelling: Labelling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
+    """Value, or list of values, of one operation."""
+    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), lambda n: values.get(n)))
+    if node.target is operator.getitem:
+        return args[0][args[1]]
+    outputs = node.meta.get("val")
+    if outputs is None:
+        return None  # an assertion of the tracer
+    several = isinstance(outputs, list | tuple)
+    shapes = [tuple(x.shape) for x in (outputs if several else [outputs])]
+    keys = [f"{node.name}[{k}]" for k in range(len(shapes))] if several else [node.name]
+    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Value)]
+    rule = rule_of(node.target)
+
+    def call() -> Any:
+        found = rule(labelling.rules, shapes if several else shapes[0], *args, **kwargs) if rule else []
+        return found if several else [found]
+
+    looks_up = any(str(node.target).startswith(f"aten.{name}.") for name in LOOK_UPS)
+    found = labelling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)
+    return found if several else found[0]
+
+
+def _describe(node: torch.fx.Node) -> str:
+    """Operation, node and module, for messages."""
+    stack = node.meta.get("nn_module_stack") or {}
+    path = [str(entry[0]) for entry in stack.values()]
+    inside = f" in module {path[-1]!r}" if path and path[-1] else ""
+    return f"{node.target} ({node.name}){inside}"

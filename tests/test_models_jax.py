@@ -1,0 +1,196 @@
+"""Weight spaces of JAX models: plain trees, Linen, NNX and Equinox, from the computation; and back."""
+
+import equinox
+import jax
+import jax.numpy as jnp
+import nfn_jax
+import numpy as np
+import pytest
+from flax import linen, nnx
+from safetensors.flax import save_file
+
+from nfn_core import FeatureError, LabelError
+
+
+def patterns(space):
+    return {view.name: view.pattern for view in space.views}
+
+
+def mlp(params, x):
+    for i, (w, b) in enumerate(params):
+        x = (jnp.tanh(x) if i else x) @ w + b
+    return x
+
+
+def plain(seed=0, sizes=(3, 4, 2)):
+    keys = jax.random.split(jax.random.key(seed), len(sizes))
+    return [(jax.random.normal(k, (a, b)), jnp.zeros(b)) for k, a, b in zip(keys, sizes, sizes[1:], strict=False)]
+
+
+PLAIN = {"0.0": "in h1", "0.1": "h1", "1.0": "h1 out", "1.1": "out"}
+X = jnp.ones((2, 3))
+
+
+def test_plain_tree():
+    space = nfn_jax.weight_space(mlp, plain(), X)
+    assert patterns(space) == PLAIN
+    assert (space.inputs, space.outputs) == (("in",), ("out",))
+    assert space.verification.error < space.verification.limit < 1e-10
+    assert space.verification.could_move == ()
+
+
+def test_linen_cnn_with_running_statistics():
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, x):
+            x = linen.Conv(4, (3, 3), strides=2)(x)
+            x = linen.relu(linen.BatchNorm(use_running_average=True)(x))
+            y = linen.GroupNorm(2)(
+                linen.Conv(4, (1, 1), feature_group_count=2)(linen.avg_pool(x, (2, 2), (1, 1), "SAME"))
+            )
+            return linen.Dense(3)((x + y).reshape(len(x), -1))
+
+    x = jnp.ones((2, 6, 6, 2))
+    space = nfn_jax.weight_space(Net().apply, Net().init(jax.random.key(0), x), x)
+    assert patterns(space) == {
+        "batch_stats.BatchNorm_0.mean": "(h1 h2)",
+        "batch_stats.BatchNorm_0.var": "(h1 h2)",
+        "params.BatchNorm_0.bias": "(h1 h2)",
+        "params.BatchNorm_0.scale": "(h1 h2)",
+        "params.Conv_0.bias": "(h1 h2)",
+        "params.Conv_0.kernel": "3 3 in (h1 h2)",
+        "params.Conv_1.bias": "(h1 h2)",
+        "params.Conv_1.kernel": "1 1 h2 (h1 h2)",
+        "params.Dense_0.bias": "out",
+        "params.Dense_0.kernel": "(9 h1 h2) out",
+        "params.GroupNorm_0.bias": "(h1 h2)",
+        "params.GroupNorm_0.scale": "(h1 h2)",
+    }
+
+
+def test_linen_recurrent_and_attention():
+    class Net(linen.Module):
+        @linen.compact
+        def __call__(self, tokens):
+            x = linen.Embed(7, 4)(tokens)
+            x = x + linen.MultiHeadDotProductAttention(2)(linen.LayerNorm()(x))
+            return linen.Dense(2)(linen.RNN(linen.LSTMCell(3))(x)[:, -1])
+
+    tokens = jnp.zeros((2, 3), int)
+    space = nfn_jax.weight_space(Net().apply, Net().init(jax.random.key(0), tokens), tokens)
+    found = patterns(space)
+    head = "params.MultiHeadDotProductAttention_0."
+    stream = found["params.Embed_0.embedding"].removeprefix("in ")
+    first, heads, inside = found[head + "query.kernel"].split()
+    assert first == stream
+    assert found[head + "key.kernel"] == f"{stream} {heads} {inside}"
+    values = found[head + "value.kernel"].split()[2]
+    assert values != inside  # queries and keys share an order that values need not have
+    assert found[head + "out.kernel"] == f"{heads} {values} {stream}"
+    cell = next(name for name in found if name.endswith("hf.kernel"))
+    left, right = found[cell].split()
+    assert left == right  # a repeated label
+    assert head + "key.bias" in space.verification.unseen  # softmax does not see it
+
+
+def test_nnx():
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.first, self.norm = nnx.Linear(3, 4, rngs=rngs), nnx.BatchNorm(4, rngs=rngs)
+            self.drop, self.last = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(4, 2, rngs=rngs)
+
+        def __call__(self, x):
+            return self.last(self.drop(nnx.relu(self.norm(self.first(x)))))
+
+    model = Net(nnx.Rngs(0))
+    model.eval()
+    graph, state = nnx.split(model)
+    space = nfn_jax.weight_space(lambda s, x: nnx.merge(graph, s)(x), state, X)
+    assert patterns(space) == {
+        "first.bias": "h1",
+        "first.kernel": "in h1",
+        "last.bias": "out",
+        "last.kernel": "h1 out",
+        "norm.bias": "h1",
+        "norm.mean": "h1",
+        "norm.scale": "h1",
+        "norm.var": "h1",
+    }
+    (again,) = nfn_jax.unstack(space, nfn_jax.stack(space, [state]), like=state)
+    np.testing.assert_array_equal(nnx.merge(graph, again)(X), model(X))
+
+
+def test_equinox():
+    model = equinox.nn.MLP(3, 2, 4, 2, key=jax.random.key(0))
+    space = nfn_jax.weight_space(lambda m, x: m(x), model, X[0])
+    assert patterns(space)["layers.1.weight"] == "h2 h1"
+    assert patterns(space)["layers.2.bias"] == "out"
+    (again,) = nfn_jax.unstack(space, nfn_jax.stack(space, [model]), like=model)
+    assert isinstance(again, equinox.nn.MLP)
+    np.testing.assert_array_equal(again(X[0]), model(X[0]))
+
+
+def test_loops_and_choices():
+    def network(p, x):
+        x = jax.lax.fori_loop(0, 3, lambda i, h: jnp.tanh(h @ p["R"] + i), x @ p["W"])
+        return jax.lax.cond(x.sum() > 0, lambda h: h, lambda h: 2 * h, x) @ p["V"]
+
+    params = {"R": jnp.eye(4), "V": jnp.ones((4, 2)), "W": jnp.ones((3, 4))}
+    assert patterns(nfn_jax.weight_space(network, params, X)) == {"R": "h1 h1", "V": "h1 out", "W": "in h1"}
+
+
+def test_round_trip_gradients_and_files(tmp_path):
+    models = [plain(seed) for seed in range(3)]
+    space = nfn_jax.weight_space(mlp, models[0], X)
+    grads = [jax.grad(lambda p: mlp(p, X).sum())(m) for m in models]
+    features = nfn_jax.stack(space, models, grads)
+    assert features["0.0"].shape == (3, 3, 4, 2)
+    for channel, trees in enumerate((models, grads)):
+        for tree, again in zip(trees, nfn_jax.unstack(space, features, models[0], channel), strict=True):
+            jax.tree.map(np.testing.assert_array_equal, tree, again)
+    for k, model in enumerate(models):
+        save_file(nfn_jax.leaves(model), tmp_path / str(k))
+    first, second = nfn_jax.stream(space, [tmp_path / str(k) for k in range(3)], 2)
+    np.testing.assert_array_equal(jnp.concatenate([first["1.0"], second["1.0"]]), features["1.0"][..., :1])
+    with pytest.raises(FeatureError, match=r"model 0 lacks tensor '1\.0'"):
+        nfn_jax.stack(space, [models[0][:1]])
+
+
+def branching(p, x):
+    return mlp(p, x) if x.sum() > 0 else x
+
+
+def spectral(p, x):
+    return mlp(p[1:], jnp.abs(jnp.fft.fft(mlp(p[:1], x))))
+
+
+BAD = {
+    "control flow": (branching, plain(), {}, "cannot be traced in branching, .*test_models_jax.py"),
+    "unsupported": (spectral, plain(), {}, r"primitive fft\[0\] .*labels=\{'fft\[0\]'"),
+    "dtypes": (mlp, [(w.astype("float16"), b) for w, b in plain()], {}, r"'0\.1' is float32, but '0\.0' is float16"),
+    "no arrays": (lambda p, x: x, {}, {}, "no floating-point array"),
+    "unknown label": (mlp, plain(), {"W": "a b"}, "no such tensor"),
+    "wrong label": (
+        mlp,
+        plain(),
+        PLAIN | {"1.0": "_ out", "input[0]": "_ in", "output[0]": "_ out"},
+        "'1.0' breaks it",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_errors_name_the_node(case):
+    function, params, labels, message = BAD[case]
+    with pytest.raises(LabelError, match=message):
+        nfn_jax.weight_space(function, params, X, labels=labels)
+
+
+def test_a_label_makes_an_unsupported_primitive_usable():
+    space = nfn_jax.weight_space(spectral, plain(), X, labels={"fft[0]": "_ _"})
+    assert patterns(space) == {"0.0": "in 4", "0.1": "4", "1.0": "4 out", "1.1": "out"}
+
+
+def test_fixed_sets_that_could_move_are_reported():
+    space = nfn_jax.weight_space(mlp, plain(), X, labels={"0.1": "_"})
+    assert space.verification.could_move == ("axis 1 of '0.0'",)
