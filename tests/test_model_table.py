@@ -20,7 +20,7 @@ def test_page_has_every_model():
 
 def test_row_of_a_small_model():
     cells = [cell.strip() for cell in row("SIREN", MODELS["SIREN 2-32-32-1"]).strip("|").split("|")]
-    assert cells[:5] == ["SIREN", "6 / 6", "4", "1,185", "9"]
+    assert cells[:5] == ["SIREN", "6 / 6", "3", "1,185", "6"]
     rank, orbits = cells[7].split(" = ")
     assert rank == orbits
     assert float(cells[8]) < 1e-12
