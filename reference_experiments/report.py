@@ -12,6 +12,7 @@ import numpy as np
 from reference_experiments.experiments import EXPERIMENTS, Experiment
 from reference_experiments.figures import draw_confusion, draw_curves, draw_scatter
 from reference_experiments.paper import PAPER
+from reference_experiments.running import MEMORIZED
 from reference_experiments.storage import ExperimentError, read_json, write
 
 __all__ = ["REPRODUCED", "report", "verdicts"]
@@ -115,37 +116,24 @@ def _legend() -> str:
 
 def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> list[str]:
     """Table, figures and what the results were made with."""
-    experiment = EXPERIMENTS[name]
+    experiment, theirs = EXPERIMENTS[name], PAPER.get(name, {})
     first = next(iter(next(iter(runs.values())).values()))[0]
     shown = [m for m in first["metrics"] if m.startswith(("test", "train"))]
+    printed = [m for m in shown if any(m in figures for rows in theirs.values() for figures in rows.values())]
     judged = verdicts(name, runs, "test accuracy" if "test accuracy" in shown else "test τ")
-    tables = ", ".join(map(str, experiment.tables))
-    lines = [
-        f"## {experiment.title} (table {tables}), {scale} scale, {backend}\n",
-        _difference(experiment, scale, runs),
-    ]
-    lines.append(
-        "| dataset | method | parameters | seeds | "
-        + " | ".join(f"{m}, ours | paper" for m in shown)
-        + " | fits 64 networks | verdict |"
-    )
-    lines.append("|" + "---|" * (6 + 2 * len(shown)))
-    pairs = dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)])
-    for dataset, method in pairs:
-        results = runs.get(dataset, {}).get(method, [])
-        theirs = PAPER.get(name, {}).get(dataset, {}).get(method, {})
-        cells = []
-        for metric in shown:
-            mean, spread = summary(results, metric) if results else (0.0, 0.0)
-            digits = 1 if "accuracy" in metric else 3
-            cells.append(f"{mean:.{digits}f} ± {spread:.{digits}f}" if results else "")
-            cells.append(f"{theirs[metric][0]:g} ± {theirs[metric][1]:g}" if metric in theirs else "")
-        memorized = next((f"{r['memorized']:.3f}" for r in results if r["memorized"] is not None), "")
-        parameters = f"{results[0]['parameters']:,}" if results else ""
-        verdict = judged.get((dataset, method), "not in the paper")
-        lines.append(
-            "| " + " | ".join([dataset, method, parameters, str(len(results)), *cells, memorized, verdict]) + " |"
-        )
+    tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
+    titles = ["dataset", "method", "parameters", "seeds", *shown, *(f"{m} in the paper" for m in printed)]
+    titles += [f"fits {MEMORIZED} networks", *(["verdict"] if theirs else [])]
+    lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, runs)]
+    lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
+    for dataset, method in dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)]):
+        results, figures = runs.get(dataset, {}).get(method, []), theirs.get(dataset, {}).get(method, {})
+        cells = [dataset, method, f"{results[0]['parameters']:,}" if results else "", str(len(results))]
+        cells += [_figure(*summary(results, m), m) if results else "" for m in shown]
+        cells += [_figure(*figures[m], m) if m in figures else "" for m in printed]
+        cells.append(next((f"{r['memorized']:.3f}" for r in results if r["memorized"] is not None), ""))
+        cells += [judged.get((dataset, method), "not in the paper")] if theirs else []
+        lines.append("| " + " | ".join(cells) + " |")
     for dataset, rows in runs.items():
         lines.append("\n" + _made(dataset, rows))
         where = folder / "figures" / f"{name}-{scale}-{backend}-{dataset}".replace(" ", "-")
@@ -155,6 +143,11 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
         (draw_confusion if experiment.outputs > 1 else draw_scatter)(predictions, best)
         lines += [f"\n![{dataset}]({path.relative_to(folder).as_posix()})" for path in (curves, predictions)]
     return [*lines, ""]
+
+
+def _figure(value: float, error: float, metric: str) -> str:
+    digits = 2 if "accuracy" in metric else 3
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
 def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
@@ -180,7 +173,7 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     ):
         if mine != theirs:
             parts.append(f"{what} {mine} ({theirs} at paper scale)")
-    return "Likely reason of every difference in level: a smaller scale than the paper's. " + "; ".join(parts) + ".\n"
+    return f"What differs from the paper's scale, the likely reason where levels differ: {'; '.join(parts)}.\n"
 
 
 def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -188,7 +181,8 @@ def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     results = [result for found in rows.values() for result in found]
     data, ceiling = results[0]["data"], results[0]["metrics"].get("ceiling of test τ")
     hours = sum(result["seconds"] for result in results) / 3600
-    machines = ", ".join(sorted({", ".join(result["made with"].values()) for result in results}))
-    quality = "; ".join(f"{k}: median {v['median']:.3g}" for k, v in data.get("quality", {}).items())
-    text = f"{dataset}: networks' {quality}; dataset.json has SHA-256 {data['sha256'][:16]}…; made on {machines}; {hours:.1f} hours in all."
+    machines = "; ".join(sorted({", ".join(f"{k} {v}" for k, v in r["made with"].items()) for r in results}))
+    quality = "".join(f"median {k} {v['median']:.3g}, " for k, v in data.get("quality", {}).items())
+    text = f"{dataset}: networks of {quality}dataset.json's SHA-256 {data['sha256'][:16]}…; trained on {machines}"
+    text += f"; {hours:.1f} hours in all."
     return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")

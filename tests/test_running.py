@@ -239,7 +239,7 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     path = reports.report(folder)
     page, html = path.read_text(), path.with_suffix(".html").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith("| MNIST | NFN_NP |")]
-    assert "92.9 ± 0.218" in row
+    assert "92.90 ± 0.22" in row
     (absent,) = [line for line in page.splitlines() if line.startswith("| MNIST | DWSNets |")]
     assert absent.endswith("| not run |")
     assert "Not run: table2" in page
