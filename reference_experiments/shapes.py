@@ -277,7 +277,7 @@ def _modelnet10(seed: int) -> Shapes:
         )
     path = Path(os.environ[DATA_DIR]) / place
     try:
-        with np.load(path) as file:
+        with path.open("rb") as opened, np.load(opened) as file:
             rows, labels = (np.concatenate([file[f"{x}_train"], file[f"{x}_test"]]) for x in "xy")
             classes, shape = file["classes"].tolist(), tuple(file["shape"].tolist())
             split = np.repeat(np.array([0, 2], np.uint8), [len(file["y_train"]), len(file["y_test"])])

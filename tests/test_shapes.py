@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -216,7 +217,7 @@ def test_meshes_in_class_folders(tmp_path, suffix, text):
     corner = tetrahedron.points - tetrahedron.points.min(axis=0)
     extent = corner.max(axis=0)
     np.testing.assert_allclose(extent / extent[0], 1, atol=0.1)
-    assert ((corner / extent).sum(axis=1) < 1.01).all()  # nothing beyond the slanted face
+    assert ((corner / extent).sum(axis=1) < 1.03).all()  # nothing beyond the slanted face
     assert ((corner < 0.01).any(axis=1) | ((corner / extent).sum(axis=1) > 0.95)).all()  # nothing inside
     np.testing.assert_array_equal(found.read(0).points, tetrahedron.points)
     path = tmp_path / "chair" / "deep" / f"1.{suffix}"
@@ -314,26 +315,24 @@ def test_networks_are_fitted_to_their_own_points(backend):
     points, targets = rng.uniform(-1, 1, (count, 3, 20)).astype(np.float32), rng.normal(size=(count, 1, 20))
     targets = targets.astype(np.float32)
     start, rates = sirens.initial(space, 0, np.arange(count)), sirens.learning_rates(1e-2, 6, cosine=True)
-    everything = np.broadcast_to(np.arange(20), (6, count, 20)).copy()
-    whole = sirens.fit(library, start, targets, points, rates)
-    same = sirens.fit(library, start, targets, points, rates, everything)
-    half = sirens.fit(library, start, targets, points, rates, everything[:, :, :10].copy())
+    chosen = np.broadcast_to(np.arange(10), (6, count, 10)).copy()
+    half = sirens.fit(library, start, targets, points, rates, chosen)
+    other = sirens.fit(library, start, targets, points, rates, chosen + 10)
     first = sirens.fit(library, start, targets[:, :, :10], points[:, :, :10], rates)
-    shared = sirens.fit(library, start, targets, points[0], rates)
-    for name, x in whole.items():
-        np.testing.assert_allclose(same[name], x, atol=1e-5)
-        np.testing.assert_allclose(half[name], first[name], atol=1e-5)
+    shared = sirens.fit(library, start, targets[:, :, :10], points[0, :, :10], rates)
+    for name, x in first.items():
+        np.testing.assert_allclose(half[name], x, atol=1e-5)
         np.testing.assert_allclose(shared[name][0], x[0], atol=1e-5)
-    assert abs(half["W1"] - whole["W1"]).max() > 1e-3
-    assert abs(shared["W1"][-1] - whole["W1"][-1]).max() > 1e-3
-    values = sirens.evaluate(library, whole, points)
-    np.testing.assert_allclose(values, sirens.render(whole, points, np.sin), atol=1e-4)
+    assert abs(other["W1"] - first["W1"]).max() > 1e-3
+    assert abs(shared["W1"][-1] - first["W1"][-1]).max() > 1e-3
+    values = sirens.evaluate(library, first, points)
+    np.testing.assert_allclose(values, sirens.render(first, points, np.sin), atol=1e-4)
 
 
 def test_quality_is_the_error_at_points_held_out():
-    scale = ShapeScale(1, 2000, 64, 1e-2, 60, True)
+    scale = ShapeScale(1, 2000, 64, 1e-2, 200, True)
     fitted, untrained = (
-        ShapeMaker("primitives", s, 0, "jax").run(0) for s in (scale, ShapeScale(1, 2000, 64, 0.0, 1, True))
+        ShapeMaker("primitives", s, 0, "jax").run(0) for s in (scale, replace(scale, learning_rate=0.0))
     )
     assert [SPLITS[k] for k in np.unique(fitted.columns["split"])] == [*SPLITS]
     found = shapes.load_shapes("primitives", 0)
