@@ -254,14 +254,14 @@ class Labelling:
         fixed = tuple((n, "; ".join(whys)) for n, whys in reasons.items() if whys)
         return ModelSpace(views, inputs, outputs, fixed)
 
-    def fixed_leaves(self) -> dict[str, Node]:
-        """Return the fixed leaves of the network's tensors that have more than one entry, by where they are."""
-        found: dict[int, tuple[str, Node]] = {}
+    def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
+        """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
+        found: dict[int, tuple[str, tuple[str, Node]]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
                 for leaf in leaves(axis):
                     if leaf.fixed and leaf.size > 1 and name in self.used:
-                        found.setdefault(id(leaf), (f"axis {a} of {name!r}", leaf))
+                        found.setdefault(id(leaf), (f"axis {a} of {name!r}", (name, leaf)))
         return dict(found.values())
 
     def frozen(self, values: Iterable[Value], names: Mapping[int, str]) -> list[tuple[Axis, ...]]:

@@ -89,10 +89,11 @@ def verify(
     if not error <= trial.limit:
         raise LabelError(trial.diagnosis(error, rng))
     could_move = []
-    for where, leaf in labelling.fixed_leaves().items():
+    for where, (name, leaf) in labelling.fixed_leaves().items():
         candidate = _Trial(labelling, run, tensors, drawn, {id(leaf): "?"}, trial.still)
         cycle, swap = np.roll(np.arange(leaf.size), 1), np.r_[1, 0, 2 : leaf.size]
-        if all(candidate.error({"?": image}) <= trial.limit for image in (cycle, swap)):
+        still = all(candidate.error({"?": image}) <= trial.limit for image in (cycle, swap))
+        if still and trial.depends_on(name, rng):
             could_move.append(where)
     alone = {name: trial.error(everything, {name}) for name in trial.labels}
     return Verification(error, trial.limit, tuple(could_move), tuple(n for n, e in alone.items() if e <= trial.limit))
@@ -149,6 +150,13 @@ class _Trial:
                 inputs[k] = x
             expected = [_act(y, axes, images) for y, axes in zip(self.still, self.output_axes, strict=True)]
         return max(_difference(y, e) for y, e in zip(self.run(tensors, inputs), expected, strict=True))
+
+    def depends_on(self, name: str, rng: np.random.Generator) -> bool:
+        """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
+        x = self.tensors[name]
+        changed = {**self.tensors, name: (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)}
+        came = self.run(changed, list(self.inputs))
+        return max(_difference(y, e) for y, e in zip(came, self.still, strict=True)) > self.limit
 
     def diagnosis(self, error: float, rng: np.random.Generator) -> str:
         """Say which neuron sets and tensors break the symmetry."""
