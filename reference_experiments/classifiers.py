@@ -88,7 +88,7 @@ CNN_SCALES = {
     "paper": ZooScale(30000, 50, 50000, 10000, 86, 512, 9),
 }
 MLP_SCALES = {
-    "smoke": ZooScale(8, 4, 400, 200, 4, 32, 2),
+    "smoke": ZooScale(12, 4, 400, 200, 4, 32, 2),
     "small": ZooScale(240, 10, 10000, 5000, 20, 64, 10),
     "paper": ZooScale(2000, 25, 60000, 10000, 20, 128, 10),
 }

@@ -85,10 +85,11 @@ def run(
         about = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
         claim(folder, about | {"sizes": asdict(chosen.sizes), "data": _checksum(dataset)})
         splits = {split: dataset.split(split) for split in SPLITS}
-        if not len(splits["validation"]):
-            raise ExperimentError(
-                f"{dataset.folder} has no validation networks to stop by: make it with more networks."
-            )
+        for split, index in splits.items():
+            if not len(index):
+                raise ExperimentError(
+                    f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
+                )
         features = dataset.features(_spread(splits["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
             method = build(method_name, dataset.space, features, experiment.outputs, chosen.sizes)

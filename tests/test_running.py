@@ -197,12 +197,13 @@ def test_other_settings_or_data_are_refused(dataset, tmp_path):
         run(WeightDataset(tmp_path / "other"), tmp_path / "results")
 
 
-def test_without_validation_networks_there_is_nothing_to_stop_by(tmp_path):
+@pytest.mark.parametrize(("part", "name"), [(1, "validation"), (2, "test")])
+def test_every_split_must_have_networks(part, name, tmp_path):
     found = networks()
-    found.columns["split"][found.columns["split"] == 1] = 0
+    found.columns["split"][found.columns["split"] == part] = 0
     write_shard(shard_path(tmp_path, 0), found)
     finish(tmp_path, [shard_path(tmp_path, 0)], {})
-    with pytest.raises(ExperimentError, match="no validation networks"):
+    with pytest.raises(ExperimentError, match=f"has no {name} networks"):
         run(WeightDataset(tmp_path), tmp_path / "results")
 
 
