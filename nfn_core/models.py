@@ -46,7 +46,7 @@ class Axis:
     parts: tuple["Axis", ...] = ()
 
     def __str__(self) -> str:
-        """Pattern of the axis, as `nfn_core.ModelSpace.from_patterns` reads it."""
+        """Pattern of the axis, as `nfn_core.labelled_space` reads it."""
         if self.kind == "leaf":
             return self.label or str(self.size)
         return "(" + (" " if self.kind == "product" else " + ").join(map(str, self.parts)) + ")"
@@ -237,7 +237,7 @@ class Verification:
 class ModelSpace:
     """The weight space of a model, with the view of every tensor of the model.
 
-    Made by `nfn_torch.weight_space`, `nfn_jax.weight_space`, or `from_patterns`.
+    Made by `nfn_torch.weight_space`, `nfn_jax.weight_space` or `labelled_space`.
 
     Parameters
     ----------
