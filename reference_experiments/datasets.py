@@ -16,7 +16,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from nfn_core import SpecError, WeightSpace
+from nfn_core import NFNError, WeightSpace
 from reference_experiments.storage import ExperimentError, read_json, write, write_json
 
 __all__ = [
@@ -137,19 +137,20 @@ def read_shard(path: Path) -> Networks:
     ExperimentError
         If the file is damaged or no shard of networks.
     """
+    parts: dict[str, dict[str, np.ndarray]] = {"weights": {}, "masks": {}, "columns": {}}
     try:
         with safe_open(path, "numpy") as shard:  # checks the header against the file's size
             header = json.loads(shard.metadata()[HEADER])
-        space = space_from_json(header.pop("space"))
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, SpecError) as error:
+        form, space = header.pop("format"), space_from_json(header.pop("space"))
+        for name, x in _mapped(path).items():
+            kind, _, short = name.partition(".")
+            parts[kind][short] = x
+        networks = Networks(space, parts["weights"], parts["columns"], header, parts["masks"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, NFNError) as error:
         raise ExperimentError(f"{path} is no shard of networks, or damaged ({error!r}): make it again.") from error
-    if header.pop("format") != FORMAT:
+    if form != FORMAT:
         raise ExperimentError(f"{path} is not of the format {FORMAT!r}: make it again with this version.")
-    parts: dict[str, dict[str, np.ndarray]] = {"weights": {}, "masks": {}, "columns": {}}
-    for name, x in _mapped(path).items():
-        kind, _, short = name.partition(".")
-        parts[kind][short] = x
-    return Networks(space, parts["weights"], parts["columns"], header, parts["masks"])
+    return networks
 
 
 def finish(folder: Path, paths: Sequence[Path], summary: Mapping[str, Any]) -> None:

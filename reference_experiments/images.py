@@ -198,7 +198,7 @@ def _read_svhn(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
     for path in paths:
         try:
             found = loadmat(path)
-        except (MatReadError, ValueError, TypeError, OSError, zlib.error) as error:
+        except (MatReadError, ValueError, TypeError, IndexError, NotImplementedError, OSError, zlib.error) as error:
             raise damaged(path, str(error)) from error
         if not {"X", "y"} <= found.keys():
             raise damaged(path, f"it holds {sorted(found)}, not X and y")

@@ -78,9 +78,11 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
     bar = tqdm(total=len(paths), initial=len(paths) - len(todo), unit="shard", desc=str(folder))
     with bar, ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, maker.backend)) as pool:
         futures = [pool.submit(_one, maker, k, paths[k]) for k in todo]
+        means = []
         try:
             for done in as_completed(futures):
-                bar.set_postfix_str(f"{maker.quality} {done.result():.4g}")
+                means.append(done.result())
+                bar.set_postfix_str(f"mean {maker.quality} {np.mean(means):.4g}")
                 bar.update()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from nfn_core import WeightSpace
+from nfn_core import SpecError, WeightSpace
 from reference_experiments.datasets import SPLITS, Networks
 from reference_experiments.storage import ExperimentError
 
@@ -133,7 +133,12 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
     ExperimentError
         If a file is missing or damaged, or they do not belong together.
     """
-    layout, metrics = _read_csv(folder / "layout.csv"), _read_csv(folder / "metrics.csv.gz")
+    metrics = _read_csv(folder / "metrics.csv.gz")
+    try:
+        steps = [int(float(row["step"])) for row in metrics]
+        accuracy = np.array([float(row["test_accuracy"]) for row in metrics], np.float32)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(f"{folder / 'metrics.csv.gz'} is damaged ({error!r}): get it again.") from error
     try:
         flat = np.load(folder / "weights.npy", mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
@@ -144,42 +149,29 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
         )
     rows = np.arange(len(flat))
     if order is not None:
-        rows = np.loadtxt(order, dtype=np.int64, delimiter=",").ravel()
+        try:
+            rows = np.loadtxt(order, dtype=np.int64, delimiter=",").ravel()
+        except (OSError, ValueError) as error:
+            raise ExperimentError(f"{order} is missing or damaged ({error}): get it again.") from error
         if not np.array_equal(np.sort(rows), np.arange(len(flat))):
             raise ExperimentError(
                 f"{order} is no reordering of the {len(flat)} rows of {folder}: take the file of this zoo."
             )
-    rows = np.array([row for row in rows if int(float(metrics[row]["step"])) == step], np.int64)
+    rows = np.array([row for row in rows if steps[row] == step], np.int64)
     if not len(rows):
         raise ExperimentError(f"{folder}: no checkpoint is of step {step}: choose another.")
     kept = np.array(flat[rows])
     finite = np.isfinite(kept).all(axis=1)
     kept, rows = kept[finite], rows[finite]
-    weights: dict[str, np.ndarray] = {}
-    for entry in layout:
-        kind, start, stop = entry["varname"].rsplit("/", 1)[-1], int(entry["start_idx"]), int(entry["end_idx"])
-        x = kept[:, start:stop].reshape(len(kept), *ast.literal_eval(entry["shape"]))
-        number = 1 + sum(name[0] == "W" for name in weights)
-        if kind == "kernel:0":  # TensorFlow: (*filter, inputs, outputs)
-            weights[f"W{number}"] = np.moveaxis(x, (-1, -2), (1, 2))
-        elif kind == "bias:0":
-            weights[f"v{1 + sum(name[0] == 'v' for name in weights)}"] = x
-        else:
-            raise ExperimentError(
-                f"{folder / 'layout.csv'}: variable {entry['varname']!r} is neither a kernel nor a bias."
-            )
-    depth = len(weights) // 2
-    sizes = [weights["W1"].shape[2], *(weights[f"W{i}"].shape[1] for i in range(1, depth + 1))]
-    space = WeightSpace.cnn(sizes, [weights[f"W{i}"].shape[3:] for i in range(1, depth + 1)])
+    space, weights = _unstack_zoo(kept, folder / "layout.csv")
     names = [
         n for n in metrics[0] if n not in ("step", "test_accuracy") and all(_is_number(metrics[r][n]) for r in rows)
     ]
     columns = {name: np.array([float(metrics[r][name]) for r in rows], np.float32) for name in names}
     columns |= {
-        "accuracy": np.array([float(metrics[r]["test_accuracy"]) for r in rows], np.float32),
+        "accuracy": accuracy[rows],
         "split": _paper_split(len(rows)),
     }
-    weights = {t.name: np.ascontiguousarray(weights[t.name]) for t in space.tensors}
     return Networks(space, weights, columns, {"dataset": "Small CNN Zoo", "step": step})
 
 
@@ -212,6 +204,35 @@ def write_small_cnn_zoo(folder: Path, parts: Sequence[Networks], metrics: Sequen
         writer = csv.DictWriter(file, list(metrics[0]))
         writer.writeheader()
         writer.writerows(metrics)
+
+
+def _unstack_zoo(flat: np.ndarray, path: Path) -> tuple[WeightSpace, dict[str, np.ndarray]]:
+    """Tensors of networks of the Small CNN Zoo, given as rows, by the zoo's layout."""
+    weights: dict[str, np.ndarray] = {}
+    kinds = {"kernel:0": "W", "bias:0": "v"}
+    layout = _read_csv(path)
+    try:
+        for entry in layout:
+            letter, start, stop = (
+                kinds[entry["varname"].rsplit("/", 1)[-1]],
+                int(entry["start_idx"]),
+                int(entry["end_idx"]),
+            )
+            x = flat[:, start:stop].reshape(len(flat), *ast.literal_eval(entry["shape"]))
+            if letter == "W":  # TensorFlow: (*filter, inputs, outputs)
+                x = np.moveaxis(x, (-1, -2), (1, 2))
+            weights[f"{letter}{1 + sum(name[0] == letter for name in weights)}"] = np.ascontiguousarray(x)
+        kernels = [weights[f"W{i}"] for i in range(1, len(weights) // 2 + 1)]
+        sizes = [kernels[0].shape[2], *(x.shape[1] for x in kernels)]
+        space = WeightSpace.cnn(sizes, [x.shape[3:] for x in kernels])
+        found = {t.name: weights[t.name] for t in space.tensors}
+        if space.size != flat.shape[1] or any(found[t.name].shape[1:] != t.shape for t in space.tensors):
+            raise ValueError(f"its variables do not make {flat.shape[1]} weights of a CNN")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError, SyntaxError, SpecError) as error:
+        raise ExperimentError(
+            f"{path} is damaged, or the layout of other weights ({error!r}): get it again."
+        ) from error
+    return space, found
 
 
 def _stack_mlps(paths: Sequence[Path]) -> tuple[WeightSpace, dict[str, np.ndarray]]:

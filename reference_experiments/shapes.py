@@ -289,7 +289,16 @@ def _modelnet10(seed: int) -> Shapes:
             f"modelnet10: there is no file {path}: put it there, or give a folder of ModelNet10's meshes (--shapes "
             "FOLDER), or try --shapes primitives."
         ) from error
-    except (OSError, EOFError, KeyError, IndexError, TypeError, ValueError, BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        EOFError,
+        LookupError,
+        TypeError,
+        ValueError,
+        NotImplementedError,
+        BadZipFile,
+        zlib.error,
+    ) as error:
         raise damaged(path, repr(error)) from error
     sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 

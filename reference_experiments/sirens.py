@@ -19,7 +19,7 @@ from nfn_core.arrays import namespace_of
 from reference_experiments.datasets import Networks, WeightDataset
 from reference_experiments.engines import Engine, State, engine
 from reference_experiments.images import Images, load_images
-from reference_experiments.storage import write
+from reference_experiments.storage import ExperimentError, write
 
 __all__ = [
     "CONVENTION",
@@ -332,6 +332,12 @@ class SirenMaker:
         image = plan["image"][numbers]
         height, width, channels = pixels.shape[1:]
         space = self.space(channels)
+        needed = plan["image"].max() + 1
+        if needed > len(pixels):
+            raise ExperimentError(
+                f"{self.images}: {needed} different images are asked for, but there are {len(pixels)}: choose a smaller "
+                "--scale, or get the whole set."
+            )
         targets = (pixels[image].astype(np.float32) / 127.5 - 1).reshape(len(numbers), -1, channels).swapaxes(1, 2)
         points = coordinates(height, width)
         targets = np.ascontiguousarray(targets)

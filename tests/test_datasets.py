@@ -285,6 +285,15 @@ def test_backends_begin_and_go_alike(options, tmp_path):
     assert not np.array_equal(sirens.initial(SPACE, 1, np.arange(3))["W1"], other["W1"])
 
 
+def test_more_images_than_there_are():
+    def maker(training):
+        return sirens.SirenMaker("digits", sirens.Scale(training, 0, 0, 1, 1e-2, 1, True), 0, "torch", shard=1)
+
+    assert len(maker(1797).run(1796)) == 1
+    with pytest.raises(ExperimentError, match="digits: 1798 different images are asked for, but there are 1797"):
+        maker(1798).run(0)
+
+
 def test_folded_omega_is_the_other_convention():
     weights = sirens.initial(SPACE, 0, np.arange(2))
     folded, points = sirens.fold_omega(weights), sirens.coordinates(3, 3)
