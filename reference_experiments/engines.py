@@ -46,9 +46,6 @@ class Learner(Protocol):
     def save(self, path: Path) -> None:
         """Write the parameters, as `nfn_torch.save` and `nfn_jax.save` do."""
 
-    def load(self, path: Path) -> None:
-        """Read the parameters."""
-
 
 class Engine(Protocol):
     """An array library with gradients."""

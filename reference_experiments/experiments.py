@@ -30,18 +30,11 @@ class Scale:
         How they are trained.
     seeds : int
         Trainings of each method, with seeds 0, 1, ...
-    own : dict of str to dict
-        For a method by name what differs in its recipe.
     """
 
     sizes: Sizes
     recipe: Recipe
     seeds: int
-    own: Mapping[str, Mapping[str, float | int]]
-
-    def recipe_of(self, method: str) -> Recipe:
-        """Recipe of a method."""
-        return replace(self.recipe, **self.own.get(method, {}))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -106,33 +99,29 @@ FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
 TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2)
 
 GENERALIZATION = {
-    "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1, {}),
+    "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
         Sizes((16, 16, 5), (16, 16, 5), (256, 256), mlp=256),
         Recipe("binary", 6000, 8, 1e-3, warmup=200, cosine=True, every=300),
         3,
-        {},
     ),
     "paper": Scale(
         Sizes((16, 16, 5), (16, 16, 5), (1000, 1000, 1000), mlp=1000),
         Recipe("binary", 50 * 1500, 8, 1e-3, every=1500),
         2,
-        {},
     ),
 }
 CLASSIFICATION = {
-    "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, every=3), 1, {}),
+    "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
         Sizes((32, 32, 32), (32, 32, 32), (256, 256), fourier=(32, 0.5), mlp=1000, dws=(16, 16, 16), resnet=8),
         Recipe("classes", 10000, 8, 1e-3, warmup=500, cosine=True, every=1000, dtype="bfloat16"),
         3,
-        {},
     ),
     "paper": Scale(
         Sizes((512,) * 3, (512,) * 3, (1000, 1000), 0.5, fourier=(128, 3.0), encoding=(10.0, 6), mlp=1000),
         Recipe("classes", 200_000, 32, 1e-4, warmup=10_000, every=5000),
         3,
-        {},
     ),
 }
 

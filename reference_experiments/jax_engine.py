@@ -89,10 +89,6 @@ class JaxLearner:
         """Write the parameters."""
         nfn_jax.save(path, self.layer, self.params)
 
-    def load(self, path: Path) -> None:
-        """Read the parameters."""
-        self.params = nfn_jax.load(path, self.layer)
-
 
 @jax.custom_jvp
 def _sin(x: jax.Array) -> jax.Array:

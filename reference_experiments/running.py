@@ -93,12 +93,11 @@ def run(
         features = dataset.features(_spread(splits["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
             method = build(method_name, dataset.space, features, experiment.outputs, chosen.sizes)
-            recipe = chosen.recipe_of(method_name)
             parts = {split: _part(method, dataset, experiment, index) for split, index in splits.items()}
             for seed in seeds:
                 path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")
                 if not path.exists():
-                    found = _train(library, method, experiment, recipe, parts, seed, path.with_suffix(""))
+                    found = _train(library, method, experiment, chosen.recipe, parts, seed, path.with_suffix(""))
                     write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
 
 

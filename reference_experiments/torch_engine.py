@@ -92,10 +92,6 @@ class TorchLearner:
         """Write the parameters."""
         nfn_torch.save(path, self.network)
 
-    def load(self, path: Path) -> None:
-        """Read the parameters."""
-        nfn_torch.load(path, self.network)
-
 
 class TorchEngine:
     """See `Engine`."""
