@@ -31,11 +31,13 @@ State = dict[str, Any]
 class Learner(Protocol):
     """A network with its optimiser; see `reference_experiments.training.Recipe`."""
 
+    recipe: "Recipe"
+
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
         """Take step `number`, which dropout follows from too; return the loss, a number that may still be computed."""
 
-    def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predictions without dropout: probabilities of shape (batch,) or (batch, classes)."""
+    def apply(self, inputs: Inputs) -> Any:
+        """Output without dropout, on the host: an array (batch, ...), or features."""
 
     def state(self) -> State:
         """Parameters and moments, on the host: all that `step` depends on."""
@@ -82,7 +84,7 @@ class Engine(Protocol):
         """
 
     def learner(self, layer: Layer, recipe: "Recipe", seed: int) -> Learner:
-        """Start training a network whose output has shape (batch, 1), a logit, or (batch, classes)."""
+        """Start training a network, whose output the recipe's loss takes."""
 
 
 def engine(name: str) -> Engine:

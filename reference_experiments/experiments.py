@@ -11,6 +11,7 @@ from reference_experiments.making import Maker
 from reference_experiments.methods import Sizes
 from reference_experiments.shape_inrs import ShapeMaker
 from reference_experiments.sirens import SirenMaker
+from reference_experiments.tasks import Task, Telling
 from reference_experiments.training import Recipe
 
 __all__ = ["EXPERIMENTS", "SCALES", "Experiment", "Scale"]
@@ -47,10 +48,8 @@ class Experiment:
         What is asked.
     tables : tuple of int
         Tables of the paper that it re-makes.
-    target : str
-        Column of the datasets that is predicted.
-    outputs : int
-        Outputs of a method: classes, or 1 for a number in [0, 1].
+    task : Task
+        What methods are built for, trained on and measured by.
     methods : tuple of str
         Methods that are compared; see `reference_experiments.methods`.
     makers : dict of str to callable
@@ -61,8 +60,7 @@ class Experiment:
 
     title: str
     tables: tuple[int, ...]
-    target: str
-    outputs: int
+    task: Task
     methods: tuple[str, ...]
     makers: Mapping[str, Callable[[str, int, str], Maker]]
     scales: Mapping[str, Scale]
@@ -96,7 +94,7 @@ def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker
 FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
 """Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
 
-TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2)
+TINY = Sizes((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2, pointnet=((8, 16), (8,)), inr2vec=(8, 16))
 
 GENERALIZATION = {
     "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1),
@@ -129,8 +127,7 @@ EXPERIMENTS = {
     "table2": Experiment(
         "Kendall's τ of the test accuracies of CNNs, predicted from their weights",
         (2,),
-        "accuracy",
-        1,
+        Telling("accuracy"),
         ("NFN_HNP", "NFN_NP", "STATNN"),
         {"CIFAR-10-GS": _cnn_zoo("cifar10"), "SVHN-GS": _cnn_zoo("svhn")},
         GENERALIZATION,
@@ -138,8 +135,7 @@ EXPERIMENTS = {
     "table3": Experiment(
         "Classes of images, told from the weights of their INRs",
         (3, 16, 17),
-        "label",
-        10,
+        Telling("label", 10),
         ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "MLP", "MLP_Aug", "ResNet-18"),
         {"MNIST": _sirens("mnist"), "FashionMNIST": _sirens("fashion-mnist"), "CIFAR-10": _sirens("cifar10")},
         CLASSIFICATION,
@@ -147,17 +143,15 @@ EXPERIMENTS = {
     "table4": Experiment(
         "Classes of shapes, told from the weights of their INRs",
         (4, 16),
-        "label",
-        10,
-        ("NFN_HNP", "NFN_NP", "MLP", "MLP_Aug"),
+        Telling("label", 10),
+        ("NFN_HNP", "NFN_NP", "MLP", "MLP_Aug", "inr2vec", "PointNet"),
         {"ModelNet10": _shapes("modelnet10")},
         CLASSIFICATION,
     ),
     "table19": Experiment(
         "Kendall's τ and R² of the test accuracies of MLPs, predicted from their weights",
         (19,),
-        "accuracy",
-        1,
+        Telling("accuracy"),
         ("NFN_HNP", "NFN_NP", "STATNN"),
         {"3-Layer": _mlp_zoo("mlp3"), "5-Layer": _mlp_zoo("mlp5")},
         GENERALIZATION,
@@ -165,8 +159,7 @@ EXPERIMENTS = {
     "fits": Experiment(
         "How the fit of INRs changes how well their classes are told: three ways to one reconstruction error, and a longer fit",
         (),
-        "label",
-        10,
+        Telling("label", 10),
         ("NFN_NP",),
         {f"{steps} steps at {rate:g}": _fitted(rate, steps) for rate, steps in FITS},
         CLASSIFICATION

@@ -9,19 +9,28 @@ out of the classifier.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
 
 from nfn_core import Activation, FeatureError, Layer, Sequential, SpecError, WeightSpace
 from nfn_core.arrays import Array, check_features, namespace_of
 from nfn_core.hub_map import product
 from nfn_core.layers import Execution, check_positive
 from nfn_core.parameters import ParameterSpec
+from reference_experiments.engines import Engine, Inputs
 from reference_experiments.references import Linear, shared_mlp, within
+from reference_experiments.sirens import render
+from reference_experiments.training import Part, Recipe, fit, predict
 
-__all__ = ["POINTS", "Autoencoder", "ImplicitDecoder", "RowStack", "encoder"]
+__all__ = ["DISTANCES", "POINTS", "Autoencoder", "ImplicitDecoder", "RowStack", "embedded", "encoder"]
 
-POINTS = "points"
-"""Name under which an autoencoder's input holds the points, beside the weight space's tensors."""
+POINTS, DISTANCES = "points", "distances"
+"""Names under which an autoencoder's input holds them, beside the weight space's tensors."""
+DRAWN = 512
+"""Points of each network in a step of the autoencoder."""
 
 FREQUENCIES = 10
 
@@ -164,18 +173,14 @@ class ImplicitDecoder(Layer):
 
 @dataclass(frozen=True)
 class Autoencoder(Layer):
-    """Encoder and decoder together: from weights and points to the logits of the distances there.
-
-    The original fits logits to distances scaled to [0, 1] by binary cross-entropy, with AdamW, learning rate 10⁻⁴,
-    weight decay 10⁻², batches of 16 networks and 10,000 points each, for 300 epochs. Parameters ``"encoder.NAME"`` are
-    those of `encoder`.
+    """Encoder and decoder together.
 
     Parameters
     ----------
     encoder : Layer
-        From features to embeddings.
+        From features to embeddings; its parameters are ``"encoder.NAME"``.
     decoder : ImplicitDecoder
-        From embeddings and points to logits.
+        From embeddings and points to logits; its parameters are ``"decoder.NAME"``.
     """
 
     encoder: Layer
@@ -187,9 +192,68 @@ class Autoencoder(Layer):
         return {f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameters().items()}
 
     def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
-        """Map features, and points (batch, points, coordinates) under `POINTS`, to (batch, points)."""
-        if POINTS not in value:
-            raise FeatureError(f"an autoencoder needs points beside the features, under {POINTS!r}: got {list(value)}.")
-        features = {name: x for name, x in value.items() if name != POINTS}
+        """Embed features, or learn from them.
+
+        From features alone the embeddings, (batch, embedding). With points (batch, points, coordinates) and distances
+        in [0, 1] there (batch, points), under `POINTS` and `DISTANCES`, each network's binary cross-entropy, (batch,).
+        """
+        features = {name: x for name, x in value.items() if name not in (POINTS, DISTANCES)}
         embeddings = self.encoder.forward(within(params, "encoder"), features, how)
-        return self.decoder.forward(within(params, "decoder"), (embeddings, value[POINTS]), how)
+        if POINTS not in value or DISTANCES not in value:
+            return embeddings
+        xp, y = namespace_of(embeddings), value[DISTANCES]
+        logits = self.decoder.forward(within(params, "decoder"), (embeddings, value[POINTS]), how)
+        size = xp.abs(logits)
+        return xp.mean((size + logits) / 2 - logits * y + xp.log1p(xp.exp(-size)), axis=1)
+
+
+def embedded(
+    library: Engine, autoencoder: Autoencoder, parts: Mapping[str, Part], recipe: Recipe, seed: int, folder: Path
+) -> dict[str, Part]:
+    """Train an autoencoder on the training networks, and embed the networks of all splits.
+
+    Points are drawn uniformly in [-1, 1]ⁿ, and distances are those that the network itself represents there, 1 at most.
+    The original draws more of them near the surface, 10,000 for each of 16 networks, for 300 epochs.
+
+    Parameters
+    ----------
+    library : Engine
+        Array library.
+    autoencoder : Autoencoder
+        What is trained.
+    parts : mapping of str to Part
+        Networks of each split, SIRENs as `reference_experiments.sirens.render` takes them.
+    recipe : Recipe
+        How a classifier of the embeddings is trained: steps and batch are taken from it, the rest from the original.
+    seed : int
+        Seed of everything.
+    folder : pathlib.Path
+        Where the autoencoder's checkpoint is.
+
+    Returns
+    -------
+    dict of str to Part
+        Embeddings (networks, embedding) of each split, with the same targets.
+    """
+
+    def with_points(part: Part) -> Part:
+        def inputs(chosen: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+            features = cast("dict[str, np.ndarray]", part.inputs(chosen, None))
+            drawn = (rng or np.random.default_rng(0)).uniform(
+                -1, 1, (len(chosen), DRAWN, autoencoder.decoder.coordinates)
+            )
+            points = drawn.astype(np.float32)
+            values = render({name: x[..., 0] for name, x in features.items()}, points.swapaxes(1, 2), np.sin)
+            return features | {POINTS: points, DISTANCES: np.clip(values[:, 0], 0, 1).astype(np.float32)}
+
+        return Part(inputs, part.targets)
+
+    own = replace(recipe, loss="own", learning_rate=1e-4, weight_decay=1e-2, dtype="float32")
+    training, validation = (with_points(parts[split]) for split in ("training", "validation"))
+    learner, _ = fit(library, f"autoencoder, seed {seed}", autoencoder, training, validation, own, seed, folder)
+
+    def embed(part: Part) -> Part:
+        embeddings = predict(learner, part)
+        return Part(lambda chosen, rng: embeddings[chosen], part.targets)
+
+    return {split: embed(part) for split, part in parts.items()}

@@ -25,31 +25,31 @@ from reference_experiments.training import Recipe
 __all__ = ["ENGINE"]
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
     "binary": lambda scores, y: jnp.mean(optax.sigmoid_binary_cross_entropy(scores[:, 0], y)),
     "classes": lambda scores, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, y)),
+    "own": lambda losses, _: jnp.mean(losses),
 }
-PREDICTIONS = {"binary": lambda scores: jax.nn.sigmoid(scores[:, 0]), "classes": jax.nn.softmax}
 
 
 class JaxLearner:
     """See `Learner`."""
 
     def __init__(self, layer: Layer, recipe: Recipe, seed: int) -> None:
-        self.layer, self.params, self.seed = layer, nfn_jax.init(layer, seed), jax.random.key(seed)
+        self.layer, self.recipe = layer, recipe
+        self.params, self.key = nfn_jax.init(layer, seed), jax.random.key(seed)
         rates = jnp.asarray([recipe.rate(step) for step in range(recipe.steps)], jnp.float32)
         adamw = optax.adamw(lambda count: rates[count], weight_decay=recipe.weight_decay)
         optimizer = optax.masked(adamw, nfn_jax.trainable(layer))
         self.moments = optimizer.init(self.params)
 
-        def scores(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> Any:
+        def outputs(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> Any:
             if recipe.dtype == "bfloat16":
                 params, inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, inputs))
-            out: Any = nfn_jax.apply(layer, params, inputs, key)
-            return out.astype(jnp.float32)
+            return jax.tree.map(lambda x: x.astype(jnp.float32), nfn_jax.apply(layer, params, inputs, key))
 
         def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
-            return LOSSES[recipe.loss](scores(params, inputs, key), targets)
+            return LOSSES[recipe.loss](outputs(params, inputs, key), targets)
 
         @partial(jax.jit, donate_argnums=(0, 1))
         def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array, number: int) -> Any:
@@ -58,7 +58,7 @@ class JaxLearner:
             return optax.apply_updates(params, change), moments, value
 
         self.update = update
-        self.forward = jax.jit(lambda params, inputs: PREDICTIONS[recipe.loss](scores(params, inputs)))
+        self.forward = jax.jit(outputs)
 
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
         """Take one step."""
@@ -66,13 +66,13 @@ class JaxLearner:
             split = NamedSharding(ENGINE.mesh, PartitionSpec("networks"))  # type: ignore[no-untyped-call]
             inputs, targets = jax.device_put((inputs, targets), split)
         self.params, self.moments, value = self.update(
-            self.params, self.moments, inputs, targets, self.seed, np.uint32(number)
+            self.params, self.moments, inputs, targets, self.key, np.uint32(number)
         )
         return value
 
-    def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predict."""
-        return np.asarray(self.forward(self.params, inputs))
+    def apply(self, inputs: Inputs) -> Any:
+        """Apply the network to inputs of the host."""
+        return jax.tree.map(np.asarray, self.forward(self.params, inputs))
 
     def state(self) -> State:
         """Parameters by name, and the leaves of optax's state."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Literal
 
 import numpy as np
 from sklearn.preprocessing import StandardScaler
@@ -21,7 +22,8 @@ from nfn_core import (
 from reference_experiments.dwsnets import dwsnet
 from reference_experiments.engines import Inputs
 from reference_experiments.flat import Flatten, permuted
-from reference_experiments.references import resnet18
+from reference_experiments.inr2vec import Autoencoder, ImplicitDecoder, encoder
+from reference_experiments.references import pointnet, resnet18
 from reference_experiments.training import Part
 
 __all__ = ["METHODS", "Method", "Sizes", "build", "statistics"]
@@ -40,9 +42,11 @@ METHODS = (
     "MLP-4000_Aug",
     "MLP-8000",
     "MLP-8000_Aug",
+    "inr2vec",
     "ResNet-18",
+    "PointNet",
 )
-"""All methods; ResNet-18 sees the images themselves and is there for reference (section E.2)."""
+"""All methods; the last two see the images or shapes themselves and are there for reference (section E.2)."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,10 @@ class Sizes:
         Channels of the layers of DWSNets.
     resnet : int
         Channels of ResNet-18's first stage.
+    pointnet : tuple of (tuple of int, tuple of int)
+        Widths of PointNet's MLP for every point, and of its head.
+    inr2vec : tuple of int
+        Widths of inr2vec's encoder; the last is the length of the embedding.
     """
 
     channels: tuple[int, ...]
@@ -80,6 +88,8 @@ class Sizes:
     mlp: int = 1000
     dws: tuple[int, ...] = (32, 32, 32, 32)
     resnet: int = 64
+    pointnet: tuple[tuple[int, ...], tuple[int, ...]] = ((64, 64, 64, 128, 1024), (512, 256))
+    inr2vec: tuple[int, ...] = (512, 512, 1024, 1024, 1024)
 
 
 @dataclass(frozen=True)
@@ -96,20 +106,26 @@ class Method:
         From features, each (batch, *axes, channels), to an array (batch, columns) that the network takes instead.
     augment : Group, optional
         Group whose random elements permute every network of a training batch.
-    of_images : bool
-        Whether the network takes the image behind an INR, (batch, height, width, channels), in place of its features.
+    sees : {"weights", "images", "points"}
+        What the network takes: features, or of the shape behind an INR the image (batch, height, width, channels) or
+        points (batch, points, 3).
+    autoencoder : Autoencoder, optional
+        Trained first; the network then takes its embeddings.
     """
 
     name: str
     layer: Layer
     summary: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
     augment: Group | None = None
-    of_images: bool = False
+    sees: Literal["weights", "images", "points"] = "weights"
+    autoencoder: Autoencoder | None = None
 
     @property
     def parameters(self) -> int:
-        """Number of trained parameters."""
-        return sum(prod(spec.shape) for spec in self.layer.parameters().values() if spec.trainable)
+        """Number of trained parameters; an autoencoder's decoder, which tells nothing, is not counted."""
+        layers = [self.layer, *([] if self.autoencoder is None else [self.autoencoder.encoder])]
+        specs = [spec for layer in layers for spec in layer.parameters().values()]
+        return sum(prod(spec.shape) for spec in specs if spec.trainable)
 
     def part(self, features: Callable[[np.ndarray], dict[str, np.ndarray]], targets: np.ndarray) -> Part:
         """Networks of a split as this method takes them.
@@ -192,7 +208,16 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
         return Method(name, layer, lambda u: scaler.transform(statistics(u)))
     if name == "ResNet-18":
         channels = space.sizes[space.outputs[0]]  # of an image that an INR of this space draws
-        return Method(name, resnet18(channels, outputs, sizes.resnet), of_images=True)
+        return Method(name, resnet18(channels, outputs, sizes.resnet), sees="images")
+    if name == "PointNet":
+        return Method(name, pointnet(outputs, *sizes.pointnet), sees="points")
+    if name == "inr2vec":
+        embed = encoder(space, sizes.inr2vec, before=[scale])
+        length = sizes.inr2vec[-1]
+        decoder = ImplicitDecoder(length, space.sizes[space.inputs[0]], length // 2)
+        return Method(
+            name, MLPHead((length, length // 2, length // 4, outputs)), autoencoder=Autoencoder(embed, decoder)
+        )
     if name == "DWSNets":
         return Method(name, dwsnet(space, (1, *sizes.dws), (outputs,), before=[scale]))
     before: list[Layer] = [scale]

@@ -10,7 +10,7 @@ import markdown
 import numpy as np
 
 from reference_experiments.experiments import EXPERIMENTS, Experiment
-from reference_experiments.figures import draw_confusion, draw_curves, draw_scatter
+from reference_experiments.figures import draw_curves
 from reference_experiments.paper import PAPER
 from reference_experiments.running import MEMORIZED
 from reference_experiments.storage import ExperimentError, read_json, write
@@ -120,7 +120,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
     first = next(iter(next(iter(runs.values())).values()))[0]
     shown = [m for m in first["metrics"] if m.startswith(("test", "train"))]
     printed = [m for m in shown if any(m in figures for rows in theirs.values() for figures in rows.values())]
-    judged = verdicts(name, runs, "test accuracy" if "test accuracy" in shown else "test τ")
+    judged = verdicts(name, runs, experiment.task.metric)
     tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
     titles = ["dataset", "method", "parameters", "seeds", *shown, *(f"{m} in the paper" for m in printed)]
     titles += [f"fits {MEMORIZED} networks", *(["verdict"] if theirs else [])]
@@ -140,7 +140,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
         best = {method: max(results, key=lambda r: r["curve"][-1]["metric"]) for method, results in rows.items()}
         curves, predictions = (where.with_name(f"{where.name}-{kind}.png") for kind in ("curves", "predictions"))
         draw_curves(curves, rows)
-        (draw_confusion if experiment.outputs > 1 else draw_scatter)(predictions, best)
+        experiment.task.draw(predictions, best)
         lines += [f"\n![{dataset}]({path.relative_to(folder).as_posix()})" for path in (curves, predictions)]
     return [*lines, ""]
 

@@ -8,33 +8,22 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from sklearn.metrics import r2_score
 from tqdm import tqdm
 
 from nfn_core import __version__
 from reference_experiments.datasets import SPLITS, WeightDataset
 from reference_experiments.engines import Engine, engine, surroundings
 from reference_experiments.experiments import EXPERIMENTS, Experiment
+from reference_experiments.inr2vec import embedded
 from reference_experiments.making import make
-from reference_experiments.methods import Method, build
-from reference_experiments.sirens import every_image
+from reference_experiments.methods import Method
 from reference_experiments.storage import ExperimentError, claim, write_json
-from reference_experiments.training import Part, Recipe, accuracy, fit, predict, rank_correlation
+from reference_experiments.training import Part, Recipe, fit, some
 
-__all__ = ["MEMORIZED", "ceiling", "dataset_of", "run"]
+__all__ = ["MEMORIZED", "dataset_of", "run"]
 
 MEMORIZED = 64
 """Networks that every method is to learn by heart before it is trained in earnest."""
-MEASURED = 2000
-"""Training networks, at most, whose predictions give the training metric."""
-NORMALIZING = 2000
-"""Training networks, at most, that the inputs are normalised by."""
-
-
-def ceiling(actual: np.ndarray) -> float:
-    """Kendall's tau-b of a perfect ranking without ties: below 1 where targets are tied."""
-    return rank_correlation(np.argsort(np.argsort(actual, kind="stable")), actual)
 
 
 def dataset_of(experiment: str, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
@@ -90,10 +79,9 @@ def run(
                 raise ExperimentError(
                     f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
                 )
-        features = dataset.features(_spread(splits["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
-            method = build(method_name, dataset.space, features, experiment.outputs, chosen.sizes)
-            parts = {split: _part(method, dataset, experiment, index) for split, index in splits.items()}
+            method = experiment.task.method(method_name, dataset, splits["training"], chosen.sizes)
+            parts = {split: experiment.task.part(method, dataset, index) for split, index in splits.items()}
             for seed in seeds:
                 path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")
                 if not path.exists():
@@ -112,7 +100,9 @@ def _train(
 ) -> dict[str, Any]:
     """Train a method with one seed and measure it."""
     began = time.perf_counter()
-    few = _some(parts["training"], MEMORIZED)
+    if method.autoencoder is not None:
+        parts = embedded(library, method.autoencoder, parts, recipe, seed, folder / "embedding")
+    few = some(parts["training"], MEMORIZED)
     brief = replace(
         recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, every=100
     )
@@ -132,57 +122,17 @@ def _train(
         seed,
         folder,
     )
-    metrics: dict[str, float] = {}
-    measured = {"train": _some(parts["training"], MEASURED), "validation": parts["validation"], "test": parts["test"]}
-    for split, part in measured.items():
-        predicted = predict(learner, part)
-        if recipe.loss == "classes":
-            metrics[f"{split} accuracy"] = 100 * accuracy(predicted, part.targets)
-        else:
-            metrics |= {f"{split} τ": rank_correlation(predicted, part.targets)}
-            metrics |= {f"{split} R²": float(r2_score(part.targets, predicted))}
-    if recipe.loss == "binary":
-        metrics["ceiling of test τ"] = ceiling(parts["test"].targets)
-    shown = predicted.argmax(axis=1) if recipe.loss == "classes" else predicted.round(4)
     return {
         "method": method.name,
         "seed": seed,
         "parameters": method.parameters,
         "recipe": asdict(recipe),
         "memorized": memorized,
-        "metrics": metrics,
         "curve": curve,
-        "actual": parts["test"].targets.round(4).tolist(),
-        "predicted": shown.tolist(),
+        **experiment.task.measure(learner, parts),
         "seconds": time.perf_counter() - began,
         "made with": surroundings(library),
     }
-
-
-def _part(method: Method, dataset: WeightDataset, experiment: Experiment, index: np.ndarray) -> Part:
-    """Networks of one split."""
-    targets = dataset.columns[experiment.target][index]
-    kind = np.float32 if experiment.outputs == 1 else np.int64
-    if method.of_images:
-        if "image" not in dataset.columns or "images" not in dataset.about:
-            raise ExperimentError(
-                f"{method.name} looks at images, but {dataset.folder} is not of image INRs: leave it out."
-            )
-        images, numbers = every_image(dataset.about["images"])[0], dataset.columns["image"][index]
-        return Part(lambda chosen, rng: images[numbers[chosen]].astype(np.float32) / 255, targets.astype(kind))
-    return method.part(lambda chosen: dataset.features(index[chosen]), targets.astype(kind))
-
-
-def _some(part: Part, most: int) -> Part:
-    """Networks from all over a split, `most` at most."""
-    kept = _spread(np.arange(len(part)), most)
-    return Part(lambda chosen, rng: part.inputs(kept[chosen], rng), part.targets[kept])
-
-
-def _spread(numbers: np.ndarray, most: int) -> np.ndarray:
-    """Evenly spaced numbers, `most` at most: datasets come in an order."""
-    chosen: np.ndarray = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).astype(int)]
-    return chosen
 
 
 def _describe(dataset: WeightDataset) -> dict[str, Any]:

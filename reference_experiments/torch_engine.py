@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map
 
 from nfn_core import Layer
 from reference_experiments.engines import Inputs, State, rows
@@ -23,10 +24,7 @@ __all__ = ["ENGINE"]
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "binary": lambda scores, y: binary_cross_entropy_with_logits(scores[:, 0], y),
     "classes": cross_entropy,
-}
-PREDICTIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
-    "binary": lambda scores: torch.sigmoid(scores[:, 0]),
-    "classes": partial(torch.softmax, dim=1),
+    "own": lambda losses, _: losses.mean(),
 }
 
 
@@ -44,11 +42,11 @@ class TorchLearner:
         decay = recipe.weight_decay
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=decay)
 
-    def scores(self, module: torch.nn.Module, inputs: Inputs) -> torch.Tensor:
-        """Apply the network in the recipe's arithmetic."""
+    def outputs(self, module: torch.nn.Module, inputs: Inputs) -> Any:
+        """Apply the network in the recipe's arithmetic: a tensor, or features, of float32."""
         device = torch.get_default_device().type
         with torch.autocast(device, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16"):
-            return module(_tensors(inputs)).float()  # type: ignore[no-any-return]
+            return module(_tensors(inputs)).to(torch.float32)
 
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> torch.Tensor:
         """Take one step, together with other processes if there are some, each on its part of the batch."""
@@ -56,17 +54,17 @@ class TorchLearner:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(number)
         self.network.train()
-        loss = LOSSES[self.recipe.loss](self.scores(self.module, rows(inputs, self.mine)), _tensor(targets[self.mine]))
+        loss = LOSSES[self.recipe.loss](self.outputs(self.module, rows(inputs, self.mine)), _tensor(targets[self.mine]))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 
-    def predict(self, inputs: Inputs) -> np.ndarray:
-        """Predict."""
+    def apply(self, inputs: Inputs) -> Any:
+        """Apply the network to inputs of the host."""
         self.network.eval()
         with torch.no_grad():
-            return np.asarray(PREDICTIONS[self.recipe.loss](self.scores(self.network, inputs)).numpy(force=True))
+            return tree_map(partial(torch.Tensor.numpy, force=True), self.outputs(self.network, inputs))
 
     def state(self) -> State:
         """Parameters by name, and for each parameter AdamW's state."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from scipy.special import expit, softmax
 from scipy.stats import kendalltau
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
@@ -17,7 +18,7 @@ from nfn_core import Layer
 from reference_experiments.engines import Engine, Inputs, Learner
 from reference_experiments.storage import leads, read_arrays, write, write_arrays
 
-__all__ = ["METRICS", "Part", "Recipe", "accuracy", "fit", "predict", "rank_correlation"]
+__all__ = ["METRICS", "Part", "Recipe", "accuracy", "fit", "predict", "rank_correlation", "some", "spread"]
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,10 @@ class Recipe:
 
     Parameters
     ----------
-    loss : {"binary", "classes"}
-        Binary cross-entropy to a number in [0, 1], whose metric is Kendall's τ; or cross-entropy to one of several
-        classes, whose metric is the accuracy.
+    loss : {"binary", "classes", "own"}
+        Binary cross-entropy to a number in [0, 1], whose metric is Kendall's τ; cross-entropy to one of several
+        classes, whose metric is the accuracy; or what the network itself returns, a loss for each of the networks it
+        takes, whose metric is its mean, negated.
     steps, batch : int
         Number of steps, and networks in each.
     learning_rate, weight_decay : float
@@ -45,7 +47,7 @@ class Recipe:
         Of the arithmetic; parameters and moments are float32 always.
     """
 
-    loss: Literal["binary", "classes"]
+    loss: Literal["binary", "classes", "own"]
     steps: int
     batch: int
     learning_rate: float
@@ -73,7 +75,7 @@ class Part:
     inputs : callable
         From positions in the split and a source of random numbers (None where nothing is to be drawn) to the inputs.
     targets : numpy.ndarray
-        Shape (networks,): float32 in [0, 1], or classes.
+        Shape (networks,): float32 in [0, 1], or classes; not looked at where the loss is the network's own.
     """
 
     inputs: Callable[[np.ndarray, np.random.Generator | None], Inputs]
@@ -94,14 +96,35 @@ def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
     return float(np.mean(predicted.argmax(axis=1) == actual))
 
 
-METRICS = {"binary": rank_correlation, "classes": accuracy}
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
+    "binary": rank_correlation,
+    "classes": accuracy,
+    "own": lambda losses, _: -float(losses.mean()),
+}
+PREDICTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "binary": lambda scores: expit(scores[:, 0]),
+    "classes": lambda scores: softmax(scores, axis=1),
+    "own": lambda losses: losses,
+}
 
 
 def predict(learner: Learner, part: Part, batch: int = 64) -> np.ndarray:
-    """Predictions for all networks of a split, shape (networks,) or (networks, classes)."""
+    """Probabilities, or own losses, for all networks of a split: shape (networks,) or (networks, classes)."""
     starts = range(0, len(part), batch)
-    found = [learner.predict(part.inputs(np.arange(k, min(k + batch, len(part))), None)) for k in starts]
-    return np.concatenate(found)
+    found = [learner.apply(part.inputs(np.arange(k, min(k + batch, len(part))), None)) for k in starts]
+    return PREDICTIONS[learner.recipe.loss](np.concatenate(found))
+
+
+def some(part: Part, most: int) -> Part:
+    """Networks from all over a split, `most` at most."""
+    kept = spread(np.arange(len(part)), most)
+    return Part(lambda chosen, rng: part.inputs(kept[chosen], rng), part.targets[kept])
+
+
+def spread(numbers: np.ndarray, most: int) -> np.ndarray:
+    """Evenly spaced numbers, `most` at most: datasets come in an order."""
+    chosen: np.ndarray = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).astype(int)]
+    return chosen
 
 
 def fit(
