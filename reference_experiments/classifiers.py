@@ -98,7 +98,7 @@ TICKET_MLP_SCALES = {
     "paper": ZooScale(450, 10, 60000, 10000, 20, 128, 1),
 }
 TICKET_CNN_SCALES = {
-    "smoke": ZooScale(2, 1, 96, 96, 1, 32, 1),
+    "smoke": ZooScale(3, 1, 96, 96, 1, 32, 1),
     "small": ZooScale(27, 1, 5000, 2000, 3, 64, 1),
     "paper": ZooScale(450, 10, 50000, 10000, 20, 128, 1),
 }
@@ -459,8 +459,9 @@ class TicketMaker:
             "learning_rate": np.full(count, self.learning_rate, np.float32),
             "weight_decay": np.zeros(count, np.float32),
         }
-        test = np.where(runs < s.runs * 8 // 9, SPLITS.index("training"), SPLITS.index("test"))
-        columns: dict[str, np.ndarray] = {"run": runs.astype(np.int32), "split": test.astype(np.uint8)}
+        test = s.runs * 8 // 9  # of 450 pairs 50, as in the paper; 20 of the other 400 choose when to stop
+        split = np.searchsorted([test - max(1, s.runs // 22), test], runs, side="right")
+        columns: dict[str, np.ndarray] = {"run": runs.astype(np.int32), "split": split.astype(np.uint8)}
 
         def trained(start: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> State:
             again = [np.random.default_rng([self.seed, run, 1]) for run in runs]  # the same order of images every time
