@@ -15,7 +15,7 @@ import numpy as np
 from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
-from reference_experiments.datasets import SPLITS, Networks
+from reference_experiments.datasets import Networks
 from reference_experiments.engines import Engine, State, engine
 from reference_experiments.images import gray, load_images
 from reference_experiments.zoo import classify, descent, fresh
