@@ -100,7 +100,7 @@ GENERALIZATION = {
     "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
         Sizes((16, 16, 5), (16, 16, 5), (256, 256), mlp=256),
-        Recipe("binary", 6000, 8, 1e-3, warmup=200, cosine=True, every=300),
+        Recipe("binary", 4000, 8, 1e-3, warmup=200, cosine=True, every=200),
         3,
     ),
     "paper": Scale(
@@ -112,8 +112,18 @@ GENERALIZATION = {
 CLASSIFICATION = {
     "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
-        Sizes((32, 32, 32), (32, 32, 32), (256, 256), fourier=(32, 0.5), mlp=1000, dws=(16, 16, 16), resnet=8),
-        Recipe("classes", 10000, 8, 1e-3, warmup=500, cosine=True, every=1000, dtype="bfloat16"),
+        Sizes(
+            (32, 32, 32),
+            (32, 32, 32),
+            (256, 256),
+            fourier=(32, 0.5),
+            mlp=1000,
+            dws=(16, 16, 16),
+            resnet=8,
+            pointnet=((32, 64, 128), (64,)),
+            inr2vec=(128, 256),
+        ),
+        Recipe("classes", 2000, 32, 1e-3, warmup=100, cosine=True, every=250, dtype="bfloat16"),
         3,
     ),
     "paper": Scale(
@@ -154,7 +164,14 @@ EXPERIMENTS = {
         Telling("accuracy"),
         ("NFN_HNP", "NFN_NP", "STATNN"),
         {"3-Layer": _mlp_zoo("mlp3"), "5-Layer": _mlp_zoo("mlp5")},
-        GENERALIZATION,
+        GENERALIZATION
+        | {
+            "small": Scale(
+                Sizes((16, 16, 5), (2, 2, 2), (256, 256), mlp=256),  # HNP's matrices have 784 rows a channel
+                Recipe("binary", 2000, 8, 1e-3, warmup=100, cosine=True, every=200, dtype="bfloat16"),
+                3,
+            )
+        },
     ),
     "fits": Experiment(
         "How the fit of INRs changes how well their classes are told: three ways to one reconstruction error, and a longer fit",

@@ -183,6 +183,6 @@ def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     hours = sum(result["seconds"] for result in results) / 3600
     machines = "; ".join(sorted({", ".join(f"{k} {v}" for k, v in r["made with"].items()) for r in results}))
     quality = "".join(f"median {k} {v['median']:.3g}, " for k, v in data.get("quality", {}).items())
-    text = f"{dataset}: networks of {quality}dataset.json's SHA-256 {data['sha256'][:16]}…; trained on {machines}"
+    text = f"{dataset}: networks of {quality}shards' SHA-256 together {data['sha256'][:16]}…; trained on {machines}"
     text += f"; {hours:.1f} hours in all."
     return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")

@@ -143,4 +143,5 @@ def _describe(dataset: WeightDataset) -> dict[str, Any]:
 
 
 def _checksum(dataset: WeightDataset) -> str:
-    return hashlib.sha256((dataset.folder / "dataset.json").read_bytes()).hexdigest()
+    """SHA-256 of the shards' own, whatever else ``dataset.json`` says."""
+    return hashlib.sha256("".join(shard["sha256"] for shard in dataset.about["shards"]).encode()).hexdigest()

@@ -25,6 +25,8 @@ NORMALIZING = 2000
 """Training networks, at most, that the inputs are normalised by."""
 POINTS = 1024
 """Points of a surface that PointNet sees."""
+CHANCE = 0.11
+"""Accuracy, of ten classes, above which a network has learned something: two standard errors of 5,000 images over 0.1."""
 
 Results = Sequence[Mapping[str, Any]]
 
@@ -106,6 +108,8 @@ class Telling:
                 metrics |= {f"{name} τ": rank_correlation(predicted, part.targets)}
                 metrics |= {f"{name} R²": float(r2_score(part.targets, predicted))}
         if self.outputs == 1:
+            learned = part.targets > CHANCE
+            metrics["test τ above chance"] = rank_correlation(predicted[learned], part.targets[learned])
             metrics["ceiling of test τ"] = ceiling(part.targets)
         return {"metrics": metrics, "actual": part.targets.round(4).tolist(), "predicted": predicted.round(4).tolist()}
 
