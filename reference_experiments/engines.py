@@ -15,9 +15,11 @@ from nfn_core import Layer, __version__
 if TYPE_CHECKING:
     from reference_experiments.training import Recipe
 
-__all__ = ["BACKENDS", "Engine", "Inputs", "Learner", "State", "engine", "rows", "surroundings"]
+__all__ = ["BACKENDS", "GPU_BLOCK", "Engine", "Inputs", "Learner", "State", "engine", "rows", "surroundings"]
 
 BACKENDS = ("torch", "jax")
+GPU_BLOCK = 1000
+"""Number of small networks that fill a GPU (not measured)."""
 
 Inputs = np.ndarray | dict[str, np.ndarray]
 """What a network takes, on the host: features, each of shape (batch, *axes, channels), or an array (batch, ...)."""
@@ -54,7 +56,7 @@ class Engine(Protocol):
 
     name: str
     block: int
-    """Number of small networks that are best trained at once."""
+    """Number of small networks that are best trained at once; `GPU_BLOCK` on a GPU."""
 
     def use(self, gpu: bool, devices: int = 1) -> None:
         """Put new arrays on CPU or GPU, and split every batch that is learned from among some devices."""

@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"the experiments need optax with JAX ({error}): pip install optax.") from error
 
-from reference_experiments.engines import Inputs, State
+from reference_experiments.engines import GPU_BLOCK, Inputs, State
 from reference_experiments.storage import ExperimentError
 from reference_experiments.training import Recipe
 
@@ -118,6 +118,8 @@ class JaxEngine:
         if devices > 1 and not gpu:
             jax.config.update("jax_num_cpu_devices", devices)  # type: ignore[no-untyped-call]
         found = jax.devices("gpu" if gpu else "cpu")
+        if gpu:
+            self.block = GPU_BLOCK
         if devices > len(found):
             raise ExperimentError(f"{devices} devices were asked for, but JAX has {len(found)}: ask for fewer.")
         if devices > 1:

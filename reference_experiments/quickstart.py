@@ -5,6 +5,7 @@ A small form of the experiment of Table 2: the networks are MLPs and CNNs traine
 
 import hashlib
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from reference_experiments.storage import claim, read_arrays, read_json, write, 
 from reference_experiments.training import Part, Recipe, fit, predict, rank_correlation
 from reference_experiments.zoo import Trainer, digits, draw
 
-__all__ = ["SCALES", "SPACES", "quickstart"]
+__all__ = ["SCALES", "SPACES", "Scale", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
 
 SPACES = {
     "MLP 64-16-16-10": WeightSpace.mlp([64, 16, 16, 10]),
@@ -91,15 +92,7 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     library, chosen = engine(backend), SCALES[scale]
     claim(folder, {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
     zoos = [make_zoo(library, name, space, chosen, seed, folder) for name, space in SPACES.items()]
-    results = []
-    for zoo in zoos:
-        features = rows(zoo.features, zoo.training)
-        candidates = [build(name, zoo.space, features, 1, chosen.sizes) for name in METHODS]
-        for method in tqdm(candidates, unit="method", desc=f"predictors of {zoo.name}"):
-            path = folder / f"{zoo.name} {method.name}.json".replace(" ", "-")
-            if not path.exists():
-                write_json(path, evaluate(library, zoo, method, chosen.recipe, seed, path))
-            results.append(read_json(path))
+    results = [found for zoo in zoos for found in compare(library, zoo, METHODS, chosen, seed, folder)]
     pixels = np.concatenate([digits().train_images, digits().test_images])
     data = {"scikit-learn digits, SHA-256 of the pixels": hashlib.sha256(pixels.tobytes()).hexdigest()}
     write_json(folder / "results.json", {"made with": surroundings(library) | data, "results": results})
@@ -124,13 +117,57 @@ def make_zoo(library: Engine, name: str, space: WeightSpace, scale: Scale, seed:
             trained, accuracy = trainer.train({w: x[part] for w, x in weights.items()}, mine, seed + start)
             write_arrays(path, {**trained, **mine, "accuracy": accuracy})
         shards.append(read_arrays(path))
+    return split_zoo(name, space, shards, lambda found: {t.name: found[t.name][..., None] for t in space.tensors}, seed)
+
+
+def split_zoo(
+    name: str,
+    space: WeightSpace,
+    shards: Sequence[dict[str, np.ndarray]],
+    features: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    seed: int,
+) -> Zoo:
+    """Make a zoo of the networks in shards that stayed finite: of 60, 15 and 25 per cent of them the three splits.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it.
+    space : WeightSpace
+        The networks' weight space.
+    shards : sequence of dict of str to numpy.ndarray
+        Tensors of shape (networks, *axes), and the accuracy, (networks,).
+    features : callable
+        From such tensors to features.
+    seed : int
+        Seed of the splits.
+
+    Returns
+    -------
+    Zoo
+        The zoo.
+    """
     together = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
-    finite = np.all([np.isfinite(together[t.name]).reshape(scale.networks, -1).all(axis=1) for t in space.tensors], 0)
-    click.echo(f"{finite.sum()} of {len(finite)} networks stayed finite.")
-    features = {t.name: together[t.name][finite][..., None] for t in space.tensors}
-    count = int(finite.sum())
+    networks = len(together["accuracy"])
+    finite = np.all([np.isfinite(x).reshape(networks, -1).all(axis=1) for x in together.values()], axis=0)
+    kept, count = {key: x[finite] for key, x in together.items()}, int(finite.sum())
+    click.echo(f"{count} of {networks} networks stayed finite.")
     parts = np.split(np.random.default_rng(seed).permutation(count), [int(0.6 * count), int(0.75 * count)])
-    return Zoo(name, space, features, together["accuracy"][finite], *parts)
+    return Zoo(name, space, features(kept), kept["accuracy"], *parts)
+
+
+def compare(
+    library: Engine, zoo: Zoo, methods: Sequence[str], scale: Scale, seed: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Train methods on a zoo and measure them, or read what an interrupted run has measured; see `evaluate`."""
+    features, results = rows(zoo.features, zoo.training), []
+    for name in tqdm(methods, unit="method", desc=f"predictors of {zoo.name}"):
+        path = folder / f"{zoo.name} {name}.json".replace(" ", "-")
+        if not path.exists():
+            method = build(name, zoo.space, features, 1, scale.sizes)
+            write_json(path, evaluate(library, zoo, method, scale.recipe, seed, path))
+        results.append(read_json(path))
+    return results
 
 
 def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: int, path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ scale, share of the data and length, as in the quickstart.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from tqdm import tqdm
 
-from nfn_core import ModelSpace, __version__
-from reference_experiments.engines import engine, rows
+from nfn_core import __version__
+from reference_experiments.engines import engine
 from reference_experiments.images import load_images
-from reference_experiments.methods import Sizes, build
-from reference_experiments.quickstart import Zoo, evaluate, tabulate
-from reference_experiments.storage import claim, read_arrays, read_json, write, write_arrays, write_json
+from reference_experiments.methods import Sizes
+from reference_experiments.quickstart import Scale, Zoo, compare, split_zoo, tabulate
+from reference_experiments.storage import claim, read_arrays, write, write_arrays
 from reference_experiments.training import Recipe
 
 __all__ = ["SCALES", "ResidualCNN", "residual"]
@@ -48,17 +48,6 @@ class ResidualCNN(nn.Module):
         for inner, outer in zip(self.first, self.second, strict=True):
             x = x + outer(torch.relu(inner(torch.relu(x))))
         return cast("Tensor", self.head(torch.relu(x).mean((2, 3))))
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How much of everything."""
-
-    networks: int
-    shard: int
-    longest: int
-    sizes: Sizes
-    recipe: Recipe
 
 
 SCALES = {
@@ -96,13 +85,7 @@ def residual(images: str, scale: str, seed: int, folder: Path) -> list[dict[str,
     chosen = SCALES[scale]
     claim(folder, {"images": images, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
     zoo = make_zoo(images, chosen, seed, folder)
-    features, results = rows(zoo.features, zoo.training), []
-    for name in METHODS:
-        path = folder / f"{name}.json"
-        if not path.exists():
-            method = build(name, zoo.space, features, 1, chosen.sizes)
-            write_json(path, evaluate(engine("torch"), zoo, method, chosen.recipe, seed, path))
-        results.append(read_json(path))
+    results = compare(engine("torch"), zoo, METHODS, chosen, seed, folder)
     table = tabulate(results, [zoo])
     write(folder / "table.md", lambda path: path.write_text(table))
     click.echo(table)
@@ -128,7 +111,12 @@ def make_zoo(images: str, scale: Scale, seed: int, folder: Path) -> Zoo:
             accuracy = (scores.argmax(-1) == torch.from_numpy(data.test_labels[:1000])).float().mean(1)
             write_arrays(path, {name: x.numpy() for name, x in (weights | {"accuracy": accuracy}).items()})
         shards.append(read_arrays(path))
-    return _split(f"residual CNN on {images}", space, shards, seed)
+
+    def features(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        networks = zip(*(found[view.name] for view in space.views), strict=True)
+        return space.stack([{v.name: x for v, x in zip(space.views, one, strict=True)} for one in networks])
+
+    return split_zoo(f"residual CNN on {images}", space.space, shards, features, seed)
 
 
 def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: Scale, seed: int) -> dict[str, Tensor]:
@@ -167,14 +155,3 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: Scale, seed:
 def _wide(column: Tensor, p: Tensor) -> Tensor:
     """One number a network, to be broadcast over a tensor of one."""
     return column.reshape(-1, *[1] * p.ndim)
-
-
-def _split(name: str, space: ModelSpace, shards: list[dict[str, np.ndarray]], seed: int) -> Zoo:
-    """Features of the networks that stayed finite, in three parts."""
-    together = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
-    count = len(together["accuracy"])
-    finite = np.all([np.isfinite(x).reshape(count, -1).all(axis=1) for x in together.values()], axis=0)
-    click.echo(f"{finite.sum()} of {count} networks stayed finite.")
-    networks = [{view.name: together[view.name][k] for view in space.views} for k in np.flatnonzero(finite)]
-    parts = np.split(np.random.default_rng(seed).permutation(n := int(finite.sum())), [int(0.6 * n), int(0.75 * n)])
-    return Zoo(name, space.space, space.stack(networks), together["accuracy"][finite], *parts)

@@ -13,6 +13,7 @@ from reference_experiments.making_cli import reporting
 from reference_experiments.methods import METHODS
 from reference_experiments.report import report
 from reference_experiments.running import dataset_of, run
+from reference_experiments.storage import ExperimentError
 
 __all__ = ["report_command", "run_command"]
 
@@ -54,10 +55,16 @@ def run_command(
     for title in (*datasets, *folders):
         if title not in experiment.makers:
             raise click.BadParameter(f"{title!r} is none of {name}'s datasets: {', '.join(experiment.makers)}.")
-    chosen = {
-        title: dataset_of(name, title, scale, backend, folders.get(title))
-        for title in (datasets or folders or experiment.makers)
-    }
+    chosen = {}
+    for title in datasets or folders or experiment.makers:
+        try:
+            chosen[title] = dataset_of(name, title, scale, backend, folders.get(title))
+        except ExperimentError as error:
+            if datasets or folders:  # asked for by name
+                raise
+            click.echo(f"{title} is left out: {error}", err=True)
+    if not chosen:
+        raise ExperimentError(f"there are no networks for {name}: see above.")
     if backend == "torch" and devices > 1 and "RANK" not in os.environ:
         launch = (
             "-m",

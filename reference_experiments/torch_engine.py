@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
 from nfn_core import Layer
-from reference_experiments.engines import Inputs, State, rows
+from reference_experiments.engines import GPU_BLOCK, Inputs, State, rows
 from reference_experiments.training import Recipe
 
 __all__ = ["ENGINE"]
@@ -105,6 +105,7 @@ class TorchEngine:
             torch.distributed.init_process_group("nccl" if gpu else "gloo")
         if gpu:
             torch.set_default_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
+            self.block = GPU_BLOCK
 
     def device(self) -> str:
         """Name of torch's default device."""
