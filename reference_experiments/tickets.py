@@ -288,11 +288,13 @@ def _pruned(
     todo = list(blocks(maker.trainer.library, np.arange(len(numbers))))
     for k, block in enumerate(tqdm(todo, unit="block", desc="  pruned networks", leave=False)):
         paths.append(shard_path(folder, k))
-        if is_whole(paths[-1]):  # from a run that was interrupted
-            found.append(read_shard(paths[-1]).columns["accuracy"])
-            continue
-        runs = dataset.columns["run"][numbers[block]]
         stay = {name: mask[block] for name, mask in masks.items()}
+        if is_whole(paths[-1]):  # from a run that was interrupted, or one that told other masks
+            known = read_shard(paths[-1])
+            if all(np.array_equal(mask, known.masks[name]) for name, mask in stay.items()):
+                found.append(known.columns["accuracy"])
+                continue
+        runs = dataset.columns["run"][numbers[block]]
         start = {name: x[..., 0] for name, x in dataset.features(numbers[block]).items()}
         weights, accuracy = maker.trained(runs, start, stay)
         columns = {"run": runs, "split": dataset.columns["split"][numbers[block]], "accuracy": accuracy}

@@ -255,7 +255,7 @@ def test_networks_are_trained_under_tickets_as_those_of_the_dataset_were(dataset
     np.testing.assert_allclose(maker.trained(runs, weights)[1], dataset.columns["dense accuracy"][index], atol=1 / 300)
     for name, x in trained.items():
         assert not x[~masks[name]].any()
-        assert name.startswith("v") or (x != weights[name])[masks[name]].mean() > 0.5
+        assert name.startswith("v") or (x != weights[name])[masks[name]].mean() > 0.1  # the others are at dead units
     other = {name: np.roll(mask, 1, axis=1) for name, mask in masks.items()}
     assert np.abs(maker.trained(runs, weights, other)[1] - accuracy).max() > 2 / 300
 
@@ -333,7 +333,7 @@ def test_modules_are_what_was_trained(architecture):
     images = np.random.default_rng(0).random((3, 6, 6, 2), np.float32)
     model = classifier(space, {n: x[0] for n, x in weights.items()}, torch.nn.Tanh)
     expected = classify(space, {n: x[..., 0] for n, x in weights.items()}, images[None], "tanh")[0]
-    scores = model(torch.tensor(images).movedim(-1, 1)).detach()
+    scores = model(torch.tensor(images).movedim(-1, 1)).detach().numpy()
     np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-3)
-    mirrored = model(torch.tensor(images).movedim(-1, 1).flip(1)).detach()
+    mirrored = model(torch.tensor(images).movedim(-1, 1).flip(1)).detach().numpy()
     assert np.abs(mirrored - expected).max() > 0.1
