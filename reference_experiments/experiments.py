@@ -132,7 +132,7 @@ CLASSIFICATION = {
 PRUNING = {
     "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), ()), Recipe("own", 4, 2, 1e-3, every=2), 1),
     "small": Scale(
-        Sizes((16, 16, 16), (16, 16, 16), (), encoding=(10.0, 3)),
+        Sizes((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
         Recipe("own", 300, 4, 3e-3, warmup=20, cosine=True, every=50),
         3,
     ),

@@ -1,7 +1,6 @@
 """A dataset of networks as PyTorch loads it, and its classifiers as modules."""
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import numpy as np
 import torch
@@ -46,7 +45,7 @@ class Pixels(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Flatten them."""
-        return cast("Tensor", images.movedim(1, -1).flatten(1))
+        return images.movedim(1, -1).flatten(1)
 
 
 def classifier(
@@ -79,7 +78,7 @@ def classifier(
             layers += [Pixels()] if i == 1 else [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if before == 4 else []
             layer = nn.Linear(columns, rows)
         before = layer.weight.ndim
-        for own, name in ((layer.weight, f"W{i}"), (layer.bias, f"v{i}")):
-            own.data = torch.tensor(weights[name]).reshape(own.shape)
+        own = {"weight": torch.tensor(weights[f"W{i}"]), "bias": torch.tensor(weights[f"v{i}"])}
+        layer.load_state_dict({name: x.reshape(layer.get_parameter(name).shape) for name, x in own.items()})
         layers += [layer, activation()]
     return nn.Sequential(*layers[:-1])
