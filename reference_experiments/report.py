@@ -111,9 +111,9 @@ def summary(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, f
 
 def _legend() -> str:
     return (
-        "± is the standard error over seeds, in table 5 over initial weights. A row is *reproduced* if it lies within two standard errors of the paper's "
-        "figure, has the *same order, different level* if every method that the paper sets clearly above or below it is on "
-        "that side here too, and is *not reproduced* otherwise.\n"
+        "± is the standard error over seeds, in table 5 over initial weights. A row is *reproduced* if it lies within two "
+        "standard errors of the paper's figure, has the *same order, different level* if every method that the paper sets "
+        "clearly above or below it is on that side here too, and is *not reproduced* otherwise.\n"
     )
 
 
