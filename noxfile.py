@@ -27,6 +27,7 @@ RUNS = (  # experiment, dataset, maker of its networks
     ("table2", "CIFAR-10-GS", "cnn-zoo"),
     ("table3", "MNIST", "image-inrs"),
     ("table4", "ModelNet10", "shape-inrs"),
+    ("table5", "CIFAR-10", "tickets"),
     ("table19", "5-Layer", "mlp-zoo"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}

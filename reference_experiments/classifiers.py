@@ -1,8 +1,8 @@
-"""Zoos of classifiers and winning tickets: networks trained on real images with drawn hyperparameters.
+"""Zoos of classifiers: networks trained on real images with drawn hyperparameters.
 
-The CNN zoo is made as the Small CNN Zoo was (Unterthiner et al. 2020), the MLP zoos as section E.5 of the paper says,
-winning tickets as section D.2 does. Networks of one shard share optimiser, activation and share of the data; as many as
-suit the library are trained side by side. Each draws from a stream of its own, of the dataset's seed and its number.
+The CNN zoo is made as the Small CNN Zoo was (Unterthiner et al. 2020), the MLP zoos as section E.5 of the paper says.
+Networks of one shard share optimiser, activation and share of the data; as many as suit the library are trained side by
+side. Each draws from a stream of its own, of the dataset's seed and its number.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,15 +22,16 @@ from reference_experiments.zoo import classify, descent, fresh
 
 __all__ = [
     "ARCHITECTURES",
+    "INITIALIZERS",
     "Task",
-    "TicketMaker",
     "Trainer",
     "ZooMaker",
     "ZooScale",
+    "blocks",
     "epochs",
     "initial",
-    "magnitude_masks",
     "train",
+    "trainer_of",
 ]
 
 ARCHITECTURES = {
@@ -91,16 +92,6 @@ MLP_SCALES = {
     "smoke": ZooScale(12, 4, 400, 200, 4, 32, 2),
     "small": ZooScale(240, 10, 10000, 5000, 20, 64, 10),
     "paper": ZooScale(2000, 25, 60000, 10000, 20, 128, 10),
-}
-TICKET_MLP_SCALES = {
-    "smoke": ZooScale(4, 2, 400, 200, 1, 32, 1),
-    "small": ZooScale(225, 15, 10000, 5000, 5, 64, 1),
-    "paper": ZooScale(450, 10, 60000, 10000, 20, 128, 1),
-}
-TICKET_CNN_SCALES = {
-    "smoke": ZooScale(3, 1, 96, 96, 1, 32, 1),
-    "small": ZooScale(27, 1, 5000, 2000, 3, 64, 1),
-    "paper": ZooScale(450, 10, 50000, 10000, 20, 128, 1),
 }
 
 
@@ -250,9 +241,10 @@ class Trainer:
 
 
 @cache
-def _trainer(
+def trainer_of(
     backend: str, name: str, scale: ZooScale, grayscale: bool, architecture: str, optimizer: str, activation: str
 ) -> Trainer:
+    """Trainer of networks on a set of images; there is one for each setting."""
     task = _task(name, scale.images, scale.test_images, grayscale)
     return Trainer(engine(backend), task, architecture, optimizer, activation)
 
@@ -301,7 +293,7 @@ class ZooMaker:
         s = self.scale
         kinds = list(product(FRACTIONS, OPTIMIZERS, ACTIVATIONS))
         kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
-        trainer = _trainer(self.backend, self.images, s, self.architecture == "cnn", self.architecture, *kind[1:])
+        trainer = trainer_of(self.backend, self.images, s, self.architecture == "cnn", self.architecture, *kind[1:])
         runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
         parts = [part for block in blocks(trainer.library, runs) for part in self._train(trainer, block, *kind)]
         weights, columns = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
@@ -369,119 +361,3 @@ class ZooMaker:
 def blocks(library: Engine, runs: np.ndarray) -> Iterator[np.ndarray]:
     """Cut numbers of networks into blocks that are best trained at once."""
     return (runs[start : start + library.block] for start in range(0, len(runs), library.block))
-
-
-def magnitude_masks(weights: Mapping[str, np.ndarray], sparsity: float) -> dict[str, np.ndarray]:
-    """Masks of the largest entries of every weight tensor, and of all biases.
-
-    Parameters
-    ----------
-    weights : mapping of str to numpy.ndarray
-        Tensors of shape (networks, *axes).
-    sparsity : float
-        Share of every weight tensor's entries that are pruned.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Booleans of the same shapes, true where an entry stays.
-    """
-    masks = {}
-    for name, x in weights.items():
-        if name.startswith("v"):
-            masks[name] = np.ones(x.shape, bool)
-            continue
-        flat = np.abs(x).reshape(len(x), -1)
-        pruned = np.argsort(flat, axis=1, kind="stable")[:, : int(sparsity * flat.shape[1])]
-        mask = np.ones(flat.shape, bool)
-        np.put_along_axis(mask, pruned, False, axis=1)
-        masks[name] = mask.reshape(x.shape)
-    return masks
-
-
-@dataclass(frozen=True)
-class TicketMaker:
-    """Makes pairs of initial weights and masks of winning tickets; see `reference_experiments.making.Maker`.
-
-    A network is trained by Adam, pruned by magnitude once to 95 % sparsity in every weight tensor (one step of iterative
-    magnitude pruning), and trained again from the same initial weights under the mask.
-
-    Parameters
-    ----------
-    images : str
-        A set of `reference_experiments.images`.
-    architecture : {"ticket-mlp", "ticket-cnn"}
-        One of `ARCHITECTURES`.
-    scale : ZooScale
-        How many, and how long.
-    seed : int
-        Seed of everything drawn.
-    backend : str
-        ``"torch"`` or ``"jax"``.
-    """
-
-    images: str
-    architecture: str
-    scale: ZooScale
-    seed: int
-    backend: str
-    sparsity: float = 0.95
-    learning_rate: float = 1e-3
-    quality: str = "ticket accuracy"
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the dataset depends on."""
-        return {"dataset": "winning tickets", **asdict(self)}
-
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return -(-self.scale.runs // self.scale.shard)
-
-    def run(self, index: int) -> Networks:
-        """Train, prune and train again the networks of one shard."""
-        s = self.scale
-        trainer = _trainer(self.backend, self.images, s, False, self.architecture, "adam", "relu")
-        runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
-        parts = [self._prune(trainer, block) for block in blocks(trainer.library, runs)]
-        weights, columns, masks = (
-            {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
-        )
-        return Networks(trainer.space, weights, columns, self.settings | {"sources": trainer.task.sources}, masks)
-
-    def _prune(self, trainer: "Trainer", runs: np.ndarray) -> tuple[dict[str, np.ndarray], ...]:
-        """Initial weights, columns and masks of networks."""
-        s, task, count = self.scale, trainer.task, len(runs)
-        streams = [np.random.default_rng([self.seed, run]) for run in runs]
-        weights = initial(trainer.space, [INITIALIZERS.index("he_normal")] * count, [1.0] * count, streams)
-        rates = {
-            "learning_rate": np.full(count, self.learning_rate, np.float32),
-            "weight_decay": np.zeros(count, np.float32),
-        }
-        test = s.runs * 8 // 9  # of 450 pairs 50, as in the paper; 20 of the other 400 choose when to stop
-        split = np.searchsorted([test - max(1, s.runs // 22), test], runs, side="right")
-        columns: dict[str, np.ndarray] = {"run": runs.astype(np.int32), "split": split.astype(np.uint8)}
-
-        def trained(start: Mapping[str, np.ndarray], more: Mapping[str, np.ndarray]) -> State:
-            again = [np.random.default_rng([self.seed, run, 1]) for run in runs]  # the same order of images every time
-            batches = epochs(again, len(task.train_labels), len(task.train_labels), s.batch)
-            *_, last = train(trainer.library, trainer.program, start, {**rates, **more}, batches, s.epochs)
-            return last
-
-        dense = trained(weights, {})
-        columns["dense accuracy"] = trainer.test(dense, task.test_images, task.test_labels)[0]
-        masks = magnitude_masks(trainer.weights(dense), self.sparsity)
-        shuffled = {
-            name: np.stack(
-                [stream.permuted(one.reshape(-1)).reshape(one.shape) for one, stream in zip(mask, streams, strict=True)]
-            )
-            for name, mask in masks.items()
-        }
-        for name, chosen in (("ticket accuracy", masks), ("random accuracy", shuffled)):
-            numbers = {n: mask.astype(np.float32) for n, mask in chosen.items()}
-            state = trained(
-                {n: w * numbers[n] for n, w in weights.items()}, {f"{n} mask": x for n, x in numbers.items()}
-            )
-            columns[name] = trainer.test(state, task.test_images, task.test_labels)[0]
-        return weights, columns, masks

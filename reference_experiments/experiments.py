@@ -1,17 +1,20 @@
 """The paper's experiments as data: which networks, which methods, how they are trained; one description for both backends.
 
-`paper` scale is appendix D of the paper: tables 12 and 14 and sections D.1, D.3 and E.5.
+`paper` scale is appendix D of the paper: tables 12 to 14 and sections D.1, D.2, D.3 and E.5.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker
+from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker, ZooScale
 from reference_experiments.making import Maker
 from reference_experiments.methods import Sizes
+from reference_experiments.pruning import TICKET_CNN_SCALES, TICKET_MLP_SCALES, TicketMaker
 from reference_experiments.shape_inrs import ShapeMaker
 from reference_experiments.sirens import SirenMaker
 from reference_experiments.tasks import Task, Telling
+from reference_experiments.tickets import METHODS as TICKETS
+from reference_experiments.tickets import Tickets
 from reference_experiments.training import Recipe
 
 __all__ = ["EXPERIMENTS", "SCALES", "Experiment", "Scale"]
@@ -91,6 +94,10 @@ def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker
     return maker
 
 
+def _tickets(images: str, architecture: str, scales: Mapping[str, ZooScale]) -> Callable[[str, int, str], Maker]:
+    return lambda scale, seed, backend: TicketMaker(images, architecture, scales[scale], seed, backend)
+
+
 FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
 """Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
 
@@ -132,6 +139,15 @@ CLASSIFICATION = {
         3,
     ),
 }
+PRUNING = {
+    "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), ()), Recipe("own", 4, 2, 1e-3, every=2), 1),
+    "small": Scale(
+        Sizes((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
+        Recipe("own", 300, 4, 3e-3, warmup=20, cosine=True, every=50),
+        3,
+    ),
+    "paper": Scale(Sizes((64, 64, 64), (64, 64, 64), ()), Recipe("own", 200 * 50, 8, 1e-3, every=500), 1),
+}
 
 EXPERIMENTS = {
     "table2": Experiment(
@@ -157,6 +173,17 @@ EXPERIMENTS = {
         ("NFN_HNP", "NFN_NP", "MLP", "MLP_Aug", "inr2vec", "PointNet"),
         {"ModelNet10": _shapes("modelnet10")},
         CLASSIFICATION,
+    ),
+    "table5": Experiment(
+        "Test accuracies of networks pruned to 5 % of their weights before training, by masks told from the initial weights",
+        (5,),
+        Tickets(),
+        TICKETS,
+        {
+            "CIFAR-10": _tickets("cifar10", "ticket-cnn", TICKET_CNN_SCALES),
+            "MNIST": _tickets("mnist", "ticket-mlp", TICKET_MLP_SCALES),
+        },
+        PRUNING,
     ),
     "table19": Experiment(
         "Kendall's τ and R² of the test accuracies of MLPs, predicted from their weights",

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix
 
 from reference_experiments.storage import write
 
-__all__ = ["draw_confusion", "draw_curves", "draw_permutation", "draw_predictions", "draw_scatter"]
+__all__ = ["draw_confusion", "draw_curves", "draw_permutation", "draw_predictions", "draw_scatter", "draw_scores"]
 
 
 def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -92,4 +92,20 @@ def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None
         panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test accuracy']:.1f} %", fontsize=9)
         panel.set_xlabel("told")
         panel.set_ylabel("actual")
+    write(path, figure.savefig)
+
+
+def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Mask scores against initial weights: a row for each method, a panel for each tensor; above the line they stay."""
+    tensors = list(next(iter(results.values()))["scores"])
+    figure = Figure(figsize=(2.8 * len(tensors), 2.6 * len(results)), layout="constrained")
+    for row, (method, result) in zip(
+        figure.subplots(len(results), len(tensors), squeeze=False), results.items(), strict=True
+    ):
+        for panel, (name, found) in zip(row, result["scores"].items(), strict=True):
+            panel.axhline(found["lowest kept"], color="0.7", linewidth=1)
+            panel.plot(found["weight"], found["score"], ".", markersize=3)
+            panel.set_title(f"{method}, {name}", fontsize=9)
+    figure.supxlabel("initial weight")
+    figure.supylabel("mask score")
     write(path, figure.savefig)

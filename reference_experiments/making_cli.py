@@ -10,18 +10,12 @@ import click
 import numpy as np
 
 from nfn_core import NFNError
-from reference_experiments.classifiers import (
-    CNN_SCALES,
-    MLP_SCALES,
-    TICKET_CNN_SCALES,
-    TICKET_MLP_SCALES,
-    TicketMaker,
-    ZooMaker,
-)
+from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker
 from reference_experiments.datasets import Networks, WeightDataset, finish, shard_path, write_shard
 from reference_experiments.engines import BACKENDS
 from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making import Maker, make
+from reference_experiments.pruning import TICKET_CNN_SCALES, TICKET_MLP_SCALES, TicketMaker
 from reference_experiments.published import read_dwsnets, read_siren_folders, read_small_cnn_zoo, write_small_cnn_zoo
 from reference_experiments.quality import accuracy_table, draw_accuracies, summarize
 from reference_experiments.shape_inrs import ShapeMaker, slices

@@ -24,6 +24,7 @@ from reference_experiments.engines import Inputs
 from reference_experiments.flat import Flatten, permuted
 from reference_experiments.inr2vec import Autoencoder, ImplicitDecoder, encoder
 from reference_experiments.references import pointnet, resnet18
+from reference_experiments.storage import ExperimentError
 from reference_experiments.training import Part
 
 __all__ = ["METHODS", "Method", "Sizes", "build", "statistics"]
@@ -194,7 +195,14 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
     -------
     Method
         The method.
+
+    Raises
+    ------
+    ExperimentError
+        If there is no such method.
     """
+    if name not in METHODS:
+        raise ExperimentError(f"there is no method {name!r} here: choose among {', '.join(METHODS)}.")
     hnp, scale = space.group("HNP"), Normalize.from_features(space, dict(features))
     kind, _, units = name.removesuffix("_Aug").partition("-")
     if kind == "MLP":

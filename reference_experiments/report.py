@@ -48,6 +48,8 @@ def report(folder: Path) -> Path:
         key = (result["experiment"], result["scale"], result["backend"])
         by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
         by_method.setdefault(result["method"], []).append(result)
+        for beside, metrics in result.get("beside", {}).items():
+            by_method[beside] = [metrics]
     if not found:
         raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
     page = ["# Results beside the paper's\n", _legend()]
@@ -101,16 +103,17 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
 
 
 def summary(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:
-    """Mean over seeds and its standard error (0 for one seed)."""
-    values = np.array([result["metrics"][metric] for result in results])
+    """Mean and its standard error: over seeds (0 for one), or over the test networks where each has a value."""
+    each = [result["each"][metric] for result in results if metric in result.get("each", {})]
+    values = np.mean(each, axis=0) if each else np.array([result["metrics"][metric] for result in results])
     return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
 
 
 def _legend() -> str:
     return (
-        "± is the standard error over seeds. A row is *reproduced* if it lies within two standard errors of the paper's "
-        "figure, has the *same order, different level* if every method that the paper sets clearly above or below it is on "
-        "that side here too, and is *not reproduced* otherwise.\n"
+        "± is the standard error over seeds, in table 5 over initial weights. A row is *reproduced* if it lies within two "
+        "standard errors of the paper's figure, has the *same order, different level* if every method that the paper sets "
+        "clearly above or below it is on that side here too, and is *not reproduced* otherwise.\n"
     )
 
 
@@ -120,21 +123,24 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
     first = next(iter(next(iter(runs.values())).values()))[0]
     shown = [m for m in first["metrics"] if m.startswith(("test", "train"))]
     printed = [m for m in shown if any(m in figures for rows in theirs.values() for figures in rows.values())]
+    trained = {dataset: {m: r for m, r in rows.items() if "curve" in r[0]} for dataset, rows in runs.items()}
     judged = verdicts(name, runs, experiment.task.metric)
     tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
     titles = ["dataset", "method", "parameters", "seeds", *shown, *(f"{m} in the paper" for m in printed)]
     titles += [f"fits {MEMORIZED} networks", *(["verdict"] if theirs else [])]
-    lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, runs)]
+    lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, trained)]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for dataset, method in dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)]):
         results, figures = runs.get(dataset, {}).get(method, []), theirs.get(dataset, {}).get(method, {})
-        cells = [dataset, method, f"{results[0]['parameters']:,}" if results else "", str(len(results))]
-        cells += [_figure(*summary(results, m), m) if results else "" for m in shown]
+        known = results[0] if results else {"metrics": {}}
+        cells = [dataset, method, f"{known['parameters']:,}" if "parameters" in known else ""]
+        cells.append(str(sum("seed" in result for result in results)))
+        cells += [_figure(*summary(results, m), m) if m in known["metrics"] else "" for m in shown]
         cells += [_figure(*figures[m], m) if m in figures else "" for m in printed]
-        cells.append(next((f"{r['memorized']:.3f}" for r in results if r["memorized"] is not None), ""))
+        cells.append(next((f"{r['memorized']:.3f}" for r in results if r.get("memorized") is not None), ""))
         cells += [judged.get((dataset, method), "not in the paper")] if theirs else []
         lines.append("| " + " | ".join(cells) + " |")
-    for dataset, rows in runs.items():
+    for dataset, rows in trained.items():
         lines.append("\n" + _made(dataset, rows))
         where = folder / "figures" / f"{name}-{scale}-{backend}-{dataset}".replace(" ", "-")
         best = {method: max(results, key=lambda r: r["curve"][-1]["metric"]) for method, results in rows.items()}
@@ -185,4 +191,6 @@ def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     quality = "".join(f"median {k} {v['median']:.3g}, " for k, v in data.get("quality", {}).items())
     text = f"{dataset}: networks of {quality}shards' SHA-256 together {data['sha256'][:16]}…; trained on {machines}"
     text += f"; {hours:.1f} hours in all."
+    notes = dict.fromkeys(note for result in results for note in result.get("notes", ()))
+    text += "".join(f" {note}" for note in notes)
     return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")

@@ -18,6 +18,9 @@ from reference_experiments.storage import ExperimentError
 __all__ = ["report_command", "run_command"]
 
 
+NAMES = list(dict.fromkeys([*METHODS, *(method for e in EXPERIMENTS.values() for method in e.methods)]))
+
+
 @click.command(name="run")
 @click.argument("name", type=click.Choice(list(EXPERIMENTS)))
 @click.option("--backend", type=click.Choice(BACKENDS), default="torch", show_default=True)
@@ -30,7 +33,7 @@ __all__ = ["report_command", "run_command"]
     metavar="DATASET FOLDER",
     help="Take a dataset from a folder (of `make` or `convert`) instead of making it.",
 )
-@click.option("--method", "methods", multiple=True, type=click.Choice(METHODS), help="Only these methods.")
+@click.option("--method", "methods", multiple=True, type=click.Choice(NAMES), help="Only these methods.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Trainings of each method; by default the scale's.")
 @click.option("--gpu", is_flag=True, help="Train on GPUs.")
 @click.option(
@@ -50,7 +53,7 @@ def run_command(
     devices: int,
     output: Path | None,
 ) -> None:
-    """Run an experiment of the paper: table2, table3 (with 16 and 17), table4, table19. Interrupted, it goes on."""
+    """Run an experiment of the paper: table2, table3 (with 16 and 17), table4, table5, table19. Interrupted, it goes on."""
     experiment, folders = EXPERIMENTS[name], dict(data)
     for title in (*datasets, *folders):
         if title not in experiment.makers:

@@ -44,8 +44,13 @@ class Task(Protocol):
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:
         """Networks of a split as a method takes them."""
 
-    def measure(self, learner: Learner, parts: Mapping[str, Part]) -> dict[str, Any]:
-        """Measure a trained method on all splits: its ``"metrics"``, and what figures are drawn of."""
+    def measure(self, learner: Learner, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
+        """Measure a trained method on all splits: its ``"metrics"``, and what figures are drawn of.
+
+        There may be ``"each"``, a metric's values for all test networks, over which its error is then taken;
+        ``"beside"``, metrics of what was not trained here, by name; and ``"notes"`` for the report. Files that are to
+        stay go into the folder.
+        """
 
     def draw(self, path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Draw what `measure` gave for each of several methods."""
@@ -94,7 +99,7 @@ class Telling:
         points = np.stack(clouds).astype(np.float32)
         return Part(lambda chosen, rng: points[chosen], targets)
 
-    def measure(self, learner: Learner, parts: Mapping[str, Part]) -> dict[str, Any]:
+    def measure(self, learner: Learner, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
         """Compare what is told with what is so."""
         metrics: dict[str, float] = {}
         for split, part in parts.items():

@@ -1,14 +1,16 @@
-"""A dataset of networks as PyTorch loads it."""
+"""A dataset of networks as PyTorch loads it, and its classifiers as modules."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from nfn_core import WeightSpace
 from reference_experiments.datasets import WeightDataset
 
-__all__ = ["TorchNetworks"]
+__all__ = ["Pixels", "TorchNetworks", "classifier"]
 
 
 class TorchNetworks(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
@@ -36,3 +38,47 @@ class TorchNetworks(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
         number = int(self.indices[index])
         found = self.dataset.network(number)
         return {name: torch.from_numpy(x) for name, x in found.items()}, self.targets[number]
+
+
+class Pixels(nn.Module):
+    """Images (batch, channels, height, width) in one row each, (batch, height * width * channels)."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Flatten them."""
+        return images.movedim(1, -1).flatten(1)
+
+
+def classifier(
+    space: WeightSpace, weights: Mapping[str, np.ndarray], activation: type[nn.Module] = nn.ReLU
+) -> nn.Module:
+    """A network of a zoo, or one pruned by a ticket, as an ordinary module; what `zoo.classify` is in any array library.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The weight space of a dataset of classifiers.
+    weights : mapping of str to numpy.ndarray
+        One network's tensors, each of shape (*axes) or, as `WeightDataset.network` has them, (*axes, 1).
+    activation : type of torch.nn.Module
+        Between the layers.
+
+    Returns
+    -------
+    torch.nn.Module
+        From images (batch, channels, height, width) to class scores (batch, classes).
+    """
+    layers: list[nn.Module] = []
+    before = 0  # axes of the weight before
+    for i in range(1, len(space.tensors) // 2 + 1):
+        rows, columns, *filters = space.by_name[f"W{i}"].shape
+        layer: nn.Conv2d | nn.Linear
+        if filters:
+            layer = nn.Conv2d(columns, rows, 3, stride=2, padding=1)
+        else:
+            layers += [Pixels()] if i == 1 else [nn.AdaptiveAvgPool2d(1), nn.Flatten()] if before == 4 else []
+            layer = nn.Linear(columns, rows)
+        before = layer.weight.ndim
+        own = {"weight": torch.tensor(weights[f"W{i}"]), "bias": torch.tensor(weights[f"v{i}"])}
+        layer.load_state_dict({name: x.reshape(layer.get_parameter(name).shape) for name, x in own.items()})
+        layers += [layer, activation()]
+    return nn.Sequential(*layers[:-1])

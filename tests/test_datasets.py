@@ -16,7 +16,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
-from reference_experiments import classifiers, images, shape_inrs, sirens
+from reference_experiments import classifiers, images, pruning, shape_inrs, sirens
 from reference_experiments.datasets import (
     Networks,
     WeightDataset,
@@ -272,7 +272,7 @@ def test_backends_begin_and_go_alike(options, tmp_path):
         scale = classifiers.ZooScale(4, 4, 64, 50, 1, 16, 1)
         kinds = {"cnn-zoo": "cnn", "mlp-zoo": "mlp3"}
         makers = [
-            classifiers.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
+            pruning.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
             if name == "tickets"
             else classifiers.ZooMaker("digits", kinds[name], scale, 0, backend)
             for backend in BACKENDS
@@ -322,8 +322,8 @@ def test_initializers():
     assert not weights["v1"].any()
 
 
-def test_magnitude_masks():
-    weights = {"W1": np.array([[[1.0, -5.0], [2.0, 0.5]]]), "v1": np.zeros((1, 2))}
-    masks = classifiers.magnitude_masks(weights, 0.5)
+def test_masks_of_the_highest_scores():
+    scores = {"W1": np.array([[[1.0, 5.0], [2.0, 0.5]]]), "v1": np.zeros((1, 2))}
+    masks = pruning.masks_of(scores, 0.5)
     assert masks["W1"].tolist() == [[[False, True], [True, False]]]
     assert masks["v1"].all()
