@@ -33,7 +33,7 @@ TICKET_MLP_SCALES = {
 }
 TICKET_CNN_SCALES = {
     "smoke": ZooScale(3, 1, 96, 96, 1, 32, 1),
-    "small": ZooScale(27, 1, 5000, 2000, 3, 64, 1),
+    "small": ZooScale(27, 1, 4000, 2000, 2, 64, 1),
     "paper": ZooScale(450, 10, 50000, 10000, 20, 128, 1),
 }
 
