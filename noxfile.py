@@ -27,6 +27,8 @@ RUNS = (  # experiment, dataset, maker of its networks
     ("table2", "CIFAR-10-GS", "cnn-zoo"),
     ("table3", "MNIST", "image-inrs"),
     ("table4", "ModelNet10", "shape-inrs"),
+    ("dilate", "MNIST", "image-inrs"),
+    ("contrast", "CIFAR-10", "image-inrs"),
     ("table19", "5-Layer", "mlp-zoo"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
