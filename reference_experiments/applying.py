@@ -14,7 +14,7 @@ from nfn_core.arrays import Array
 from nfn_core.files import read_tensors
 from reference_experiments.datasets import WeightDataset, space_from_json
 from reference_experiments.editing import Editing, build_editor
-from reference_experiments.engines import Inputs
+from reference_experiments.engines import Inputs, rows
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.figures import draw_edit
 from reference_experiments.methods import Method, Sizes, build
@@ -28,13 +28,14 @@ __all__ = ["FORMATS", "edit", "tell"]
 
 FORMATS = ("safetensors", "state-dicts")
 BATCH = 64
-PIXELS = 64
-"""Height and width of the figure's images: an INR has no resolution of its own."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A method that `run` has trained: its name, task, networks' space, widths, recipe and parameters."""
+    """A method that `run` has trained: its name, task, networks' space, widths, recipe and parameters.
+
+    Of an editor also height and width of its images.
+    """
 
     name: str
     task: Task
@@ -42,6 +43,7 @@ class Trained:
     sizes: Sizes
     recipe: Recipe
     params: dict[str, Array]
+    pixels: list[int]
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def edit(trained: Path, networks: Path, output: Path, form: str, split: str | No
         save, ending = write_state_dict, ".pth"
     for start, features, edited in _applied(method, found, source):
         if start == 0:
-            images = [0.5 + 0.5 * draw({n: x[:1] for n, x in u.items()}, PIXELS, PIXELS)[0] for u in (features, edited)]
+            images = [0.5 + 0.5 * draw(rows(u, slice(1)), *found.pixels)[0] for u in (features, edited)]
             draw_edit(output / "edit.png", images, [u["W2"][0, ..., 0] for u in (features, edited)])
         for k, title in enumerate(source.titles[start : start + BATCH]):
             save(output / (title + ending), {own: edited[name][k, ..., 0] for name, own in source.names.items()})
@@ -134,14 +136,14 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
         )
     outputs = np.concatenate([out for _, _, out in _applied(method, found, source)])
     told = PREDICTIONS[found.recipe.loss](outputs)
-    header, rows = ["network", "prediction"], told[:, None].tolist()
+    header, lines = ["network", "prediction"], told[:, None].tolist()
     if told.ndim == 2:
         header += [f"probability of {k}" for k in range(told.shape[1])]
-        rows = [[int(row.argmax()), *row.tolist()] for row in told]
+        lines = [[int(row.argmax()), *row.tolist()] for row in told]
 
     def save(path: Path) -> None:
         with path.open("w", newline="") as file:
-            csv.writer(file).writerows([header, *([t, *row] for t, row in zip(source.titles, rows, strict=True))])
+            csv.writer(file).writerows([header, *([t, *row] for t, row in zip(source.titles, lines, strict=True))])
 
     write(output, save)
     return len(source.titles)
@@ -163,6 +165,7 @@ def _read_trained(folder: Path) -> Trained:
             Sizes(**about["sizes"]),
             Recipe(**about["recipe"]),
             read_tensors(parameters, "numpy")[0],
+            about.get("pixels", []),
         )
     except (KeyError, TypeError, ValueError, NFNError) as error:
         raise ExperimentError(

@@ -217,7 +217,7 @@ class Editing:
         features, image = _taken(test, spread(np.arange(len(test)), SHOWN))
         drawn = [draw(x, *image.shape[1:3]) for x in (features, learner.apply(features))]
         sheet = np.concatenate([np.concatenate(list(row), axis=1) for row in (*drawn, image)])
-        return {"metrics": metrics, "images": to_png(0.5 + 0.5 * sheet)}
+        return {"metrics": metrics, "pixels": image.shape[1:3], "images": to_png(0.5 + 0.5 * sheet)}
 
     def draw(self, path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Draw Figure 4: what test networks encode before, and after each method's edit, and what they are to encode."""

@@ -126,13 +126,13 @@ def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """
     sheets = {name: np.split(imread(BytesIO(base64.b64decode(r["images"]))), 3) for name, r in results.items()}
     before, _, target = next(iter(sheets.values()))
-    edited = {f"{n}\n{results[n]['metrics']['test error']:.3f}": rows[1] for n, rows in sheets.items()}
+    edited = {f"{n}, error {results[n]['metrics']['test error']:.3f}": rows[1] for n, rows in sheets.items()}
     shown = {"unedited": before, **edited, "target": target}
-    figure = Figure(figsize=(8, 1.3 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(6, 1.3 * len(shown)), layout="constrained")
     for panel, (title, row) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
         panel.imshow(row)
-        panel.set(xticks=[], yticks=[])
-        panel.set_ylabel(title, fontsize=8, rotation=0, ha="right", va="center")
+        panel.set_axis_off()
+        panel.set_title(title, fontsize=9)
     write(path, figure.savefig)
 
 
@@ -149,13 +149,14 @@ def draw_edit(path: Path, images: Sequence[np.ndarray], matrices: Sequence[np.nd
         One of its weight matrices before and after.
     """
     figure = Figure(figsize=(12, 3), layout="constrained")
-    panels, limit = figure.subplots(1, 5), np.abs(matrices[0]).max()
-    weights = (matrices[0], matrices[1] - matrices[0], matrices[1])
-    for panel, matrix, title in zip(panels[1:4], weights, ("its W2", "the edit", "its W2, edited"), strict=True):
-        figure.colorbar(panel.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit), ax=panel, shrink=0.6)
-        panel.set_title(title, fontsize=10)
+    panels, change = figure.subplots(1, 5), matrices[1] - matrices[0]
     for panel, image, title in zip(panels[::4], images, ("the INR's image", "the edited INR's image"), strict=True):
         panel.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+        panel.set_title(title, fontsize=10)
+    weights = {"its W2": matrices[0], "the edit of W2": change, "W2 edited": matrices[1]}
+    for panel, (title, matrix) in zip(panels[1:4], weights.items(), strict=True):
+        limit = np.abs(change if matrix is change else matrices[0]).max()
+        figure.colorbar(panel.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit), ax=panel, shrink=0.6)
         panel.set_title(title, fontsize=10)
     for panel in panels:
         panel.set(xticks=[], yticks=[])

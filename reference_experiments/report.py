@@ -110,8 +110,7 @@ def _legend() -> str:
     return (
         "± is the standard error over seeds. A row is *reproduced* if it lies within two standard errors of the paper's "
         "figure, has the *same order, different level* if every method that the paper sets clearly above or below it is on "
-        "that side here too, and is *not reproduced* otherwise. The column “fits "
-        f"{MEMORIZED} networks” has the metric of networks learned by heart; where that is an error, it is negated.\n"
+        "that side here too, and is *not reproduced* otherwise.\n"
     )
 
 
