@@ -25,7 +25,6 @@ from reference_experiments.editing import (
     EDITORS,
     IMAGE,
     Editing,
-    Editor,
     build_editor,
     dilate,
     errors,
