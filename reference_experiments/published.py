@@ -248,7 +248,7 @@ def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str
         names = names or own
         came = {own[name]: found[own[name]].shape for name in own}
         wanted = {names.get(t.name, t.name): t.shape for t in space.tensors}
-        if came != wanted:
+        if (own, came) != (names, wanted):
             raise ExperimentError(
                 f"{path}: expected tensors of shapes {wanted}, but {came} came: all networks must be of one architecture."
             )

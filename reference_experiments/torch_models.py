@@ -47,7 +47,7 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         found = torch.load(path, map_location="cpu", weights_only=True)
-        return {name: x.numpy(force=True) for name, x in found.items()}
+        return {str(name): x.numpy(force=True) for name, x in found.items()}
     except Exception as error:  # torch.load raises whatever pickle and zip find
         raise ExperimentError(f"{path} is missing, damaged, or no state dict ({error!r}): get it again.") from error
 
