@@ -14,7 +14,7 @@ from nfn_core.arrays import Array
 from nfn_core.files import read_tensors
 from reference_experiments.datasets import WeightDataset, space_from_json
 from reference_experiments.editing import Editing, build_editor
-from reference_experiments.engines import Inputs, rows
+from reference_experiments.engines import rows
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.figures import draw_edit
 from reference_experiments.methods import Method, Sizes, build
@@ -90,9 +90,9 @@ def edit(trained: Path, networks: Path, output: Path, form: str, split: str | No
         raise ExperimentError(f"the edited networks would replace those in {networks}: name another folder.")
     source = _read_source(networks, found.space, split)
     method = build_editor(found.name, found.space, source.features(np.arange(1)), found.sizes)
-    if form == "safetensors":
-        save, ending = write_arrays, ".safetensors"
-    else:
+    save: Callable[[Path, dict[str, np.ndarray]], None]
+    save, ending = write_arrays, ".safetensors"
+    if form == "state-dicts":
         from reference_experiments.torch_models import write_state_dict  # needs torch
 
         save, ending = write_state_dict, ".pth"
@@ -191,7 +191,7 @@ def _read_source(folder: Path, space: WeightSpace, split: str | None) -> Source:
     return Source(titles, {name: name for name in space.by_name}, lambda chosen: dataset.features(index[chosen]))
 
 
-def _applied(method: Method, found: Trained, source: Source) -> Iterator[tuple[int, Inputs, Any]]:
+def _applied(method: Method, found: Trained, source: Source) -> Iterator[tuple[int, Any, Any]]:
     """Yield, for batches of networks, the first one's position, what the method takes, and what it gives.
 
     What the method was normalised by when it was trained is among its parameters.
