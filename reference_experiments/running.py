@@ -71,8 +71,8 @@ def run(
     chosen = experiment.scales[scale]
     for title, dataset in data.items():
         folder = output / title
-        about = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
-        about |= {"sizes": asdict(chosen.sizes)}
+        about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
+        about["sizes"] = asdict(chosen.sizes)
         claim(folder, about | {"data": _checksum(dataset)})
         splits = {split: dataset.split(split) for split in SPLITS}
         for split, index in splits.items():
