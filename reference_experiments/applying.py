@@ -85,7 +85,7 @@ def edit(trained: Path, networks: Path, output: Path, form: str, split: str | No
     """
     found = _read_trained(trained)
     if not isinstance(found.task, Editing):
-        raise ExperimentError(f"{trained} does not edit networks, it tells something of them: use `predict`.")
+        raise _other(trained, Editing)
     if output.resolve() == networks.resolve():
         raise ExperimentError(f"the edited networks would replace those in {networks}: name another folder.")
     source = _read_source(networks, found.space, split)
@@ -127,7 +127,7 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
     """
     found = _read_trained(trained)
     if not isinstance(found.task, Telling):
-        raise ExperimentError(f"{trained} tells nothing of networks, it edits them: use `edit`.")
+        raise _other(trained, Telling)
     source = _read_source(networks, found.space, split)
     method = build(found.name, found.space, source.features(np.arange(1)), found.task.outputs, found.sizes)
     if method.sees != "weights" or method.summary is not None or method.autoencoder is not None:
@@ -151,7 +151,7 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
 
 def _read_trained(folder: Path) -> Trained:
     """What `run` wrote of a trained method."""
-    result, parameters = folder.with_suffix(".json"), folder / "parameters.safetensors"
+    result, parameters = folder.resolve().with_suffix(".json"), folder / "parameters.safetensors"
     if not result.exists() or not parameters.exists():
         raise ExperimentError(
             f"{folder} is no trained method: expected {parameters} and {result}, which `run` writes in the end."
@@ -171,6 +171,12 @@ def _read_trained(folder: Path) -> Trained:
         raise ExperimentError(
             f"{folder} is damaged, or of another version ({error!r}): run the experiment again."
         ) from error
+
+
+def _other(trained: Path, kind: type[Task]) -> ExperimentError:
+    """Error of a method that was trained for another task."""
+    names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
+    return ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
 
 
 def _read_source(folder: Path, space: WeightSpace, split: str | None) -> Source:

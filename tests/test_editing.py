@@ -379,8 +379,8 @@ def test_predictions_are_those_of_the_experiment(dataset, results, tmp_path):
 def test_what_does_not_fit_is_named(dataset, results, tmp_path):
     editor, teller = results / "dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
     out, own = tmp_path / "out", save_own(tmp_path / "own", dataset)
-    command("predict", editor, own, tmp_path / "x.csv", message="use `edit`")
-    command("edit", teller, own, out, message="use `predict`")
+    command("predict", editor, own, tmp_path / "x.csv", message="expected a method of `run` table2 or table3")
+    command("edit", teller, own, out, message="expected a method of `run` dilate or contrast")
     command("predict", results / "table3/MNIST/STATNN-seed0", own, tmp_path / "x.csv", message="STATNN needs more than")
     command("edit", results / "dilate", own, out, message="is no trained method")
     command("edit", editor, own, own, message="name another folder")
