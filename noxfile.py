@@ -28,6 +28,8 @@ RUNS = (  # experiment, dataset, maker of its networks
     ("table3", "MNIST", "image-inrs"),
     ("table4", "ModelNet10", "shape-inrs"),
     ("table5", "CIFAR-10", "tickets"),
+    ("dilate", "MNIST", "image-inrs"),
+    ("contrast", "CIFAR-10", "image-inrs"),
     ("table19", "5-Layer", "mlp-zoo"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
@@ -95,6 +97,9 @@ def smoke(session: nox.Session, backend: str) -> None:
             common = ("--backend", backend, "--scale", "smoke", "--output", f"{folder}/results/{name}")
             session.run(*experiments, "run", name, "--data", dataset, made[maker_name], *common)
         session.run(*experiments, "report", f"{folder}/results")
+        editor, teller = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("dilate", "table3"))
+        session.run(*experiments, "edit", editor, made["image-inrs"], f"{folder}/edited")
+        session.run(*experiments, "predict", teller, f"{folder}/edited", f"{folder}/told.csv")
 
 
 @nox.session

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from reference_experiments.applying_cli import edit_command, predict_command
 from reference_experiments.engines import BACKENDS
 from reference_experiments.images import IMAGE_SETS
 from reference_experiments.making_cli import convert_group, make_group, reporting, summarize_command, verify_command
@@ -66,6 +67,8 @@ def residual_command(images: str, scale: str, seed: int, output: Path | None) ->
 
 main.add_command(run_command)
 main.add_command(report_command)
+main.add_command(edit_command)
+main.add_command(predict_command)
 main.add_command(make_group)
 main.add_command(convert_group)
 main.add_command(verify_command)

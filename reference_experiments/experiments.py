@@ -1,12 +1,13 @@
 """The paper's experiments as data: which networks, which methods, how they are trained; one description for both backends.
 
-`paper` scale is appendix D of the paper: tables 12 to 14 and sections D.1, D.2, D.3 and E.5.
+`paper` scale is appendix D of the paper: tables 12 to 15 and sections D.1 to D.4 and E.5.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from reference_experiments.classifiers import CNN_SCALES, MLP_SCALES, ZooMaker, ZooScale
+from reference_experiments.editing import EDITORS, Editing
 from reference_experiments.making import Maker
 from reference_experiments.methods import Sizes
 from reference_experiments.pruning import TICKET_CNN_SCALES, TICKET_MLP_SCALES, TicketMaker
@@ -81,6 +82,16 @@ def _sirens(images: str) -> Callable[[str, int, str], Maker]:
     return lambda scale, seed, backend: SirenMaker.at_scale(images, scale, seed, backend)
 
 
+def _sirens_once(images: str) -> Callable[[str, int, str], Maker]:
+    """One network for each image, also at the paper's scale (section D.4)."""
+
+    def maker(scale: str, seed: int, backend: str) -> Maker:
+        usual = SirenMaker.at_scale(images, scale, seed, backend)
+        return replace(usual, scale=replace(usual.scale, copies=1))
+
+    return maker
+
+
 def _shapes(shapes: str) -> Callable[[str, int, str], Maker]:
     return lambda scale, seed, backend: ShapeMaker.at_scale(shapes, scale, seed, backend)
 
@@ -148,6 +159,19 @@ PRUNING = {
     ),
     "paper": Scale(Sizes((64, 64, 64), (64, 64, 64), ()), Recipe("own", 200 * 50, 8, 1e-3, every=500), 1),
 }
+EDITING = {
+    "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("own", 6, 8, 1e-3, every=3), 1),
+    "small": Scale(
+        Sizes((32, 32, 32), (32, 32, 32), (), fourier=(32, 0.5)),
+        Recipe("own", 2000, 32, 1e-3, warmup=100, cosine=True, every=250),
+        3,
+    ),
+    "paper": Scale(
+        Sizes((128,) * 3, (128,) * 3, (), fourier=(128, 3.0)),
+        Recipe("own", 50_000, 32, 1e-3, warmup=1000, every=1000),
+        3,
+    ),
+}
 
 EXPERIMENTS = {
     "table2": Experiment(
@@ -184,6 +208,22 @@ EXPERIMENTS = {
             "MNIST": _tickets("mnist", "ticket-mlp", TICKET_MLP_SCALES),
         },
         PRUNING,
+    ),
+    "dilate": Experiment(
+        "INRs of digits edited so that strokes are thicker: mean squared error from the dilated images",
+        (6, 18),
+        Editing("dilate"),
+        EDITORS,
+        {"MNIST": _sirens_once("mnist")},
+        EDITING,
+    ),
+    "contrast": Experiment(
+        "INRs of photographs edited so that they have more contrast: mean squared error from such images",
+        (6, 18),
+        Editing("contrast"),
+        EDITORS,
+        {"CIFAR-10": _sirens_once("cifar10")},
+        EDITING,
     ),
     "table19": Experiment(
         "Kendall's τ and R² of the test accuracies of MLPs, predicted from their weights",

@@ -1,16 +1,29 @@
 """Figures, drawn with matplotlib without a display."""
 
+import base64
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.image import imread, imsave
 from sklearn.metrics import confusion_matrix
 
 from reference_experiments.storage import write
 
-__all__ = ["draw_confusion", "draw_curves", "draw_permutation", "draw_predictions", "draw_scatter", "draw_scores"]
+__all__ = [
+    "draw_confusion",
+    "draw_curves",
+    "draw_edit",
+    "draw_edits",
+    "draw_permutation",
+    "draw_predictions",
+    "draw_scatter",
+    "draw_scores",
+    "to_png",
+]
 
 
 def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -108,4 +121,60 @@ def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
             panel.set_title(f"{method}, {name}", fontsize=9)
     figure.supxlabel("initial weight")
     figure.supylabel("mask score")
+    write(path, figure.savefig)
+
+
+def to_png(image: np.ndarray) -> str:
+    """PNG, in base64, of an image (height, width, 1 or 3) of brightness in [0, 1]; what is outside is cut off."""
+    pixels, buffer = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), BytesIO()
+    imsave(buffer, pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Edited images: above what was there, then a row for each method, below what was to come.
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    results : mapping of str to mapping
+        For each method its seed, its metrics, and under images a sheet of `to_png` with these three rows.
+    """
+    sheets = {name: np.split(imread(BytesIO(base64.b64decode(r["images"]))), 3) for name, r in results.items()}
+    before, _, target = next(iter(sheets.values()))
+    edited = {f"{n}, error {results[n]['metrics']['test error']:.3f}": rows[1] for n, rows in sheets.items()}
+    shown = {"unedited": before, **edited, "target": target}
+    figure = Figure(figsize=(6, 1.3 * len(shown)), layout="constrained")
+    for panel, (title, row) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
+        panel.imshow(row)
+        panel.set_axis_off()
+        panel.set_title(title, fontsize=9)
+    write(path, figure.savefig)
+
+
+def draw_edit(path: Path, images: Sequence[np.ndarray], matrices: Sequence[np.ndarray]) -> None:
+    """One network edited through its weights (the paper's Figure 3).
+
+    Parameters
+    ----------
+    path : Path
+        File to write.
+    images : sequence of numpy.ndarray
+        What it encodes before and after, each (height, width, 1 or 3) in [0, 1]; what is outside is cut off.
+    matrices : sequence of numpy.ndarray
+        One of its weight matrices before and after.
+    """
+    figure = Figure(figsize=(12, 3), layout="constrained")
+    panels, change = figure.subplots(1, 5), matrices[1] - matrices[0]
+    for panel, image, title in zip(panels[::4], images, ("the INR's image", "the edited INR's image"), strict=True):
+        panel.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)
+        panel.set_title(title, fontsize=10)
+    weights = {"its W2": matrices[0], "the edit of W2": change, "W2 edited": matrices[1]}
+    for panel, (title, matrix) in zip(panels[1:4], weights.items(), strict=True):
+        limit = np.abs(change if matrix is change else matrices[0]).max()
+        figure.colorbar(panel.imshow(matrix, cmap="RdBu", vmin=-limit, vmax=limit), ax=panel, shrink=0.6)
+        panel.set_title(title, fontsize=10)
+    for panel in panels:
+        panel.set(xticks=[], yticks=[])
     write(path, figure.savefig)

@@ -1,15 +1,15 @@
-"""What the MLP baselines see of a network: all entries in one row, and freshly permuted neurons (MLP_Aug)."""
+"""What the MLP baselines see of a network, and give back: all entries in one row; freshly permuted neurons (MLP_Aug)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from nfn_core import Group, Layer, WeightSpace, check_features
-from nfn_core.arrays import Array
+from nfn_core import FeatureError, Group, Layer, WeightSpace, check_features
+from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.layers import Execution
 
-__all__ = ["Flatten", "permuted"]
+__all__ = ["Flatten", "Unflatten", "permuted"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,29 @@ class Flatten(Layer):
         xp = check_features(self.space, value)
         flat = ((value[t.name], t.size) for t in self.space.tensors)
         return xp.concat([xp.reshape(x, (x.shape[0], size * x.shape[-1])) for x, size in flat], axis=1)
+
+
+@dataclass(frozen=True)
+class Unflatten(Layer):
+    """Features of one channel out of a row: `Flatten` undone.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    """
+
+    space: WeightSpace
+
+    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Features:
+        """Cut an array of shape (batch, space.size) into tensors."""
+        xp, out, start = namespace_of(value), {}, 0
+        if value.shape[1:] != (self.space.size,):
+            raise FeatureError(f"Unflatten: expected shape (batch, {self.space.size}), not {tuple(value.shape)}.")
+        for t in self.space.tensors:
+            out[t.name] = xp.reshape(value[:, start : start + t.size], (value.shape[0], *t.shape, 1))
+            start += t.size
+        return out
 
 
 def permuted(group: Group, features: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:

@@ -27,7 +27,7 @@ from reference_experiments.references import pointnet, resnet18
 from reference_experiments.storage import ExperimentError
 from reference_experiments.training import Part
 
-__all__ = ["METHODS", "Method", "Sizes", "build", "statistics"]
+__all__ = ["METHODS", "Method", "Sizes", "build", "functional", "statistics"]
 
 QUANTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 METHODS = (
@@ -69,7 +69,7 @@ class Sizes:
     encoding : tuple of (float, int)
         Maximum frequency and bands of the sinusoidal IO-encoding.
     mlp : int
-        Units of each of the two hidden layers of MLP, MLP_Aug and STATNN.
+        Units of each hidden layer of MLP, MLP_Aug and STATNN.
     dws : tuple of int
         Channels of the layers of DWSNets.
     resnet : int
@@ -228,14 +228,10 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
         )
     if name == "DWSNets":
         return Method(name, dwsnet(space, (1, *sizes.dws), (outputs,), before=[scale]))
-    before: list[Layer] = [scale]
-    if sizes.fourier is not None:
-        before.append(GaussianFourierFeatures(1, *sizes.fourier))
-    if name in ("NFN_NP", "NFN_PT"):
-        before.append(SinusoidalEncoding(space, *sizes.encoding))
+    group, channels, before = functional(name, scale, sizes)
     network = invariant_network(
-        hnp if name == "NFN_HNP" else space.group("NP"),
-        [1, *(sizes.hnp_channels if name == "NFN_HNP" else sizes.channels)],
+        group,
+        [1, *channels],
         [*sizes.head, outputs],
         pool=hnp,  # keeps input and output neurons apart, as the paper's code does
         before=before,
@@ -243,3 +239,30 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
         head_dropout=sizes.head_dropout,
     )
     return Method(name, network)
+
+
+def functional(name: str, scale: Normalize, sizes: Sizes) -> tuple[Group, tuple[int, ...], list[Layer]]:
+    """Group, NF-layers' channels, and input layers of a neural functional.
+
+    Parameters
+    ----------
+    name : {"NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"}
+        The method.
+    scale : Normalize
+        Normalisation of the networks' space.
+    sizes : Sizes
+        Widths.
+
+    Returns
+    -------
+    Group, tuple of int, list of Layer
+        Of one input channel.
+    """
+    space, before = scale.space, list[Layer]([scale])
+    if sizes.fourier is not None:
+        before.append(GaussianFourierFeatures(1, *sizes.fourier))
+    if name in ("NFN_NP", "NFN_PT"):
+        before.append(SinusoidalEncoding(space, *sizes.encoding))
+    if name == "NFN_HNP":
+        return space.group("HNP"), sizes.hnp_channels, before
+    return space.group("NP"), sizes.channels, before

@@ -1,6 +1,6 @@
-"""Readers of weight datasets as others publish them: the paper's SIREN folders, the Small CNN Zoo, DWSNets' INRs.
+"""Readers of networks as others publish or keep them: the paper's SIREN folders, the Small CNN Zoo, DWSNets' INRs, files.
 
-Each returns `Networks` in this package's order of axes, with the split its publishers use.
+What is published is returned as `Networks` in this package's order of axes, with the split its publishers use.
 """
 
 import ast
@@ -10,17 +10,20 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from tqdm import tqdm
 
 from nfn_core import SpecError, WeightSpace
 from reference_experiments.datasets import SPLITS, Networks
 from reference_experiments.storage import ExperimentError
 
-__all__ = ["read_dwsnets", "read_siren_folders", "read_small_cnn_zoo", "write_small_cnn_zoo"]
+__all__ = ["read_dwsnets", "read_networks", "read_siren_folders", "read_small_cnn_zoo", "write_small_cnn_zoo"]
 
 ZOO_VARIABLES = ("sequential/conv2d", "sequential/conv2d_1", "sequential/conv2d_2", "sequential/dense")
 
@@ -206,6 +209,61 @@ def write_small_cnn_zoo(folder: Path, parts: Sequence[Networks], metrics: Sequen
         writer.writerows(metrics)
 
 
+def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str, str], dict[str, np.ndarray]]:
+    """Read a folder of networks of one weight space, a safetensors file or state dict (``.pt``, ``.pth``) each.
+
+    Tensors have the names of the space's, or end in ``weight`` and ``bias``, and then come in the order of the layers: in
+    safetensors files, which keep none, sorted by name.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder; files of other kinds in it are not looked at.
+    space : WeightSpace
+        The weight space, with tensors W1, v1, W2, v2, ...
+
+    Returns
+    -------
+    list of str, dict of str to str, dict of str to numpy.ndarray
+        Names of the files without their endings; for each tensor of the space the name it has in the files; and the
+        networks, each tensor of shape (networks, *axes), float32.
+
+    Raises
+    ------
+    ExperimentError
+        If there are no networks, two have one name, or a file is damaged, of another architecture, or holds what is not
+        finite.
+    """
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".pt", ".pth"))
+    names: dict[str, str] = {}
+    networks: list[dict[str, np.ndarray]] = []
+    for path in tqdm(paths, unit="network", desc=str(folder), leave=False):
+        if path.suffix == ".safetensors":
+            found = _read_safetensors(path)
+        else:
+            from reference_experiments.torch_models import read_state_dict  # the format is torch's
+
+            found = read_state_dict(path)
+        own = {name: name for name in found} if found.keys() == space.by_name.keys() else _named(path, found)
+        names = names or own
+        came = {own[name]: found[own[name]].shape for name in own}
+        wanted = {names.get(t.name, t.name): t.shape for t in space.tensors}
+        if (own, came) != (names, wanted):
+            raise ExperimentError(
+                f"{path}: expected tensors of shapes {wanted}, but {came} came: all networks must be of one architecture."
+            )
+        networks.append({name: found[own[name]].astype(np.float32) for name in names})
+        if not all(np.isfinite(x).all() for x in networks[-1].values()):
+            raise ExperimentError(f"{path} holds NaN or infinity: take it out of the folder.")
+    titles = [path.stem for path in paths]
+    if len(set(titles)) < max(1, len(titles)):
+        raise ExperimentError(
+            f"{folder}: expected a dataset, or networks as .safetensors, .pt or .pth files of different names, but there "
+            f"are {len(titles)} such files of {len(set(titles))} names."
+        )
+    return titles, names, {t.name: np.stack([network[t.name] for network in networks]) for t in space.tensors}
+
+
 def _unstack_zoo(flat: np.ndarray, path: Path) -> tuple[WeightSpace, dict[str, np.ndarray]]:
     """Tensors of networks of the Small CNN Zoo, given as rows, by the zoo's layout."""
     weights: dict[str, np.ndarray] = {}
@@ -250,23 +308,39 @@ def _stack_mlps(paths: Sequence[Path]) -> tuple[WeightSpace, dict[str, np.ndarra
 
 
 def _read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Weights W1, W2, ... and biases v1, v2, ... of a state dict; nothing but tensors is ever unpickled."""
-    import torch  # the format is torch's
+    """Weights W1, W2, ... and biases v1, v2, ... of a state dict."""
+    from reference_experiments.torch_models import read_state_dict  # the format is torch's
 
-    try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-        kinds = {"weight": "W", "bias": "v"}
-        found: dict[str, np.ndarray] = {}
-        for name, x in entries.items():
-            letter = kinds[name.rsplit(".", 1)[-1]]
-            found[f"{letter}{1 + sum(known[0] == letter for known in found)}"] = x.numpy()
-    except Exception as error:  # torch.load raises whatever pickle and zip find
-        raise ExperimentError(
-            f"{path} is missing, damaged, or no state dict of an MLP ({error!r}): get it again."
-        ) from error
-    if "W1" not in found:
+    found = read_state_dict(path)
+    return {name: found[own] for name, own in _named(path, found).items()}
+
+
+def _named(path: Path, found: Iterable[str]) -> dict[str, str]:
+    """A network's own names of its weights W1, W2, ... and biases v1, v2, ..., which come in the order of the layers."""
+    kinds: dict[str, str] = {"weight": "W", "bias": "v"}
+    names: dict[str, str] = {}
+    for own in found:
+        letter = kinds.get(own.rsplit(".", 1)[-1])
+        if letter is None:
+            raise ExperimentError(
+                f"{path}: tensor {own!r} is no weight or bias: it is no state dict of such a network."
+            )
+        names[f"{letter}{1 + sum(known[0] == letter for known in names)}"] = own
+    if "W1" not in names:
         raise ExperimentError(f"{path} holds no weight: it is no state dict of an MLP.")
-    return found
+    return names
+
+
+def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    """Tensors of a file that knows no order, by name, numbers in names counted as numbers."""
+    try:
+        found = load_file(path)
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise ExperimentError(
+            f"{path} is missing, damaged, or no safetensors file ({error!r}): get it again."
+        ) from error
+    parts = {name: [int(x) if x.isdigit() else x for x in re.split(r"([0-9]+)", name)] for name in found}
+    return {name: found[name] for name in sorted(found, key=parts.__getitem__)}
 
 
 def _read_csv(path: Path) -> list[dict[str, str]]:

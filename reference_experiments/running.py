@@ -71,8 +71,9 @@ def run(
     chosen = experiment.scales[scale]
     for title, dataset in data.items():
         folder = output / title
-        about = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
-        claim(folder, about | {"sizes": asdict(chosen.sizes), "data": _checksum(dataset)})
+        about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
+        about["sizes"] = asdict(chosen.sizes)
+        claim(folder, about | {"data": _checksum(dataset)})
         splits = {split: dataset.split(split) for split in SPLITS}
         for split, index in splits.items():
             if not len(index):
@@ -138,7 +139,7 @@ def _train(
 def _describe(dataset: WeightDataset) -> dict[str, Any]:
     """What networks a result is of."""
     about, counts = dataset.about, {split: len(dataset.split(split)) for split in SPLITS}
-    keep = ("dataset", "images", "shapes", "architecture", "scale", "seed", "backend", "sources", "quality")
+    keep = ("dataset", "space", "images", "shapes", "architecture", "scale", "seed", "backend", "sources", "quality")
     return {key: about[key] for key in keep if key in about} | {"networks": counts, "sha256": _checksum(dataset)}
 
 

@@ -53,7 +53,10 @@ def run_command(
     devices: int,
     output: Path | None,
 ) -> None:
-    """Run an experiment of the paper: table2, table3 (with 16 and 17), table4, table5, table19. Interrupted, it goes on."""
+    """Run an experiment: table2, table3 (with 16 and 17), table4, table5, dilate and contrast (6 and 18), table19, fits.
+
+    Interrupted, it goes on.
+    """
     experiment, folders = EXPERIMENTS[name], dict(data)
     for title in (*datasets, *folders):
         if title not in experiment.makers:

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
-from nfn_core.arrays import namespace_of
+from nfn_core.arrays import Array, device_of, namespace_of
 from reference_experiments.datasets import Networks, WeightDataset
 from reference_experiments.engines import Engine, State, engine
 from reference_experiments.images import Images, load_images
@@ -28,6 +28,7 @@ __all__ = [
     "SirenMaker",
     "contact_sheet",
     "coordinates",
+    "draw",
     "every_image",
     "evaluate",
     "fit",
@@ -148,6 +149,27 @@ def render(weights: Mapping[str, Any], points: Any, sin: Any) -> Any:
         if i < depth:
             x = sin(OMEGA * x)
     return x
+
+
+def draw(features: Mapping[str, Array], height: int, width: int) -> Array:
+    """Draw the images that SIRENs encode.
+
+    Parameters
+    ----------
+    features : mapping of str to array
+        Weights, each of shape (batch, *axes, 1), in this module's convention.
+    height, width : int
+        Pixels.
+
+    Returns
+    -------
+    array
+        Brightness, where the image has some in [-1, 1], shape (batch, height, width, channels).
+    """
+    xp, like = namespace_of(*features.values()), next(iter(features.values()))
+    points = xp.asarray(coordinates(height, width), dtype=like.dtype, device=device_of(like))
+    values = xp.permute_dims(render({name: x[..., 0] for name, x in features.items()}, points, xp.sin), (0, 2, 1))
+    return xp.reshape(values, (values.shape[0], height, width, values.shape[2]))
 
 
 def fold_omega(weights: Mapping[str, np.ndarray], *, undo: bool = False) -> dict[str, np.ndarray]:
@@ -370,8 +392,7 @@ def contact_sheet(path: Path, dataset: WeightDataset, count: int = 12) -> None:
     pixels = every_image(dataset.about["images"])[0]
     height, width, channels = pixels.shape[1:]
     chosen = np.concatenate([dataset.split(name)[: count // 3] for name in dataset.about["splits"]])
-    weights = {name: x[..., 0] for name, x in dataset.features(chosen).items()}
-    drawn = render(weights, coordinates(height, width), np.sin).swapaxes(1, 2).reshape(-1, height, width, channels)
+    drawn = draw(dataset.features(chosen), height, width)
     figure = Figure(figsize=(len(chosen), 2.6), layout="constrained")
     panels = figure.subplots(2, len(chosen), squeeze=False)
     for k, number in enumerate(chosen.tolist()):

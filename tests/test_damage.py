@@ -6,14 +6,16 @@ import logging
 import h5py
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from scipy.io import savemat
 
 from nfn_core import WeightSpace
 from reference_experiments import images, shapes
 from reference_experiments.classifiers import ARCHITECTURES
 from reference_experiments.datasets import Networks, read_shard, shard_path, write_shard
-from reference_experiments.published import read_small_cnn_zoo, write_small_cnn_zoo
+from reference_experiments.published import read_networks, read_small_cnn_zoo, write_small_cnn_zoo
 from reference_experiments.storage import ExperimentError
+from reference_experiments.torch_models import write_state_dict
 
 RNG = np.random.default_rng(0)
 TETRAHEDRON = {
@@ -91,8 +93,18 @@ def shard(folder):
     return [path], lambda: read_shard(path)
 
 
+def own_files(folder):
+    space = WeightSpace.mlp([2, 3, 1])
+    network = {t.name: RNG.normal(size=t.shape).astype(np.float32) for t in space.tensors}
+    save_file(network, folder / "0.safetensors")
+    write_state_dict(folder / "1.pth", network)
+    return sorted(folder.iterdir()), lambda: read_networks(folder, space)
+
+
 @pytest.mark.filterwarnings("ignore")  # of libraries that read on
-@pytest.mark.parametrize("layout", [mnist, svhn, voxels, scannet, class_folder, zoo, shard], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "layout", [mnist, svhn, voxels, scannet, class_folder, zoo, shard, own_files], ids=lambda f: f.__name__
+)
 def test_damage_is_named(layout, tmp_path, monkeypatch):
     monkeypatch.setenv("NFN_DATA_DIR", str(tmp_path))
     logging.getLogger("trimesh").setLevel(logging.CRITICAL)

@@ -79,7 +79,7 @@ def test_damaged_and_dangerous_state_dicts_are_refused(tmp_path, damage):
         path.write_bytes(pickle.dumps(Dangerous()))
     else:
         torch.save({"scale": torch.ones(1)}, path)
-    with pytest.raises(ExperimentError, match="net0.pth is missing, damaged, or no state dict"):
+    with pytest.raises(ExperimentError, match="net0.pth.* no state dict"):
         read_siren_folders(tmp_path, "randinit_test")
 
 
