@@ -118,7 +118,7 @@ GENERALIZATION = {
     "smoke": Scale(TINY, Recipe("binary", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
         Sizes((16, 16, 5), (16, 16, 5), (256, 256), mlp=256),
-        Recipe("binary", 4000, 8, 1e-3, warmup=200, cosine=True, every=200),
+        Recipe("binary", 6000, 8, 1e-3, warmup=200, cosine=True, every=300),
         3,
     ),
     "paper": Scale(
