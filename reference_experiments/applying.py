@@ -13,11 +13,11 @@ from nfn_core import NFNError, WeightSpace
 from nfn_core.arrays import Array
 from nfn_core.files import read_tensors
 from reference_experiments.datasets import WeightDataset, space_from_json
-from reference_experiments.editing import Editing, build_editor
+from reference_experiments.editing import Editing
 from reference_experiments.engines import rows
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.figures import draw_edit
-from reference_experiments.methods import Method, Sizes, build
+from reference_experiments.methods import Method, Sizes
 from reference_experiments.published import read_networks
 from reference_experiments.sirens import draw
 from reference_experiments.storage import ExperimentError, read_json, write, write_arrays
@@ -83,13 +83,9 @@ def edit(trained: Path, networks: Path, output: Path, form: str, split: str | No
     MissingDependencyError
         If state dicts are asked for without PyTorch.
     """
-    found = _read_trained(trained)
-    if not isinstance(found.task, Editing):
-        raise _other(trained, Editing)
     if output.resolve() == networks.resolve():
         raise ExperimentError(f"the edited networks would replace those in {networks}: name another folder.")
-    source = _read_source(networks, found.space, split)
-    method = build_editor(found.name, found.space, source.features(np.arange(1)), found.sizes)
+    found, source, method = _read(trained, networks, split, Editing)
     save: Callable[[Path, dict[str, np.ndarray]], None]
     save, ending = write_arrays, ".safetensors"
     if form == "state-dicts":
@@ -125,11 +121,7 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
     ExperimentError
         As in `edit`, or if the method needs more than weights and its parameters.
     """
-    found = _read_trained(trained)
-    if not isinstance(found.task, Telling):
-        raise _other(trained, Telling)
-    source = _read_source(networks, found.space, split)
-    method = build(found.name, found.space, source.features(np.arange(1)), found.task.outputs, found.sizes)
+    found, source, method = _read(trained, networks, split, Telling)
     if method.sees != "weights" or method.summary is not None or method.autoencoder is not None:
         raise ExperimentError(
             f"{found.name} needs more than weights and parameters: take a neural functional or an MLP."
@@ -147,6 +139,16 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
 
     write(output, save)
     return len(source.titles)
+
+
+def _read(trained: Path, networks: Path, split: str | None, kind: type[Task]) -> tuple[Trained, Source, Method]:
+    """A method that was trained for one kind of task, a user's networks, and the method's network."""
+    found = _read_trained(trained)
+    if not isinstance(found.task, kind):
+        names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
+        raise ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
+    source = _read_source(networks, found.space, split)
+    return found, source, found.task.build(found.name, found.space, source.features(np.arange(1)), found.sizes)
 
 
 def _read_trained(folder: Path) -> Trained:
@@ -171,12 +173,6 @@ def _read_trained(folder: Path) -> Trained:
         raise ExperimentError(
             f"{folder} is damaged, or of another version ({error!r}): run the experiment again."
         ) from error
-
-
-def _other(trained: Path, kind: type[Task]) -> ExperimentError:
-    """Error of a method that was trained for another task."""
-    names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
-    return ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
 
 
 def _read_source(folder: Path, space: WeightSpace, split: str | None) -> Source:

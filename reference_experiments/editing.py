@@ -24,10 +24,10 @@ from reference_experiments.flat import Flatten, Unflatten
 from reference_experiments.methods import Method, Sizes, functional
 from reference_experiments.sirens import draw, every_image
 from reference_experiments.storage import ExperimentError
-from reference_experiments.tasks import MEASURED, NORMALIZING
-from reference_experiments.training import Part, predict, some, spread
+from reference_experiments.tasks import measured
+from reference_experiments.training import Part, predict, spread
 
-__all__ = ["EDITORS", "EDITS", "IMAGE", "Editing", "Editor", "build_editor", "dilate", "errors", "increase_contrast"]
+__all__ = ["EDITORS", "EDITS", "IMAGE", "Editing", "Editor", "dilate", "errors", "increase_contrast"]
 
 IMAGE = "image"
 """Name under which an editor's input holds the images to come to, beside the weight space's tensors."""
@@ -131,44 +131,6 @@ class Editor(Layer):
         return errors(edited, value[IMAGE]) if IMAGE in value else edited
 
 
-def build_editor(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], sizes: Sizes) -> Method:
-    """Build an editor, normalised by training networks.
-
-    MLP and MLP_Aug map all weights to all weights through three hidden layers.
-
-    Parameters
-    ----------
-    name : str
-        One of `EDITORS`.
-    space : WeightSpace
-        The networks' weight space.
-    features : mapping of str to numpy.ndarray
-        Features of training networks, each (networks, *axes, 1).
-    sizes : Sizes
-        Widths.
-
-    Returns
-    -------
-    Method
-        The method.
-
-    Raises
-    ------
-    ExperimentError
-        If the method edits nothing.
-    """
-    if name not in EDITORS:
-        raise ExperimentError(f"{name} edits no networks; these do: {', '.join(EDITORS)}.")
-    scale = Normalize.from_features(space, dict(features))
-    if name.startswith("MLP"):
-        head = MLPHead((space.size, *(sizes.mlp,) * 3, space.size))
-        network = Sequential((scale, Flatten(space), head, Unflatten(space)))
-        return Method(name, Editor(space, network), augment=space.group("HNP") if name == "MLP_Aug" else None)
-    group, channels, before = functional(name, scale, sizes)
-    network = equivariant_network(group, [1, *channels, 1], before=before, pointwise=name == "NFN_PT")
-    return Method(name, Editor(space, network))
-
-
 @dataclass(frozen=True)
 class Editing:
     """INRs are edited so that their images come to what image processing makes of them.
@@ -186,9 +148,18 @@ class Editing:
         """The mean squared error; beside it stands that of leaving the weights as they are."""
         return "test error"
 
-    def method(self, name: str, dataset: WeightDataset, training: np.ndarray, sizes: Sizes) -> Method:
-        """Build an editor."""
-        return build_editor(name, dataset.space, dataset.features(spread(training, NORMALIZING)), sizes)
+    def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], sizes: Sizes) -> Method:
+        """Build an editor, one of `EDITORS`; MLP and MLP_Aug map all weights to all weights through three hidden layers."""
+        if name not in EDITORS:
+            raise ExperimentError(f"{name} edits no networks; these do: {', '.join(EDITORS)}.")
+        scale = Normalize.from_features(space, dict(features))
+        if name.startswith("MLP"):
+            head = MLPHead((space.size, *(sizes.mlp,) * 3, space.size))
+            network = Sequential((scale, Flatten(space), head, Unflatten(space)))
+            return Method(name, Editor(space, network), augment=space.group("HNP") if name == "MLP_Aug" else None)
+        group, channels, before = functional(name, scale, sizes)
+        network = equivariant_network(group, [1, *channels, 1], before=before, pointwise=name == "NFN_PT")
+        return Method(name, Editor(space, network))
 
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:
         """Return networks with the processed images under `IMAGE`."""
@@ -206,10 +177,7 @@ class Editing:
 
     def measure(self, learner: Learner, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
         """Compare the images of edited networks with the processed ones, and draw some."""
-        metrics = {}
-        for split, part in parts.items():
-            part = some(part, MEASURED) if split == "training" else part
-            metrics[f"{'train' if split == 'training' else split} error"] = float(predict(learner, part).mean())
+        metrics = {f"{name} error": float(predict(learner, part).mean()) for name, part in measured(parts).items()}
         test = parts["test"]
         pieces = np.array_split(np.arange(len(test)), -(-len(test) // 64))
         left = [errors(features, image) for features, image in (_taken(test, piece) for piece in pieces)]

@@ -215,8 +215,8 @@ def build(name: str, space: WeightSpace, features: Mapping[str, np.ndarray], out
         layer = Sequential((MLPHead((columns, sizes.mlp, sizes.mlp, outputs)),))
         return Method(name, layer, lambda u: scaler.transform(statistics(u)))
     if name == "ResNet-18":
-        channels = space.sizes[space.outputs[0]]  # of an image that an INR of this space draws
-        return Method(name, resnet18(channels, outputs, sizes.resnet), sees="images")
+        colours = space.sizes[space.outputs[0]]  # of an image that an INR of this space draws
+        return Method(name, resnet18(colours, outputs, sizes.resnet), sees="images")
     if name == "PointNet":
         return Method(name, pointnet(outputs, *sizes.pointnet), sees="points")
     if name == "inr2vec":

@@ -18,12 +18,14 @@ from reference_experiments.inr2vec import embedded
 from reference_experiments.making import make
 from reference_experiments.methods import Method
 from reference_experiments.storage import ExperimentError, claim, write_json
-from reference_experiments.training import Part, Recipe, fit, some
+from reference_experiments.training import Part, Recipe, fit, some, spread
 
 __all__ = ["MEMORIZED", "dataset_of", "run"]
 
 MEMORIZED = 64
 """Networks that every method is to learn by heart before it is trained in earnest."""
+NORMALIZING = 2000
+"""Training networks, at most, that the inputs are normalised by."""
 
 
 def dataset_of(experiment: str, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
@@ -80,8 +82,9 @@ def run(
                 raise ExperimentError(
                     f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
                 )
+        features = dataset.features(spread(splits["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
-            method = experiment.task.method(method_name, dataset, splits["training"], chosen.sizes)
+            method = experiment.task.build(method_name, dataset.space, features, chosen.sizes)
             parts = {split: experiment.task.part(method, dataset, index) for split, index in splits.items()}
             for seed in seeds:
                 path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")

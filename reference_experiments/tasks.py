@@ -1,6 +1,6 @@
 """What experiments ask of networks: a number or a class to be told from the weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 from sklearn.metrics import r2_score
 
+from nfn_core import WeightSpace
 from reference_experiments.datasets import WeightDataset
 from reference_experiments.engines import Learner
 from reference_experiments.figures import draw_confusion, draw_scatter
@@ -15,20 +16,16 @@ from reference_experiments.methods import Method, Sizes, build
 from reference_experiments.shapes import load_shapes
 from reference_experiments.sirens import every_image
 from reference_experiments.storage import ExperimentError
-from reference_experiments.training import Part, accuracy, predict, rank_correlation, some, spread
+from reference_experiments.training import Part, accuracy, predict, rank_correlation, some
 
-__all__ = ["Task", "Telling", "ceiling"]
+__all__ = ["Task", "Telling", "ceiling", "measured"]
 
 MEASURED = 2000
 """Training networks, at most, whose predictions give the training metric."""
-NORMALIZING = 2000
-"""Training networks, at most, that the inputs are normalised by."""
 POINTS = 1024
 """Points of a surface that PointNet sees."""
 CHANCE = 0.11
 """Accuracy, of ten classes, above which a network has learned something: two standard errors of 5,000 images over 0.1."""
-
-Results = Sequence[Mapping[str, Any]]
 
 
 class Task(Protocol):
@@ -38,8 +35,8 @@ class Task(Protocol):
     def metric(self) -> str:
         """The metric that methods are compared by."""
 
-    def method(self, name: str, dataset: WeightDataset, training: np.ndarray, sizes: Sizes) -> Method:
-        """Build a method for a dataset, normalised by its training networks, which are given by their indices."""
+    def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], sizes: Sizes) -> Method:
+        """Build a method, normalised by features of training networks, each (networks, *axes, 1)."""
 
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:
         """Networks of a split as a method takes them."""
@@ -76,9 +73,9 @@ class Telling:
         """Kendall's τ, or the accuracy."""
         return "test τ" if self.outputs == 1 else "test accuracy"
 
-    def method(self, name: str, dataset: WeightDataset, training: np.ndarray, sizes: Sizes) -> Method:
+    def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], sizes: Sizes) -> Method:
         """Build a method with as many outputs."""
-        return build(name, dataset.space, dataset.features(spread(training, NORMALIZING)), self.outputs, sizes)
+        return build(name, space, features, self.outputs, sizes)
 
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:
         """Return networks, or the images or points of shapes behind them, with what is to be told."""
@@ -102,10 +99,8 @@ class Telling:
     def measure(self, learner: Learner, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
         """Compare what is told with what is so."""
         metrics: dict[str, float] = {}
-        for split, part in parts.items():
-            part = some(part, MEASURED) if split == "training" else part
+        for name, part in measured(parts).items():
             predicted = predict(learner, part)
-            name = "train" if split == "training" else split
             if self.outputs > 1:
                 metrics[f"{name} accuracy"] = 100 * accuracy(predicted, part.targets)
                 predicted = predicted.argmax(axis=1)
@@ -121,6 +116,11 @@ class Telling:
     def draw(self, path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         """Draw what was told against what is so, or which classes were taken for which."""
         (draw_confusion if self.outputs > 1 else draw_scatter)(path, results)
+
+
+def measured(parts: Mapping[str, Part]) -> dict[str, Part]:
+    """What metrics are taken of, by the name they have in it: some training networks, all of the other splits."""
+    return {"train": some(parts["training"], MEASURED), "validation": parts["validation"], "test": parts["test"]}
 
 
 def ceiling(actual: np.ndarray) -> float:

@@ -7,7 +7,6 @@ matrices grow with the square of the number of inputs; how many parameters it wo
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +27,7 @@ from reference_experiments.datasets import (
     shard_path,
     write_shard,
 )
-from reference_experiments.engines import Learner
+from reference_experiments.engines import Learner, rows
 from reference_experiments.figures import draw_scores
 from reference_experiments.methods import Method, Sizes
 from reference_experiments.pruning import TicketMaker, masks_of
@@ -228,13 +227,12 @@ class Tickets:
         """The accuracy."""
         return "test accuracy"
 
-    def method(self, name: str, dataset: WeightDataset, training: np.ndarray, sizes: Sizes) -> Method:
+    def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], sizes: Sizes) -> Method:
         """Build an autoencoder."""
         if name not in METHODS:
             raise ExperimentError(f"tickets are told by {', '.join(METHODS)}, not by {name}.")
-        TicketMaker.of(dataset)  # whether there are tickets
-        space = dataset.space
-        scale = Normalize.from_features(space, dataset.features(spread(training, NORMALIZING)))
+        count = len(next(iter(features.values())))
+        scale = Normalize.from_features(space, rows(dict(features), spread(np.arange(count), NORMALIZING)))
         pointwise = name != "NFN_NP"
         encoding = None if pointwise else sizes.encoding
         norm = name != "NFN_PT without layer norm"
@@ -243,6 +241,7 @@ class Tickets:
 
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:
         """Return pairs of a split."""
+        TicketMaker.of(dataset)  # whether there are tickets
         return Pairs.of(cast("TicketVAE", method.layer), dataset, index)
 
     def measure(self, learner: Learner, parts: Mapping[str, Part], folder: Path) -> dict[str, Any]:
@@ -270,7 +269,7 @@ class Tickets:
             "sparsity of IMP": _sparsity(truth),
             "notes": [
                 _compared(masks, truth),
-                f"NFN_HNP with as many channels would have {_count(hnp):,} parameters.",
+                f"NFN_HNP with as many channels would have {Method('NFN_HNP', hnp).parameters:,} parameters.",
             ],
             "scores": _drawn(one, one.scores(learner, fixed=True), maker.sparsity),
         }
@@ -318,11 +317,6 @@ def _compared(masks: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) 
     shares = [f"{name} {np.mean(x):.4f} ({np.abs(np.subtract(x, theirs[name])).max():.4f})" for name, x in ours.items()]
     count = len(next(iter(masks.values())))
     return f"Sparsity of the {count} tickets, mean (and largest difference from IMP's): {', '.join(shares)}."
-
-
-def _count(layer: Layer) -> int:
-    """Number of trained parameters."""
-    return sum(prod(spec.shape) for spec in layer.parameters().values() if spec.trainable)
 
 
 def _drawn(one: Pairs, scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, dict[str, Any]]:

@@ -25,7 +25,6 @@ from reference_experiments.editing import (
     EDITORS,
     IMAGE,
     Editing,
-    build_editor,
     dilate,
     errors,
     increase_contrast,
@@ -51,7 +50,7 @@ def sirens(space=SPACE, batch=4):
 
 FEATURES = sirens()
 IMAGES = RNG.uniform(-1, 1, (4, 5, 7, 3))
-METHODS = {name: build_editor(name, SPACE, FEATURES, SIZES) for name in EDITORS}
+METHODS = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in EDITORS}
 PARAMETERS = {name: initialize(method.layer, 1) for name, method in METHODS.items()}
 
 
@@ -210,7 +209,7 @@ def dataset(tmp_path_factory):
 
 def prepared(name, dataset, sizes=SIZES):
     task, training = Editing("dilate"), dataset.split("training")
-    method = task.method(name, dataset, training, sizes)
+    method = task.build(name, dataset.space, dataset.features(training), sizes)
     return method, task.part(method, dataset, training)
 
 
@@ -267,7 +266,8 @@ def results(dataset, tmp_path_factory):
 
 def test_results_name_the_error_of_leaving_the_weights_alone(dataset, results, tmp_path):
     task = Editing("dilate")
-    test = task.part(task.method("MLP", dataset, dataset.split("training"), SIZES), dataset, dataset.split("test"))
+    method = task.build("MLP", dataset.space, dataset.features(dataset.split("training")), SIZES)
+    test = task.part(method, dataset, dataset.split("test"))
     everything = test.inputs(np.arange(len(test)), None)
     found = [json.loads((results / f"dilate/MNIST/{name}-seed0.json").read_text()) for name in TRAINED["dilate"]]
     untouched = errors(everything, everything.pop(IMAGE)).mean()

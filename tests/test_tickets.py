@@ -13,11 +13,11 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from nfn_core import FeatureError, Normalize, WeightSpace, initialize
-from reference_experiments import pruning, report, running, tickets
+from reference_experiments import pruning, report, running
 from reference_experiments.classifiers import ARCHITECTURES, ZooScale
 from reference_experiments.datasets import Networks, WeightDataset, finish, shard_path, write_shard
 from reference_experiments.engines import BACKENDS, engine
-from reference_experiments.methods import Sizes
+from reference_experiments.methods import Method, Sizes
 from reference_experiments.references import within
 from reference_experiments.storage import ExperimentError
 from reference_experiments.tickets import METHODS, Tickets, TicketVAE
@@ -150,7 +150,7 @@ def toy(folder, shuffled=False):
 
 def prepared(dataset, name):
     task, splits = Tickets(2), [dataset.split(s) for s in ("training", "validation", "test")]
-    method = task.method(name, dataset, splits[0], SIZES)
+    method = task.build(name, dataset.space, dataset.features(splits[0]), SIZES)
     return method, [task.part(method, dataset, index) for index in splits]
 
 
@@ -215,17 +215,18 @@ def test_highest_scores_stay_and_equal_scores_too_are_pruned_to_the_number():
 def test_other_datasets_and_methods_are_refused(tmp_path):
     dataset = toy(tmp_path)
     with pytest.raises(ExperimentError, match="tickets are told by NFN_NP, .*, not by STATNN"):
-        Tickets().method("STATNN", dataset, np.arange(3), SIZES)
+        Tickets().build("STATNN", dataset.space, dataset.features(np.arange(3)), SIZES)
+    method = Tickets().build("NFN_NP", dataset.space, dataset.features(np.arange(3)), SIZES)
     dataset.about["dataset"] = "zoo of classifiers"
     with pytest.raises(ExperimentError, match="holds no winning tickets"):
-        Tickets().method("NFN_NP", dataset, np.arange(3), SIZES)
+        Tickets().part(method, dataset, np.arange(3))
 
 
 def test_parameters_are_counted_without_being_made():
     layer = TicketVAE(SPACE.group("HNP"), SCALE, (6, 6), 2)
     made = initialize(layer, 0)
     trained = [made[name].size for name, spec in layer.parameters().items() if spec.trainable]
-    assert tickets._count(layer) == sum(trained) < sum(x.size for x in made.values())
+    assert Method("NFN_HNP", layer).parameters == sum(trained) < sum(x.size for x in made.values())
 
 
 # End to end
