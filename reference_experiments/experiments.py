@@ -163,7 +163,7 @@ EDITING = {
     "smoke": Scale(replace(TINY, fourier=(4, 0.5)), Recipe("own", 6, 8, 1e-3, every=3), 1),
     "small": Scale(
         Sizes((32, 32, 32), (32, 32, 32), (), fourier=(32, 0.5)),
-        Recipe("own", 2000, 32, 1e-3, warmup=100, cosine=True, every=250),
+        Recipe("own", 1000, 32, 1e-3, warmup=50, cosine=True, every=200),
         3,
     ),
     "paper": Scale(
