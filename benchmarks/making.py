@@ -16,8 +16,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import trange
 
-from reference_experiments.classifiers import Task, Trainer, blocks, epochs, initial, train
-from reference_experiments.engines import BACKENDS, engine
+from reference_experiments.classifiers import Task, Trainer, epochs, initial, train
+from reference_experiments.engines import BACKENDS, blocks, engine
 from reference_experiments.images import load_images
 from reference_experiments.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
 from reference_experiments.sirens import initial as initial_sirens
@@ -82,7 +82,8 @@ def classifier_contenders(architecture: str) -> dict[str, Callable[[], float]]:
 
         def run() -> float:
             start = time.perf_counter()
-            for block in blocks(trainer.library, np.arange(count)):
+            for part in blocks(trainer.library, count):
+                block = range(count)[part]
                 streams = [np.random.default_rng(k) for k in block]
                 weights = initial(trainer.space, [1] * len(block), [1.0] * len(block), streams)
                 rates = {name: np.full(len(block), 1e-3, np.float32) for name in ("learning_rate", "weight_decay")}

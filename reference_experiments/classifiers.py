@@ -16,7 +16,7 @@ from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets import Networks
-from reference_experiments.engines import Engine, State, engine
+from reference_experiments.engines import Engine, State, blocks, engine
 from reference_experiments.images import gray, load_images
 from reference_experiments.zoo import classify, descent, fresh
 
@@ -27,7 +27,6 @@ __all__ = [
     "Trainer",
     "ZooMaker",
     "ZooScale",
-    "blocks",
     "epochs",
     "initial",
     "train",
@@ -295,7 +294,8 @@ class ZooMaker:
         kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
         trainer = trainer_of(self.backend, self.images, s, self.architecture == "cnn", self.architecture, *kind[1:])
         runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
-        parts = [part for block in blocks(trainer.library, runs) for part in self._train(trainer, block, *kind)]
+        todo = [runs[block] for block in blocks(trainer.library, len(runs))]
+        parts = [part for block in todo for part in self._train(trainer, block, *kind)]
         weights, columns = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         about = self.settings | {
             "sources": trainer.task.sources,
@@ -356,8 +356,3 @@ class ZooMaker:
         else:
             kept[1 + stream.choice(s.epochs, s.checkpoints, replace=False)] = True
         return kept
-
-
-def blocks(library: Engine, runs: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut numbers of networks into blocks that are best trained at once."""
-    return (runs[start : start + library.block] for start in range(0, len(runs), library.block))

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from nfn_core import Layer, __version__
 if TYPE_CHECKING:
     from reference_experiments.training import Recipe
 
-__all__ = ["BACKENDS", "GPU_BLOCK", "Engine", "Inputs", "Learner", "State", "engine", "rows", "surroundings"]
+__all__ = ["BACKENDS", "GPU_BLOCK", "Engine", "Inputs", "Learner", "State", "blocks", "engine", "rows", "surroundings"]
 
 BACKENDS = ("torch", "jax")
 GPU_BLOCK = 1000
@@ -93,6 +93,11 @@ def engine(name: str) -> Engine:
     """Engine of a backend, ``"torch"`` or ``"jax"``; each is imported only when asked for."""
     found: Engine = import_module(f"reference_experiments.{name}_engine").ENGINE
     return found
+
+
+def blocks(library: Engine, count: int) -> Iterator[slice]:
+    """Cut a number of networks into blocks that are best trained at once."""
+    return (slice(start, start + library.block) for start in range(0, count, library.block))
 
 
 def rows(inputs: T, index: Any) -> T:

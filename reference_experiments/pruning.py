@@ -14,13 +14,13 @@ from reference_experiments.classifiers import (
     INITIALIZERS,
     Trainer,
     ZooScale,
-    blocks,
     epochs,
     initial,
     train,
     trainer_of,
 )
 from reference_experiments.datasets import Networks, WeightDataset
+from reference_experiments.engines import blocks
 from reference_experiments.storage import ExperimentError
 
 __all__ = ["TICKET_CNN_SCALES", "TICKET_MLP_SCALES", "TicketMaker", "masks_of"]
@@ -129,7 +129,7 @@ class TicketMaker:
         """Train, prune and train again the networks of one shard."""
         s, trainer = self.scale, self.trainer
         runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
-        parts = [self._prune(block) for block in blocks(trainer.library, runs)]
+        parts = [self._prune(runs[block]) for block in blocks(trainer.library, len(runs))]
         weights, columns, masks = (
             {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
         )

@@ -84,13 +84,15 @@ def run(
                 )
         features = dataset.features(spread(splits["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
+            paths = {seed: folder / f"{method_name}-seed{seed}.json".replace(" ", "-") for seed in seeds}
+            todo = {seed: path for seed, path in paths.items() if not path.exists()}
+            if not todo:
+                continue
             method = experiment.task.build(method_name, dataset.space, features, chosen.sizes)
             parts = {split: experiment.task.part(method, dataset, index) for split, index in splits.items()}
-            for seed in seeds:
-                path = folder / f"{method_name}-seed{seed}.json".replace(" ", "-")
-                if not path.exists():
-                    found = _train(library, method, experiment, chosen.recipe, parts, seed, path.with_suffix(""))
-                    write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
+            for seed, path in todo.items():
+                found = _train(library, method, experiment, chosen.recipe, parts, seed, path.with_suffix(""))
+                write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
 
 
 def _train(

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets import SPLITS, Networks, WeightDataset
-from reference_experiments.engines import engine
+from reference_experiments.engines import blocks, engine
 from reference_experiments.shapes import Shape, Shapes, load_shapes
 from reference_experiments.sirens import CONVENTION, coordinates, evaluate, fit, initial, learning_rates, render
 from reference_experiments.storage import write
@@ -152,8 +152,7 @@ class ShapeMaker:
         """Fit the networks of one shard."""
         found, plan, library = load_shapes(self.shapes, self.seed), self._plan(), engine(self.backend)
         numbers = np.arange(index * self.shard, min((index + 1) * self.shard, len(plan)))
-        blocks = [numbers[start : start + library.block] for start in range(0, len(numbers), library.block)]
-        parts = [self._fit(found, plan, block) for block in blocks]
+        parts = [self._fit(found, plan, numbers[block]) for block in blocks(library, len(numbers))]
         weights, errors = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         chosen = plan[numbers]
         columns = {

@@ -5,7 +5,7 @@ Its weights are stored as they stand in this formula, without ω = 30 (the conve
 `fold_omega` gives the other convention in circulation, sin(W x + v) with ω in the weights.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from nfn_core import WeightSpace
 from nfn_core.arrays import Array, device_of, namespace_of
 from reference_experiments.datasets import Networks, WeightDataset
-from reference_experiments.engines import Engine, State, engine
+from reference_experiments.engines import Engine, State, blocks, engine
 from reference_experiments.images import Images, load_images
 from reference_experiments.storage import ExperimentError, write
 
@@ -220,7 +220,7 @@ def fit(
     turns = np.arange(1, len(rates) + 1, dtype=np.float32)
     corrected = np.stack([rates / (1 - BETA1**turns), 1 - BETA2**turns], axis=1).astype(np.float32)
     fitted: dict[str, list[np.ndarray]] = {name: [] for name in weights}
-    for part in _blocks(library, len(targets)):
+    for part in blocks(library, len(targets)):
         state = {"target": library.array(targets[part]), "points": library.array(_own(points, part))}
         for name, w in weights.items():
             zeros = np.zeros_like(w[part])
@@ -247,14 +247,9 @@ def evaluate(library: Engine, weights: Mapping[str, np.ndarray], points: np.ndar
                     library.sin,
                 )
             )
-            for part in _blocks(library, count)
+            for part in blocks(library, count)
         ]
     )
-
-
-def _blocks(library: Engine, count: int) -> Iterator[slice]:
-    """Cut networks into blocks that are best trained at once."""
-    return (slice(start, start + library.block) for start in range(0, count, library.block))
 
 
 def _own(points: np.ndarray, part: slice) -> np.ndarray:

@@ -17,7 +17,6 @@ from nfn_core import FeatureError, Group, Layer, Normalize, SinusoidalEncoding, 
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.layers import Execution, check_positive
 from nfn_core.parameters import ParameterSpec
-from reference_experiments.classifiers import blocks
 from reference_experiments.datasets import (
     Networks,
     WeightDataset,
@@ -27,7 +26,7 @@ from reference_experiments.datasets import (
     shard_path,
     write_shard,
 )
-from reference_experiments.engines import Learner, rows
+from reference_experiments.engines import Learner, blocks, rows
 from reference_experiments.figures import draw_scores
 from reference_experiments.methods import Method, Sizes
 from reference_experiments.pruning import TicketMaker, masks_of
@@ -284,7 +283,7 @@ def _pruned(
 ) -> np.ndarray:
     """Train networks under masks, block by block, and write each; their test accuracies."""
     found, paths = [], []
-    todo = list(blocks(maker.trainer.library, np.arange(len(numbers))))
+    todo = list(blocks(maker.trainer.library, len(numbers)))
     for k, block in enumerate(tqdm(todo, unit="block", desc="  pruned networks", leave=False)):
         paths.append(shard_path(folder, k))
         stay = {name: mask[block] for name, mask in masks.items()}
