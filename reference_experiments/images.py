@@ -14,7 +14,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 from sklearn.datasets import load_digits
 
-from reference_experiments.storage import ExperimentError
+from reference_experiments.storage import ExperimentError, MissingDataError
 
 __all__ = ["DATA_DIR", "IMAGE_SETS", "Images", "damaged", "gray", "load_images"]
 
@@ -122,7 +122,7 @@ def _find(name: str, source: Source) -> Path:
             )
     except (OSError, ValueError) as error:  # no connection; another checksum
         looked += [str(cache / source.folder), source.address]
-        raise ExperimentError(
+        raise MissingDataError(
             f"{name}: the images are not to be had ({error}). Looked in {', '.join(looked)}. Put {', '.join(source.files)} "
             f"into a folder {source.folder} and name the folder around it in the environment variable {DATA_DIR}."
         ) from error
@@ -134,7 +134,7 @@ def _one(folder: Path, *names: str) -> Path:
     for name in names:
         if (folder / name).is_file():
             return folder / name
-    raise ExperimentError(f"{folder}: there is no {' or '.join(names)}: put it there.")
+    raise MissingDataError(f"{folder}: there is no {' or '.join(names)}: put it there.")
 
 
 def damaged(path: Path, what: str) -> ExperimentError:

@@ -13,7 +13,7 @@ from reference_experiments.making_cli import reporting
 from reference_experiments.methods import METHODS
 from reference_experiments.report import report
 from reference_experiments.running import dataset_of, run
-from reference_experiments.storage import ExperimentError
+from reference_experiments.storage import ExperimentError, MissingDataError
 
 __all__ = ["report_command", "run_command"]
 
@@ -65,7 +65,7 @@ def run_command(
     for title in datasets or folders or experiment.makers:
         try:
             chosen[title] = dataset_of(name, title, scale, backend, folders.get(title))
-        except ExperimentError as error:
+        except MissingDataError as error:
             if datasets or folders:  # asked for by name
                 raise
             click.echo(f"{title} is left out: {error}", err=True)

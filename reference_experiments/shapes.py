@@ -22,7 +22,7 @@ from scipy.spatial import cKDTree
 
 from reference_experiments.datasets import SPLITS
 from reference_experiments.images import DATA_DIR, damaged
-from reference_experiments.storage import ExperimentError
+from reference_experiments.storage import ExperimentError, MissingDataError
 
 __all__ = ["SHAPE_SETS", "Cloud", "Grid", "Shape", "Shapes", "distinct", "load_shapes"]
 
@@ -271,7 +271,7 @@ def _modelnet10(seed: int) -> Shapes:
     """ModelNet10 as 32x32x32 voxels: ``x_train`` and ``x_test`` with a row of packed bits for each, and their labels."""
     place = Path("modelnet10-vox32") / "modelnet10_vox32.npz"
     if not os.environ.get(DATA_DIR):
-        raise ExperimentError(
+        raise MissingDataError(
             f"modelnet10: the environment variable {DATA_DIR} is not set: name the folder there in which {place} lies, or "
             "give a folder of ModelNet10's meshes (--shapes FOLDER), or try --shapes primitives."
         )
@@ -285,7 +285,7 @@ def _modelnet10(seed: int) -> Shapes:
         keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
         names = [classes[label] for label in labels]
     except FileNotFoundError as error:
-        raise ExperimentError(
+        raise MissingDataError(
             f"modelnet10: there is no file {path}: put it there, or give a folder of ModelNet10's meshes (--shapes "
             "FOLDER), or try --shapes primitives."
         ) from error

@@ -12,11 +12,25 @@ from safetensors.numpy import load_file, save_file
 
 from nfn_core import NFNError
 
-__all__ = ["ExperimentError", "claim", "leads", "read_arrays", "read_json", "write", "write_arrays", "write_json"]
+__all__ = [
+    "ExperimentError",
+    "MissingDataError",
+    "claim",
+    "leads",
+    "read_arrays",
+    "read_json",
+    "write",
+    "write_arrays",
+    "write_json",
+]
 
 
 class ExperimentError(NFNError):
     """An experiment's files or settings do not fit."""
+
+
+class MissingDataError(ExperimentError):
+    """Images or shapes that networks are made of are not on this machine, and cannot be fetched."""
 
 
 def leads() -> bool:

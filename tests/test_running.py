@@ -10,16 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from nfn_core import WeightSpace
 from reference_experiments import report as reports
-from reference_experiments import running
+from reference_experiments import running, running_cli
 from reference_experiments.datasets import Networks, WeightDataset, finish, shard_path, write_shard
 from reference_experiments.engines import BACKENDS, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.methods import Sizes, build
 from reference_experiments.paper import PAPER
-from reference_experiments.storage import ExperimentError, read_arrays
+from reference_experiments.storage import ExperimentError, MissingDataError, read_arrays
 from reference_experiments.tasks import ceiling
 from reference_experiments.training import METRICS, Part, Recipe, fit
 
@@ -187,6 +188,29 @@ def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_pat
     assert (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes() == before
     again = json.loads((tmp_path / "results" / "MNIST" / "MLP-seed0.json").read_text())
     assert again["predicted"] == found["MLP-seed0.json"]["predicted"]
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"), [(MissingDataError, ()), (MissingDataError, ("--dataset", "SVHN-GS")), (ExperimentError, ())]
+)
+def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(error, asked, tmp_path, monkeypatch):
+    ran = []
+
+    def dataset_of(experiment, title, scale, backend, folder):
+        if title == "SVHN-GS":
+            raise error("no SVHN")
+        return title
+
+    monkeypatch.setattr(running_cli, "dataset_of", dataset_of)
+    monkeypatch.setattr(running_cli, "run", lambda *arguments: ran.append(arguments[4]))
+    result = CliRunner().invoke(running_cli.run_command, ["table2", "--output", str(tmp_path), *asked])
+    assert "no SVHN" in result.output
+    if error is MissingDataError and not asked:
+        assert ran == [{"CIFAR-10-GS": "CIFAR-10-GS"}]
+        assert result.exit_code == 0
+    else:
+        assert not ran
+        assert result.exit_code != 0
 
 
 def test_other_settings_or_data_are_refused(dataset, tmp_path):
