@@ -154,7 +154,7 @@ PRUNING = {
     "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), ()), Recipe("own", 4, 2, 1e-3, every=2), 1),
     "small": Scale(
         Sizes((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
-        Recipe("own", 300, 4, 3e-3, warmup=20, cosine=True, every=50),
+        Recipe("own", 800, 1, 3e-3, warmup=20, cosine=True, every=100),
         3,
     ),
     "paper": Scale(Sizes((64, 64, 64), (64, 64, 64), ()), Recipe("own", 200 * 50, 8, 1e-3, every=500), 1),
