@@ -151,9 +151,9 @@ CLASSIFICATION = {
     ),
 }
 PRUNING = {
-    "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), ()), Recipe("own", 4, 2, 1e-3, every=2), 1),
+    "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), (), fourier=(4, 0.25)), Recipe("own", 4, 2, 1e-3, every=2), 1),
     "small": Scale(
-        Sizes((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
+        Sizes((8, 8, 8), (8, 8, 8), (), fourier=(8, 0.25), encoding=(10.0, 3)),
         Recipe("own", 800, 1, 3e-3, warmup=20, cosine=True, every=100),
         3,
     ),
@@ -234,7 +234,7 @@ EXPERIMENTS = {
         GENERALIZATION
         | {
             "small": Scale(
-                Sizes((16, 16, 5), (2, 2, 2), (256, 256), mlp=256),  # HNP's matrices have 784 rows a channel
+                Sizes((4, 4, 4), (2, 2, 2), (256, 256), mlp=256),  # NP has 784 x 128 entries a channel, HNP 784 rows
                 Recipe("binary", 2000, 8, 1e-3, warmup=100, cosine=True, every=200, dtype="bfloat16"),
                 3,
             )

@@ -143,7 +143,10 @@ def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """
     sheets = {name: np.split(imread(BytesIO(base64.b64decode(r["images"]))), 3) for name, r in results.items()}
     before, _, target = next(iter(sheets.values()))
-    edited = {f"{n}, error {results[n]['metrics']['test error']:.3f}": rows[1] for n, rows in sheets.items()}
+    edited = {
+        f"{n}, seed {results[n]['seed']}, error {results[n]['metrics']['test error']:.3f}": rows[1]
+        for n, rows in sheets.items()
+    }
     shown = {"unedited": before, **edited, "target": target}
     figure = Figure(figsize=(6, 1.3 * len(shown)), layout="constrained")
     for panel, (title, row) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
