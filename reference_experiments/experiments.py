@@ -151,9 +151,9 @@ CLASSIFICATION = {
     ),
 }
 PRUNING = {
-    "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), (), fourier=(4, 0.25)), Recipe("own", 4, 2, 1e-3, every=2), 1),
+    "smoke": Scale(Sizes((4, 4, 4), (4, 4, 4), ()), Recipe("own", 4, 2, 1e-3, every=2), 1),
     "small": Scale(
-        Sizes((8, 8, 8), (8, 8, 8), (), fourier=(8, 0.25), encoding=(10.0, 3)),
+        Sizes((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
         Recipe("own", 800, 1, 3e-3, warmup=20, cosine=True, every=100),
         3,
     ),

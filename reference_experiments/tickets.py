@@ -13,17 +13,7 @@ from typing import Any, cast
 import numpy as np
 from tqdm import tqdm
 
-from nfn_core import (
-    FeatureError,
-    GaussianFourierFeatures,
-    Group,
-    Layer,
-    Normalize,
-    Sequential,
-    SinusoidalEncoding,
-    WeightSpace,
-    equivariant_network,
-)
+from nfn_core import FeatureError, Group, Layer, Normalize, SinusoidalEncoding, WeightSpace, equivariant_network
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.layers import Execution, check_positive
 from nfn_core.parameters import ParameterSpec
@@ -79,8 +69,6 @@ class TicketVAE(Layer):
         Whether to normalise over channels before each activation.
     encoding : tuple of (float, int), optional
         Maximum frequency and bands of the sinusoidal IO-encoding, of encoder and decoder.
-    fourier : tuple of (int, float), optional
-        Number and scale of the Gaussian Fourier features of U₀, which encoder and decoder take in its place.
 
     Raises
     ------
@@ -95,25 +83,22 @@ class TicketVAE(Layer):
     pointwise: bool = False
     layer_norm: bool = True
     encoding: tuple[float, int] | None = None
-    fourier: tuple[int, float] | None = None
     parts: dict[str, Layer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(latent=self.latent)
-        features = [] if self.fourier is None else [GaussianFourierFeatures(1, *self.fourier)]
-        weights = Sequential((self.scale, *features))
         before = [] if self.encoding is None else [SinusoidalEncoding(self.space, *self.encoding)]
         encoder, decoder = (
             equivariant_network(
                 self.group,
-                [weights.channels_after(1) + inputs, *self.channels, outputs],
+                [inputs, *self.channels, outputs],
                 before=before,
                 pointwise=self.pointwise,
                 normalize=self.layer_norm,
             )
-            for inputs, outputs in ((1, 2 * self.latent), (self.latent, 1))
+            for inputs, outputs in ((2, 2 * self.latent), (1 + self.latent, 1))
         )
-        object.__setattr__(self, "parts", {"weights": weights, "encoder": encoder, "decoder": decoder})
+        object.__setattr__(self, "parts", {"scale": self.scale, "encoder": encoder, "decoder": decoder})
 
     @property
     def space(self) -> WeightSpace:
@@ -142,7 +127,7 @@ class TicketVAE(Layer):
             done: Features = self.parts[part].forward(within(params, part), features, how)
             return done
 
-        weights = run("weights", {name: x[..., :1] for name, x in value.items()})
+        weights = run("scale", {name: x[..., :1] for name, x in value.items()})
 
         def beside(channels: Mapping[str, Array]) -> Features:
             return {name: xp.concat([x, channels[name]], axis=-1) for name, x in weights.items()}
@@ -250,8 +235,7 @@ class Tickets:
         pointwise = name != "NFN_NP"
         encoding = None if pointwise else sizes.encoding
         norm = name != "NFN_PT without layer norm"
-        group = space.group("NP")
-        layer = TicketVAE(group, scale, sizes.channels, self.latent, pointwise, norm, encoding, sizes.fourier)
+        layer = TicketVAE(space.group("NP"), scale, sizes.channels, self.latent, pointwise, norm, encoding)
         return Method(name, layer)
 
     def part(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Part:

@@ -46,9 +46,6 @@ SCALE = Normalize.from_features(SPACE, features(1, 20, seed=1))
 LAYERS = {
     "NFN_NP": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, encoding=(10.0, 2)),
     "NFN_NP without IO-encoding": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2),
-    "NFN_NP with Fourier features": TicketVAE(
-        SPACE.group("NP"), SCALE, (6, 6), 2, encoding=(10.0, 2), fourier=(3, 0.5)
-    ),
     "NFN_PT": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True),
     "NFN_PT without layer norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True, layer_norm=False),
 }
@@ -65,13 +62,12 @@ def difference(x, y):
 def test_encoder_decoder_and_loss_respect_permuted_neurons(name):
     layer = LAYERS[name]
     params = initialize(layer, 0)
-    encoded = name in ("NFN_NP", "NFN_NP with Fourier features")
-    width = layer.parts["weights"].channels_after(1)
+    encoded = name == "NFN_NP"
     group = SPACE.group("HNP" if encoded else "NP")
     move = partial(group.act, group.sample(1))
-    for part, channels in (("encoder", 1), ("decoder", 2)):
+    for part, channels in (("encoder", 2), ("decoder", 3)):
         run = partial(layer.parts[part].apply, within(params, part))
-        given = features(width + channels)
+        given = features(channels)
         assert difference(run(move(given)), move(run(given))) < 1e-12
     score = partial(layer.apply, params)
     assert difference(score(move(features(3))), move(score(features(3)))) < 1e-12
@@ -89,7 +85,7 @@ def test_loss_is_the_negative_elbo(name):
     layer, given = LAYERS[name], {n: torch.tensor(x) for n, x in pairs().items()}
     module = nfn_torch.NFModule(layer, 4, dtype=torch.float64)
     params = module.named_arrays()
-    weights = layer.parts["weights"].apply(within(params, "weights"), {n: x[..., :1] for n, x in given.items()})
+    weights = layer.scale.apply(within(params, "scale"), {n: x[..., :1] for n, x in given.items()})
     posterior = layer.parts["encoder"].apply(
         within(params, "encoder"), {n: torch.cat([weights[n], x[..., 1:2]], -1) for n, x in given.items()}
     )
