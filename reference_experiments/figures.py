@@ -109,7 +109,7 @@ def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None
 
 
 def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Mask scores against initial weights: a row for each method, a panel for each tensor; above the line they stay."""
+    """Mask scores against initial weights: a row for each method, a panel for each tensor; above the line are as many as stay."""
     tensors = list(next(iter(results.values()))["scores"])
     figure = Figure(figsize=(2.8 * len(tensors), 2.6 * len(results)), layout="constrained")
     for row, (method, result) in zip(

@@ -193,6 +193,24 @@ class Pairs(Part):
             found.append(learner.apply({n: np.concatenate([w, latent[n]], axis=-1) for n, w in weights.items()}))
         return {name: np.concatenate([x[name][..., 0] for x in found]) for name in self.layer.space.by_name}
 
+    def masks(self, scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, np.ndarray]:
+        """Draw a ticket for every network, with a given share of pruned entries in every weight tensor.
+
+        Entries stay at random, with the odds that their scores are the logarithm of: the highest sums of score and Gumbel
+        noise stay. The highest scores themselves are no ticket: where scores differ little they differ by whole neurons,
+        which would be cut off.
+
+        Returns
+        -------
+        dict of str to numpy.ndarray
+            Booleans, each of shape (networks, *axes).
+        """
+        streams = [np.random.default_rng([number, 1]) for number in self.targets.tolist()]
+        noisy = {
+            name: x + np.stack([stream.gumbel(size=x.shape[1:]) for stream in streams]) for name, x in scores.items()
+        }
+        return masks_of(noisy, sparsity)
+
 
 def _streams(numbers: np.ndarray) -> list[np.random.Generator]:
     """A source of random numbers for each network, the same whatever others are beside it."""
@@ -211,7 +229,7 @@ def _normal(layer: TicketVAE, streams: Sequence[np.random.Generator]) -> dict[st
 class Tickets:
     """Tickets for held-out initial weights, measured by the accuracy of the networks that are pruned by them and trained.
 
-    A ticket keeps the highest scores of every weight tensor, as many as iterative magnitude pruning (IMP) keeps there.
+    A ticket keeps as many entries of every weight tensor as iterative magnitude pruning (IMP) keeps there.
 
     Parameters
     ----------
@@ -249,7 +267,7 @@ class Tickets:
         dataset, layer = test.dataset, test.layer
         maker = TicketMaker.of(dataset)
         truth = {name: x[..., 0] for name, x in dataset.features(test.targets, "masks").items()}
-        masks = masks_of(test.scores(learner), maker.sparsity)
+        masks = test.masks(test.scores(learner), maker.sparsity)
         accuracies = 100 * _pruned(maker, dataset, test.targets, masks, folder / "tickets")
         pruned = [name for name in masks if not truth[name].all()]
         common = sum(int((masks[n] & truth[n]).sum()) for n in pruned)

@@ -203,6 +203,24 @@ def test_noise_is_new_in_training_and_a_networks_own_in_evaluation(tmp_path):
         assert (several[name][0, ..., 2:] != several[name][1, ..., 2:]).all()
 
 
+def test_tickets_are_drawn_by_their_scores(tmp_path):
+    _, (part, *_) = prepared(toy(tmp_path), "NFN_PT")
+    scores = {t.name: np.zeros((len(part), *t.shape)) for t in TOY.tensors}
+    even = part.masks(scores, 0.75)
+    scores["W1"][:, ::2] = np.log(9)  # of two such entries one stays nine times as often as the other
+    uneven = part.masks(scores, 0.75)
+    for name, mask in even.items():
+        share = 0.25 if name.startswith("W") else 1.0
+        for masks in (even, uneven):
+            assert (masks[name].reshape(len(part), -1).mean(axis=1) == share).all()
+        np.testing.assert_array_equal(part.masks(scores, 0.75)[name], uneven[name])
+        assert name.startswith("v") or (mask[0] != mask[1]).any()
+    assert abs(even["W1"][:, ::2].mean() - 0.25) < 0.05
+    assert uneven["W1"][:, ::2].mean() > 0.4
+    assert 0 < uneven["W1"][:, 1::2].mean() < 0.1
+    np.testing.assert_array_equal(even["W2"], uneven["W2"])
+
+
 def test_highest_scores_stay_and_equal_scores_too_are_pruned_to_the_number():
     scores = {"W1": np.zeros((2, 4, 5)), "v1": np.zeros((2, 4))}
     scores["W1"][0, 1, 2] = 1
