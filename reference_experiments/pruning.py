@@ -104,13 +104,20 @@ class TicketMaker:
         Raises
         ------
         ExperimentError
-            If the dataset is not of winning tickets.
+            If the dataset is not of winning tickets, or of networks that were trained otherwise.
         """
         about = dataset.about
         if about.get("dataset") != DATASET:
             raise ExperimentError(f"{dataset.folder} holds no winning tickets: make some with `make tickets`.")
         kept = ("images", "architecture", "seed", "backend", "sparsity")
-        return cls(scale=ZooScale(**about["scale"]), **{name: about[name] for name in kept})
+        maker = cls(scale=ZooScale(**about["scale"]), **{name: about[name] for name in kept})
+        expected, found = maker.settings["learning_rate"], about["learning_rate"]
+        if found != expected:
+            raise ExperimentError(
+                f"{dataset.folder}: expected networks trained at learning rate {expected:g}, but they were at {found:g}: make "
+                "the dataset again in another folder."
+            )
+        return maker
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -205,16 +205,16 @@ class Pairs(Part):
         dict of str to numpy.ndarray
             Booleans, each of shape (networks, *axes).
         """
-        streams = [np.random.default_rng([number, 1]) for number in self.targets.tolist()]
+        streams = _streams(self.targets, 1)
         noisy = {
             name: x + np.stack([stream.gumbel(size=x.shape[1:]) for stream in streams]) for name, x in scores.items()
         }
         return masks_of(noisy, sparsity)
 
 
-def _streams(numbers: np.ndarray) -> list[np.random.Generator]:
-    """A source of random numbers for each network, the same whatever others are beside it."""
-    return [np.random.default_rng(number) for number in numbers.tolist()]
+def _streams(numbers: np.ndarray, *use: int) -> list[np.random.Generator]:
+    """A source of random numbers for each network, the same whatever others are beside it; another one for each use."""
+    return [np.random.default_rng([number, *use]) for number in numbers.tolist()]
 
 
 def _normal(layer: TicketVAE, streams: Sequence[np.random.Generator]) -> dict[str, np.ndarray]:
@@ -337,7 +337,7 @@ def _compared(masks: Mapping[str, np.ndarray], truth: Mapping[str, np.ndarray]) 
 
 
 def _drawn(one: Pairs, scores: Mapping[str, np.ndarray], sparsity: float) -> dict[str, dict[str, Any]]:
-    """Initial weights of one network, evenly spaced in each weight tensor, their scores, and the lowest that stays."""
+    """Initial weights of one network, evenly spaced in each weight tensor, their scores, and the one that as many reach as stay."""
     found: dict[str, dict[str, Any]] = {}
     masks = masks_of(scores, sparsity)
     for name, x in one.dataset.features(one.targets).items():

@@ -235,6 +235,9 @@ def test_other_datasets_and_methods_are_refused(tmp_path):
     with pytest.raises(ExperimentError, match="tickets are told by NFN_NP, .*, not by STATNN"):
         Tickets().build("STATNN", dataset.space, dataset.features(np.arange(3)), SIZES)
     method = Tickets().build("NFN_NP", dataset.space, dataset.features(np.arange(3)), SIZES)
+    dataset.about["learning_rate"] = 1e-3
+    with pytest.raises(ExperimentError, match="expected networks trained at learning rate 0.1, but they were at 0.001"):
+        Tickets().part(method, dataset, np.arange(3))
     dataset.about["dataset"] = "zoo of classifiers"
     with pytest.raises(ExperimentError, match="holds no winning tickets"):
         Tickets().part(method, dataset, np.arange(3))
