@@ -16,7 +16,7 @@ from nfn.layers import HNPLinear, NPLinear, TupleOp
 from torch import nn
 
 from benchmarks.workloads import Workload
-from nfn_core.hubs import structure
+from nfn_core.layers.hubs import structure
 
 __all__ = ["CONTENDERS", "LIMIT", "Case"]
 

@@ -16,11 +16,11 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import trange
 
-from reference_experiments.classifiers import Task, Trainer, epochs, initial, train
-from reference_experiments.engines import BACKENDS, blocks, engine
-from reference_experiments.images import load_images
-from reference_experiments.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
-from reference_experiments.sirens import initial as initial_sirens
+from reference_experiments.datasets.model_zoos import Task, Trainer, epochs, initial, train
+from reference_experiments.engines.base import BACKENDS, blocks, engine
+from reference_experiments.networks.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
+from reference_experiments.networks.sirens import initial as initial_sirens
+from reference_experiments.sources.images import load_images
 
 STEPS = 100
 

@@ -6,8 +6,6 @@ modules by `nfn_torch` and into pure functions by `nfn_jax`; with NumPy they run
 """
 
 from nfn_core.arrays import Array, Features, check_features
-from nfn_core.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, Normalize, Scale
-from nfn_core.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
 from nfn_core.errors import (
     FeatureError,
     LabelError,
@@ -19,11 +17,14 @@ from nfn_core.errors import (
 )
 from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group, Permutation
-from nfn_core.labelling import labelled_space
-from nfn_core.layers import Execution, InvariantPool, Layer, NFLayer, Noise, PointwiseLayer
-from nfn_core.models import ModelSpace, Verification, View
-from nfn_core.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
-from nfn_core.parameters import ParameterSpec, check_parameters, initialize
+from nfn_core.layers.base import Execution, Layer, Noise
+from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, Normalize, Scale
+from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
+from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
+from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
+from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
+from nfn_core.models.labelling import labelled_space
+from nfn_core.models.views import ModelSpace, Verification, View
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __version__ = "0.1.0"

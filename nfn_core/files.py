@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from nfn_core.arrays import Array
 from nfn_core.errors import MissingDependencyError, ParameterError
-from nfn_core.parameters import check_parameters
+from nfn_core.layers.parameters import check_parameters
 
 if TYPE_CHECKING:
-    from nfn_core.layers import Layer
+    from nfn_core.layers.base import Layer
 
 __all__ = ["FORMAT", "fingerprint", "load_parameters", "read_shapes", "read_tensors", "save_parameters"]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import click
 
-from reference_experiments.applying_cli import edit_command, predict_command
-from reference_experiments.engines import BACKENDS
-from reference_experiments.images import IMAGE_SETS
-from reference_experiments.making_cli import convert_group, make_group, reporting, summarize_command, verify_command
-from reference_experiments.quickstart import SCALES, quickstart
-from reference_experiments.running_cli import report_command, run_command
+from reference_experiments.cli.datasets import convert_group, make_group, reporting, summarize_command, verify_command
+from reference_experiments.cli.experiments import report_command, run_command
+from reference_experiments.cli.inference import edit_command, predict_command
+from reference_experiments.demos.quickstart import SCALES, quickstart
+from reference_experiments.engines.base import BACKENDS
+from reference_experiments.sources.images import IMAGE_SETS
 
 NEXT = """Next:
   nox -s conformance                     check every layer on every backend
@@ -47,7 +47,7 @@ def quickstart_command(backend: str, scale: str, seed: int, output: Path | None)
 @reporting
 def models_command(page: Path, output: Path) -> None:
     """Derive, verify and count the weight spaces of real architectures, and write the tables into a page."""
-    from reference_experiments.model_table import model_table, operation_table, write_page  # needs both backends
+    from reference_experiments.demos.model_table import model_table, operation_table, write_page  # needs both backends
 
     write_page(page, {"operations": operation_table, "models": partial(model_table, output)})
 
@@ -60,7 +60,7 @@ def models_command(page: Path, output: Path) -> None:
 @reporting
 def residual_command(images: str, scale: str, seed: int, output: Path | None) -> None:
     """Predict the test accuracy of small residual CNNs from their weights (PyTorch); an interrupted run goes on."""
-    from reference_experiments.residual import residual  # needs torch
+    from reference_experiments.demos.residual import residual  # needs torch
 
     residual(images, scale, seed, output or Path("results") / f"residual-{images}-{scale}-seed{seed}")
 

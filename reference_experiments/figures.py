@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 from sklearn.metrics import confusion_matrix
 
-from reference_experiments.storage import write
+from reference_experiments.files import write
 
 __all__ = [
     "draw_confusion",

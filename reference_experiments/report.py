@@ -9,11 +9,11 @@ from typing import Any
 import markdown
 import numpy as np
 
-from reference_experiments.experiments import EXPERIMENTS, Experiment
+from reference_experiments.experiments.base import EXPERIMENTS, Experiment
+from reference_experiments.experiments.paper import PAPER
 from reference_experiments.figures import draw_curves
-from reference_experiments.paper import PAPER
-from reference_experiments.running import MEMORIZED
-from reference_experiments.storage import ExperimentError, read_json, write
+from reference_experiments.files import ExperimentError, read_json, write
+from reference_experiments.runner import MEMORIZED
 
 __all__ = ["REPRODUCED", "report", "verdicts"]
 

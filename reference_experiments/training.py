@@ -15,8 +15,8 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from nfn_core import Layer
-from reference_experiments.engines import Engine, Inputs, Learner
-from reference_experiments.storage import leads, read_arrays, write, write_arrays
+from reference_experiments.engines.base import Engine, Inputs, Learner
+from reference_experiments.files import leads, read_arrays, write, write_arrays
 
 __all__ = ["METRICS", "Part", "Recipe", "accuracy", "fit", "predict", "rank_correlation", "some", "spread"]
 

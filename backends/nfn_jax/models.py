@@ -14,9 +14,9 @@ import numpy as np
 
 from nfn_core import Features
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.labelling import Labelling
-from nfn_core.models import ModelSpace
-from nfn_core.verification import verify
+from nfn_core.models.labelling import Labelling
+from nfn_core.models.verification import verify
+from nfn_core.models.views import ModelSpace
 from nfn_jax.tracing import walk
 
 __all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
@@ -47,7 +47,7 @@ def weight_space(
         Example inputs, pytrees of arrays.
     labels : mapping of str to str, optional
         Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"in h"`` (see
-        `nfn_core.patterns`) by the name of a tensor, of a primitive as messages name it (``"fft[0]"``), ``"input[0]"``
+        `nfn_core.models.patterns`) by the name of a tensor, of a primitive as messages name it (``"fft[0]"``), ``"input[0]"``
         or ``"output[0]"``. If they label every tensor, input and output, the function need not be traceable.
     verification : bool
         Whether to run the function on permuted tensors and inputs: with 64-bit arrays where it takes them, otherwise
@@ -126,7 +126,7 @@ def leaves(tree: Any) -> dict[str, Any]:
 
 
 def stack(space: ModelSpace, *channels: Sequence[Any], fill: float | None = None) -> Features:
-    """Stack parameter trees into features; see `nfn_core.models.ModelSpace.stack`.
+    """Stack parameter trees into features; see `nfn_core.models.views.ModelSpace.stack`.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def unstack(space: ModelSpace, features: Mapping[str, jax.Array], like: Any, cha
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[Features]:
-    """Read models from safetensors files, a batch at a time; see `nfn_core.models.ModelSpace.stream`.
+    """Read models from safetensors files, a batch at a time; see `nfn_core.models.views.ModelSpace.stream`.
 
     Parameters
     ----------

@@ -13,9 +13,9 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from nfn_core.errors import LabelError
-from nfn_core.labelling import Labelling
-from nfn_core.rules import Value
-from nfn_jax.primitives import PRIMITIVES, Call, looks_up
+from nfn_core.models.labelling import Labelling
+from nfn_core.models.rules import Value
+from nfn_jax.operations import PRIMITIVES, Call, looks_up
 
 __all__ = ["CONTROL", "walk"]
 

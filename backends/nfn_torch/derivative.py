@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch.autograd.forward_ad import unpack_dual
 
-from nfn_core.hub_map import gather, hub_map_vjp, spread_mixed
-from nfn_core.hub_map import hub_map as plain_hub_map
-from nfn_core.hubs import Pooling, Structure
+from nfn_core.layers.hub_map import gather, hub_map_vjp, spread_mixed
+from nfn_core.layers.hub_map import hub_map as plain_hub_map
+from nfn_core.layers.hubs import Pooling, Structure
 
 __all__ = ["hub_map"]
 
@@ -20,7 +20,7 @@ def hub_map(
     matrices: Sequence[torch.Tensor],
     bias: torch.Tensor | None,
 ) -> list[torch.Tensor]:
-    """As `nfn_core.hub_map.hub_map`; differentiated plainly by compilers, under autocast and in `torch.func`."""
+    """As `nfn_core.layers.hub_map.hub_map`; differentiated plainly by compilers, under autocast and in `torch.func`."""
     arrays = [*tensors, *matrices, *(() if bias is None else (bias,))]
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(arrays[0].device.type) or _transformed(arrays):
         return plain_hub_map(s, pooling, tensors, matrices, bias)

@@ -13,9 +13,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from nfn_core.errors import LabelError
-from nfn_core.labelling import Labelling
-from nfn_core.models import ModelSpace
-from nfn_core.verification import verify
+from nfn_core.models.labelling import Labelling
+from nfn_core.models.verification import verify
+from nfn_core.models.views import ModelSpace
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 
@@ -44,7 +44,7 @@ def weight_space(
         Example inputs, as the module takes them.
     labels : mapping of str to str, optional
         Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"h in _ _"`` (see
-        `nfn_core.patterns`) by the name of a tensor, an operation of the graph, ``"input[0]"`` or ``"output[0]"``. If
+        `nfn_core.models.patterns`) by the name of a tensor, an operation of the graph, ``"input[0]"`` or ``"output[0]"``. If
         they label every tensor, input and output, the module need not be traceable.
     verification : bool
         Whether to run the module, in double precision, on permuted tensors and inputs.
@@ -81,7 +81,7 @@ def weight_space(
 
 
 def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = None) -> WeightSpaceFeatures:
-    """Stack modules or state dicts into features; see `nfn_core.models.ModelSpace.stack`.
+    """Stack modules or state dicts into features; see `nfn_core.models.views.ModelSpace.stack`.
 
     Parameters
     ----------
@@ -108,7 +108,7 @@ def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = No
 
 
 def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], channel: int = 0) -> list[dict[str, torch.Tensor]]:
-    """Turn features into state dicts of the space's tensors; see `nfn_core.models.ModelSpace.unstack`.
+    """Turn features into state dicts of the space's tensors; see `nfn_core.models.views.ModelSpace.unstack`.
 
     Parameters
     ----------
@@ -168,7 +168,7 @@ def unstack_modules(
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[WeightSpaceFeatures]:
-    """Read models from safetensors files, a batch at a time; see `nfn_core.models.ModelSpace.stream`.
+    """Read models from safetensors files, a batch at a time; see `nfn_core.models.views.ModelSpace.stream`.
 
     Parameters
     ----------

@@ -1,11 +1,11 @@
-"""ATen operations in terms of the rules of `nfn_core.rules`: how each passes its arguments on. No rule lives here."""
+"""ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import torch
 
-from nfn_core.rules import Rules, Value
+from nfn_core.models.rules import Rules, Value
 
 __all__ = ["OPERATIONS", "Rule", "rule_of"]
 

@@ -12,8 +12,8 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from nfn_core.errors import LabelError
-from nfn_core.labelling import Labelling
-from nfn_core.rules import Value
+from nfn_core.models.labelling import Labelling
+from nfn_core.models.rules import Value
 from nfn_torch.operations import rule_of
 
 LOOK_UPS = ("embedding", "index", "index_select")

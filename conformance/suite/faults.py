@@ -8,7 +8,7 @@ import numpy as np
 from nfn_conformance import Subject, subject_of
 
 from nfn_core import Group, NFLayer, WeightSpace
-from nfn_core.hubs import Hub, Structure, View
+from nfn_core.layers.hubs import Hub, Structure, View
 
 SPACES = {
     "NP": WeightSpace.mlp([3, 3, 3, 3]).group("NP"),

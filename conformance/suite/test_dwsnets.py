@@ -7,7 +7,7 @@ import pytest
 from nfn_conformance import CHECKS, assert_conforms, index_orbits, subject_of
 
 from nfn_core import Activation, Sequential, WeightSpace
-from reference_experiments.dwsnets import DWSLayer, dwsnet
+from reference_experiments.methods.dwsnets import DWSLayer, dwsnet
 
 SPACES = {
     "2-4-1": WeightSpace.mlp([2, 4, 1]),

@@ -1,0 +1,229 @@
+"""Layers that treat every entry of a weight space alike: activations, dropout, normalisation, scales."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import pi, sqrt
+from typing import Any, Literal
+
+import numpy as np
+
+from nfn_core.arrays import Array, Features, check_features, namespace_of
+from nfn_core.errors import SpecError
+from nfn_core.layers.base import Execution, Layer, check_choice
+from nfn_core.layers.parameters import ParameterSpec
+from nfn_core.spaces import WeightSpace
+
+__all__ = ["ACTIVATIONS", "Activation", "Dropout", "LayerNorm", "Normalize", "Scale"]
+
+ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
+    "relu": lambda xp, x: xp.where(x > 0, x, xp.zeros_like(x)),
+    "leaky_relu": lambda xp, x: xp.where(x > 0, x, 0.01 * x),
+    "gelu": lambda xp, x: 0.5 * x * (1.0 + xp.tanh(sqrt(2.0 / pi) * (x + 0.044715 * x * x * x))),
+    "silu": lambda xp, x: 0.5 * x * (1.0 + xp.tanh(0.5 * x)),
+    "sigmoid": lambda xp, x: 0.5 * (1.0 + xp.tanh(0.5 * x)),
+    "softplus": lambda xp, x: xp.logaddexp(x, xp.zeros_like(x)),
+    "tanh": lambda xp, x: xp.tanh(x),
+    "sin": lambda xp, x: xp.sin(x),
+    "abs": lambda xp, x: x * xp.sign(x),
+}
+"""Elementwise maps by name. At 0, relu and abs have derivative 0 and leaky_relu 0.01, in every backend; gelu is the
+tanh approximation, since the array API has no error function."""
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """An elementwise map; it commutes with every permutation.
+
+    Parameters
+    ----------
+    name : str
+        One of `ACTIVATIONS`.
+
+    Raises
+    ------
+    SpecError
+        If the name is unknown.
+    """
+
+    name: str = "relu"
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.name, tuple(ACTIVATIONS))
+
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Map features of any space, or a plain array."""
+        own = how.activations.get(self.name)
+        return _each(value, own or (lambda x: ACTIVATIONS[self.name](namespace_of(x), x)))
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """Dropout of entries, or of whole channels of each tensor; active only where noise is given (training).
+
+    Parameters
+    ----------
+    rate : float
+        Probability of dropping, in [0, 1). What stays is divided by 1 - rate.
+    drop : {"entries", "channels"}
+        Entries independently, or all of a network's entries of one channel of one tensor together.
+
+    Raises
+    ------
+    SpecError
+        If the rate is outside [0, 1) or the choice is unknown.
+    """
+
+    rate: float
+    drop: Literal["entries", "channels"] = "entries"
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rate < 1.0:
+            raise SpecError(f"dropout rate must be in [0, 1), not {self.rate!r}.")
+        check_choice("drop", self.drop, ("entries", "channels"))
+
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Drop from features of any space, or from a plain array."""
+        noise = how.noise
+        if noise is None or self.rate == 0.0:
+            return value
+
+        def drop(x: Array) -> Array:
+            xp = namespace_of(x)
+            shape = tuple(x.shape) if self.drop == "entries" else (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
+            return x * (xp.astype(noise(shape, x) >= self.rate, x.dtype) / (1.0 - self.rate))
+
+        return _each(value, drop)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Layer normalisation over the channels of each entry, with a learned scale and shift for each tensor.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    channels : int
+        Number of channels.
+    epsilon : float
+        Added to the variance.
+    """
+
+    space: WeightSpace
+    channels: int
+    epsilon: float = 1e-5
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for each tensor a scale and a shift of shape (channels,)."""
+        specs: dict[str, ParameterSpec] = {}
+        for t in self.space.tensors:
+            specs[f"{t.name}.scale"] = ParameterSpec((self.channels,), "constant", value=1.0)
+            specs[f"{t.name}.shift"] = ParameterSpec((self.channels,), "constant", value=0.0)
+        return specs
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Normalise every entry's channels."""
+        xp = check_features(self.space, value, self.channels)
+        out: Features = {}
+        for name, x in value.items():
+            x = x - xp.mean(x, axis=-1, keepdims=True)
+            x = x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
+            out[name] = x * params[f"{name}.scale"] + params[f"{name}.shift"]
+        return out
+
+
+@dataclass(frozen=True)
+class Scale(Layer):
+    """A learned factor for each tensor: the output scale γ of weight-space editing (paper, section D.4).
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    initial : float
+        Initial value of every factor.
+    """
+
+    space: WeightSpace
+    initial: float = 0.01
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for each tensor a factor of shape (1,)."""
+        return {f"{t.name}.scale": ParameterSpec((1,), "constant", value=self.initial) for t in self.space.tensors}
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Multiply every tensor by its factor."""
+        check_features(self.space, value)
+        return {name: x * params[f"{name}.scale"] for name, x in value.items()}
+
+
+@dataclass(frozen=True)
+class Normalize(Layer):
+    """Input normalisation: each tensor's channels are centred and divided by their standard deviation in the data.
+
+    The statistics are constants, stored beside the parameters; make the layer with `from_features`.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    means, deviations : tuple of tuple of float
+        For each tensor the mean and the standard deviation of each channel.
+    """
+
+    space: WeightSpace
+    means: tuple[tuple[float, ...], ...]
+    deviations: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def from_features(cls, space: WeightSpace, features: Mapping[str, np.ndarray]) -> "Normalize":
+        """Measure the statistics of training features.
+
+        Parameters
+        ----------
+        space : WeightSpace
+            The space of the features.
+        features : mapping of str to numpy.ndarray
+            All training networks, each tensor of shape (batch, *axes, channels), batch at least 1.
+
+        Returns
+        -------
+        Normalize
+            The layer; channels that never vary are centred and not scaled.
+
+        Raises
+        ------
+        FeatureError
+            If the features do not fit the space.
+        SpecError
+            If they are empty.
+        """
+        check_features(space, features, finite=True)
+        means, deviations = [], []
+        for t in space.tensors:
+            x = np.asarray(features[t.name], dtype=np.float64)
+            if x.shape[0] == 0:
+                raise SpecError("statistics need at least one network, but the batch is empty.")
+            x = x.reshape(-1, x.shape[-1])
+            deviation = x.std(axis=0)
+            means.append(tuple(x.mean(axis=0).tolist()))
+            deviations.append(tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
+        return cls(space, tuple(means), tuple(deviations))
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for each tensor the constants mean and deviation, of shape (channels,)."""
+        specs: dict[str, ParameterSpec] = {}
+        for t, mean, deviation in zip(self.space.tensors, self.means, self.deviations, strict=True):
+            specs[f"{t.name}.mean"] = ParameterSpec((len(mean),), "constant", value=mean, trainable=False)
+            specs[f"{t.name}.deviation"] = ParameterSpec((len(mean),), "constant", value=deviation, trainable=False)
+        return specs
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Centre and scale every tensor."""
+        check_features(self.space, value, len(self.means[0]))
+        return {name: (x - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, x in value.items()}
+
+
+def _each(value: Any, function: Callable[[Array], Array]) -> Any:
+    """Apply a function to every tensor of features, or to a plain array."""
+    return {name: function(x) for name, x in value.items()} if isinstance(value, Mapping) else function(value)

@@ -1,0 +1,184 @@
+"""Encodings: IO-encoding (paper, section 2.2), layer-index encoding and Gaussian Fourier features (the paper's code).
+
+IO-encoding marks input and output neurons so that NP layers can tell them apart: columns of W(1), rows of W(L) and
+v(L), and in any other weight space every axis labelled by one of its `inputs` or `outputs`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import pi
+from typing import Any
+
+from nfn_core.arrays import Array, Features, check_features, device_of, namespace_of
+from nfn_core.errors import SpecError
+from nfn_core.layers.base import Execution, Layer
+from nfn_core.layers.parameters import ParameterSpec
+from nfn_core.spaces import TensorSpec, WeightSpace
+
+__all__ = ["GaussianFourierFeatures", "LearnedEncoding", "SinusoidalEncoding"]
+
+
+@dataclass(frozen=True)
+class SinusoidalEncoding(Layer):
+    """Sinusoidal IO-encoding, appended to every tensor as channels.
+
+    Position p in [-1, 1] becomes sin(π f p), cos(π f p) for frequencies f evenly spaced from 1 to max_frequency / 2,
+    and p itself: 2 * bands + 1 channels (dimension 13 in section D.3). A tensor with several marked axes gets the sum,
+    one with none gets zeros.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    max_frequency : float
+        Maximum frequency (10 in the paper).
+    bands : int
+        Number of frequency bands (6 in the paper).
+    layers : bool
+        Whether to add the encoding of each tensor's layer index, as the paper's code does.
+
+    Raises
+    ------
+    SpecError
+        If there is no band.
+    """
+
+    space: WeightSpace
+    max_frequency: float = 10.0
+    bands: int = 6
+    layers: bool = False
+
+    def __post_init__(self) -> None:
+        if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
+            raise SpecError(f"bands must be a positive integer, not {self.bands!r}.")
+
+    def channels_after(self, channels: int) -> int:
+        """Return `channels` + 2 * bands + 1."""
+        return channels + 2 * self.bands + 1
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Append the encoding to every tensor's channels."""
+        xp = check_features(self.space, value)
+        depth = 1 + max(t.layer for t in self.space.tensors)
+        out: Features = {}
+        for t in self.space.tensors:
+            x = value[t.name]
+            code = xp.zeros((*x.shape[:-1], 2 * self.bands + 1), dtype=x.dtype, device=device_of(x))
+            for axis in _marked(self.space, t):
+                code = code + _along(self._encode(t.shape[axis], x, xp), axis, t, xp)
+            if self.layers:
+                code = code + self._encode(depth, x, xp)[t.layer, :]
+            out[t.name] = xp.concat([x, code], axis=-1)
+        return out
+
+    def _encode(self, n: int, like: Array, xp: Any) -> Array:
+        """Code of n positions, shape (n, 2 * bands + 1)."""
+        options = {"dtype": like.dtype, "device": device_of(like)}
+        place = xp.expand_dims(xp.linspace(-1.0, 1.0, n, **options), axis=1)
+        frequencies = xp.linspace(1.0, self.max_frequency / 2, self.bands, **options)
+        angle = pi * place * frequencies
+        return xp.concat([xp.sin(angle), xp.cos(angle), place], axis=-1)
+
+
+@dataclass(frozen=True)
+class LearnedEncoding(Layer):
+    """Learned IO-encoding: one embedding for each input and output neuron, added to the channels.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    channels : int
+        Number of channels.
+    layers : bool
+        Whether every tensor also gets an embedding of its own, as the paper's code does for layer indices.
+    """
+
+    space: WeightSpace
+    channels: int
+    layers: bool = False
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for each marked neuron set an embedding (n, channels), and optionally for each tensor (channels,)."""
+        marked = dict.fromkeys((*self.space.inputs, *self.space.outputs))
+        specs = {
+            f"neurons+{label}": ParameterSpec((self.space.sizes[label], self.channels), "normal", value=1.0)
+            for label in marked
+        }
+        if self.layers:
+            for t in self.space.tensors:
+                specs[f"{t.name}.embedding"] = ParameterSpec((self.channels,), "normal", value=1.0)
+        return specs
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Add the embeddings."""
+        xp = check_features(self.space, value, self.channels)
+        out: Features = {}
+        for t in self.space.tensors:
+            x = value[t.name]
+            for axis in _marked(self.space, t):
+                x = x + _along(params[f"neurons+{t.labels[axis]}"], axis, t, xp)
+            out[t.name] = x + params[f"{t.name}.embedding"] if self.layers else x
+        return out
+
+
+@dataclass(frozen=True)
+class GaussianFourierFeatures(Layer):
+    """Gaussian Fourier features of every entry: sin(2π xB), cos(2π xB) with B drawn once (the paper's code, for INRs).
+
+    Parameters
+    ----------
+    in_channels : int
+        Channels of the input.
+    frequencies : int
+        Number of columns of B; there are twice as many output channels.
+    scale : float
+        Standard deviation of B's entries.
+
+    Raises
+    ------
+    SpecError
+        If a number is not positive.
+    """
+
+    in_channels: int
+    frequencies: int = 128
+    scale: float = 3.0
+
+    def __post_init__(self) -> None:
+        if self.in_channels < 1 or self.frequencies < 1 or not self.scale > 0:
+            raise SpecError(f"channels, frequencies and scale must be positive, not {self!r}.")
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return the constant B, shape (in_channels, frequencies)."""
+        shape = (self.in_channels, self.frequencies)
+        return {"frequencies": ParameterSpec(shape, "normal", value=self.scale, trainable=False)}
+
+    def channels_after(self, channels: int) -> int:
+        """Return 2 * `frequencies`."""
+        if channels != self.in_channels:
+            raise SpecError(
+                f"GaussianFourierFeatures takes {self.in_channels} channels, but {channels} come before it."
+            )
+        return 2 * self.frequencies
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Encode the channels of every entry."""
+        out: Features = {}
+        for name, x in value.items():
+            xp = namespace_of(x)
+            angle = 2 * pi * xp.matmul(x, params["frequencies"])
+            out[name] = xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1)
+        return out
+
+
+def _marked(space: WeightSpace, tensor: TensorSpec) -> list[int]:
+    """Axes of a tensor that carry an input or output set."""
+    return [axis for axis, label in enumerate(tensor.labels) if label in (*space.inputs, *space.outputs)]
+
+
+def _along(code: Array, axis: int, tensor: TensorSpec, xp: Any) -> Array:
+    """Code of shape (n, channels) placed along one axis of a tensor's features."""
+    shape = [1] * (len(tensor.shape) + 2)
+    shape[axis + 1], shape[-1] = code.shape
+    return xp.reshape(code, tuple(shape))

@@ -1,0 +1,202 @@
+"""The linear part of an NF-layer as one function of arrays, and its derivative: the same function, transposed.
+
+Pooling's adjoint is broadcasting, so the gradient by the input is the layer with every hub matrix transposed, and the
+gradient of a hub's matrix is the product of what the hub gathers from the inputs and from the output gradients. An
+adapter can differentiate `hub_map` by `hub_map_vjp`, which needs nothing but the inputs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+from nfn_core.arrays import Array, namespace_of
+from nfn_core.layers.hubs import Pooling, Structure, pool, spread
+
+__all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "product", "spread_mixed"]
+
+MultiplyAdd = Callable[[Array, Array, Array | None], Array]
+"""x @ matrix + y, where y, if given, broadcasts to the product and may be overwritten."""
+
+Side = Literal["inputs", "outputs"]
+
+
+def product(x: Array, matrix: Array, y: Array | None) -> Array:
+    """Multiply and add in any array library, by a product of two matrices: so is then the derivative by `matrix`.
+
+    Parameters
+    ----------
+    x : array
+        Shape (..., rows of the matrix).
+    matrix : array
+        Shape (rows, columns).
+    y : array or None
+        Added to the product, to which it must broadcast.
+
+    Returns
+    -------
+    array
+        Shape (..., columns).
+    """
+    xp = namespace_of(x)
+    mixed = xp.reshape(xp.matmul(_rows(x), matrix), (*x.shape[:-1], matrix.shape[-1]))
+    return mixed if y is None else mixed + xp.astype(y, mixed.dtype, copy=False)  # differs under autocast
+
+
+def hub_map(
+    s: Structure,
+    pooling: Pooling,
+    tensors: Sequence[Array],
+    matrices: Sequence[Array],
+    bias: Array | None,
+) -> list[Array]:
+    """Pool every tensor, mix in every hub, spread back: Eq. 3.
+
+    Parameters
+    ----------
+    s : Structure
+        Tensors and hubs.
+    pooling : {"mean", "sum"}
+        How axes are pooled.
+    tensors : sequence of array
+        Folded tensors, each (batch, *moved axes, width * in_channels).
+    matrices : sequence of array
+        For each hub a matrix of shape (hub inputs, hub outputs).
+    bias : array, optional
+        Constants of the empty hub, shape (hub outputs,).
+
+    Returns
+    -------
+    list of array
+        Folded tensors, each (batch, *moved axes, width * out_channels).
+    """
+    return spread_mixed(s, gather(s, "inputs", tensors, pooling), matrices, bias)
+
+
+def spread_mixed(
+    s: Structure,
+    gathered: Sequence[Array],
+    matrices: Sequence[Array],
+    bias: Array | None,
+    multiply_add: MultiplyAdd = product,
+) -> list[Array]:
+    """Second half of `hub_map`: mix what the hubs have gathered, and spread it.
+
+    Parameters
+    ----------
+    s, matrices, bias : see `hub_map`
+        As there.
+    gathered : sequence of array
+        For each hub an array of shape (batch, *hub axes, hub inputs), from `gather`.
+    multiply_add : callable
+        How products are taken.
+
+    Returns
+    -------
+    list of array
+        As `hub_map`.
+    """
+    return _mix(s, "outputs", gathered, matrices, bias, scaled=False, multiply_add=multiply_add)
+
+
+def hub_map_vjp(
+    s: Structure,
+    pooling: Pooling,
+    gathered: Sequence[Array],
+    matrices: Sequence[Array],
+    bias: Array | None,
+    cotangents: Sequence[Array],
+    multiply_add: MultiplyAdd = product,
+) -> tuple[list[Array], list[Array], Array | None]:
+    """Gradients of `hub_map` by tensors, matrices and bias.
+
+    Parameters
+    ----------
+    s, pooling, gathered, matrices, bias, multiply_add : see `hub_map` and `spread_mixed`
+        As there.
+    cotangents : sequence of array
+        Gradients by the output tensors.
+
+    Returns
+    -------
+    list of array, list of array, array or None
+        The gradients, of the shapes of tensors, matrices and bias.
+    """
+    xp = namespace_of(*gathered)
+    back = gather(s, "outputs", cotangents, "sum")
+    slopes = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
+    into = _mix(s, "inputs", back, [m.T for m in matrices], None, scaled=pooling == "mean", multiply_add=multiply_add)
+    return into, slopes, None if bias is None else xp.sum(back[0], axis=0)
+
+
+def gather(s: Structure, side: Side, tensors: Sequence[Array], pooling: Pooling) -> list[Array]:
+    """First half of `hub_map`: for each hub its members' pooled forms side by side.
+
+    Parameters
+    ----------
+    s, tensors, pooling : see `hub_map`
+        As there.
+    side : {"inputs", "outputs"}
+        Whose members.
+
+    Returns
+    -------
+    list of array
+        For each hub an array of shape (batch, *hub axes, sum of widths); of a single whole tensor, the tensor itself.
+    """
+    xp = namespace_of(*tensors)
+    forms = [pool(plan, x, pooling, xp) for plan, x in zip(s.tensors, tensors, strict=True)]
+    gathered = []
+    for hub in s.hubs:
+        members = [_ordered(forms[v.tensor][v.form], v.order) for v in getattr(hub, side)]
+        gathered.append(members[0] if len(members) == 1 else xp.concat(members, axis=-1))
+    return gathered
+
+
+def _mix(
+    s: Structure,
+    side: Side,
+    gathered: Sequence[Array],
+    matrices: Sequence[Array],
+    bias: Array | None,
+    scaled: bool,
+    multiply_add: MultiplyAdd,
+) -> list[Array]:
+    """Multiply in every hub and spread to the tensors on one side, each form divided by its entries if `scaled`."""
+    xp = namespace_of(*gathered)
+    parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in s.tensors]
+    whole = {}
+    for hub, x, matrix in zip(s.hubs, gathered, matrices, strict=True):
+        views = getattr(hub, side)
+        if hub.labels and len(views) == 1 and views[0].form == 0:
+            whole[views[0].tensor] = (x, matrix)  # multiplied last, onto what is spread
+            continue
+        mixed = multiply_add(x, matrix, None if hub.labels else bias)
+        channels = mixed.shape[-1] // sum(map(s.width, views))
+        start = 0
+        for v in views:
+            stop = start + s.width(v) * channels
+            form = s.tensors[v.tensor].forms[v.form]
+            part = _ordered(mixed[..., start:stop], tuple(sorted(range(len(v.order)), key=v.order.__getitem__)))
+            part = part / form.pooled if scaled and form.pooled > 1 else part
+            known = parts[v.tensor][v.form]
+            parts[v.tensor][v.form] = part if known is None else known + part
+            start = stop
+    out = []
+    for k, (plan, part) in enumerate(zip(s.tensors, parts, strict=True)):
+        total = spread(plan, part, xp)
+        if k in whole:
+            out.append(multiply_add(*whole[k], total))
+        else:
+            out.append(xp.broadcast_to(total, (total.shape[0], *plan.forms[0].shape, total.shape[-1])))
+    return out
+
+
+def _ordered(x: Array, order: tuple[int, ...]) -> Array:
+    """Array of shape (batch, *axes, channels) with its axes in another order."""
+    if order == tuple(range(len(order))):
+        return x
+    return namespace_of(x).permute_dims(x, (0, *(a + 1 for a in order), x.ndim - 1))
+
+
+def _rows(x: Array) -> Array:
+    """All but the last axis flattened."""
+    return namespace_of(x).reshape(x, (-1, x.shape[-1]))

@@ -1,0 +1,297 @@
+"""Networks: layers in sequence, residual blocks, heads, and the two shapes the paper uses (section 3 and appendix D)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+from nfn_core.arrays import Array, namespace_of
+from nfn_core.errors import FeatureError, SpecError
+from nfn_core.groups import Group
+from nfn_core.layers.base import Execution, Layer
+from nfn_core.layers.elementwise import Activation, Dropout, LayerNorm
+from nfn_core.layers.hub_map import product
+from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
+from nfn_core.layers.parameters import ParameterSpec
+
+__all__ = ["MLPHead", "Residual", "Sequential", "equivariant_network", "invariant_network"]
+
+
+@dataclass(frozen=True)
+class Sequential(Layer):
+    """Layers applied one after another; parameter names get the layer's index in front, ``"0.hub"``.
+
+    Parameters
+    ----------
+    layers : tuple of Layer
+        The layers, first applied first.
+
+    Raises
+    ------
+    SpecError
+        If something in it is not a layer.
+    """
+
+    layers: tuple[Layer, ...]
+    names: tuple[tuple[tuple[str, str], ...], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", tuple(self.layers))
+        for i, layer in enumerate(self.layers):
+            if not isinstance(layer, Layer):
+                raise SpecError(f"layers[{i}] must be a layer description, not {type(layer).__name__}.")
+        names = (tuple((name, f"{i}.{name}") for name in layer.parameters()) for i, layer in enumerate(self.layers))
+        object.__setattr__(self, "names", tuple(names))
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return all layers' parameters."""
+        return {f"{i}.{name}": spec for i, layer in enumerate(self.layers) for name, spec in layer.parameters().items()}
+
+    def channels_after(self, channels: int) -> int:
+        """Return the last layer's channels."""
+        for layer in self.layers:
+            channels = layer.channels_after(channels)
+        return channels
+
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Apply the layers in order, in segments if activations are to be computed again."""
+        if how.recompute is None or how.checkpoint is None:
+            return self._steps(0, len(self.layers), params, value, how)
+        mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, NFLayer | PointwiseLayer | Residual)]
+        cuts = [0, *mixing[how.checkpoint :: how.checkpoint], len(self.layers)]
+        for start, stop in pairwise(cuts):
+            segment = partial(self._steps, start, stop, how=replace(how, checkpoint=None))
+            value = how.recompute(segment, params, value)
+        return value
+
+    def _steps(self, start: int, stop: int, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Apply layers start to stop - 1."""
+        for layer, names in zip(self.layers[start:stop], self.names[start:stop], strict=True):
+            value = layer.forward({inner: params[outer] for inner, outer in names}, value, how)
+        return value
+
+
+@dataclass(frozen=True)
+class Residual(Layer):
+    """Residual block: the input plus a layer's output.
+
+    Parameters
+    ----------
+    layer : Layer
+        A layer or sequence that keeps space and channels.
+    """
+
+    layer: Layer
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return the layer's parameters."""
+        return self.layer.parameters()
+
+    def channels_after(self, channels: int) -> int:
+        """Return `channels`, which the layer must keep."""
+        after = self.layer.channels_after(channels)
+        if after != channels:
+            raise SpecError(f"a residual block must keep its {channels} channels, but its layer gives {after}.")
+        return channels
+
+    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+        """Add the layer's output to its input."""
+        change = self.layer.forward(params, value, how)
+        if not isinstance(value, Mapping):
+            return value + change
+        for name, x in value.items():
+            if x.shape != change[name].shape:
+                raise FeatureError(
+                    f"tensor {name!r}: a residual block must keep the shape {tuple(x.shape)}, but its layer gives "
+                    f"{tuple(change[name].shape)}: use as many output as input channels."
+                )
+        return {name: x + change[name] for name, x in value.items()}
+
+
+@dataclass(frozen=True)
+class MLPHead(Layer):
+    """Fully-connected network on flattened invariants (paper, sections D.1 and D.3).
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Width of every layer: flattened inputs, hidden units, outputs.
+    activation : str
+        Between the layers.
+    dropout : float
+        Rate of dropout after every hidden activation.
+
+    Raises
+    ------
+    SpecError
+        If there are fewer than two sizes or an option is unknown.
+    """
+
+    sizes: tuple[int, ...]
+    activation: str = "relu"
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sizes", tuple(self.sizes))
+        if len(self.sizes) < 2 or min(self.sizes) < 1:
+            raise SpecError(f"a head needs at least two positive sizes (inputs and outputs), not {self.sizes}.")
+        _ = Activation(self.activation), Dropout(self.dropout)
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for layer i a weight (inputs, outputs) and a bias (outputs,), uniform in ±1/√inputs."""
+        specs: dict[str, ParameterSpec] = {}
+        for i, (rows, columns) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
+            specs[f"{i}.weight"] = ParameterSpec((rows, columns), "uniform", ((columns, rows),))
+            specs[f"{i}.bias"] = ParameterSpec((columns,), "uniform", ((columns, rows),))
+        return specs
+
+    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+        """Map an array of shape (batch, ...) to (batch, sizes[-1])."""
+        xp = namespace_of(value)
+        flat = 1
+        for n in value.shape[1:]:
+            flat *= n
+        if flat != self.sizes[0]:
+            raise FeatureError(
+                f"head: expected {self.sizes[0]} inputs a network, but shape {tuple(value.shape)} has {flat}."
+            )
+        value = xp.reshape(value, (value.shape[0], flat))
+        for i in range(len(self.sizes) - 1):
+            if i:
+                value = Activation(self.activation).forward({}, value, how)
+                value = Dropout(self.dropout).forward({}, value, how)
+            value = product(value, params[f"{i}.weight"], params[f"{i}.bias"])
+        return value
+
+
+def equivariant_network(
+    group: Group,
+    channels: Sequence[int],
+    *,
+    before: Sequence[Layer] = (),
+    pointwise: bool = False,
+    activation: str = "relu",
+    normalize: bool = False,
+    dropout: float = 0.0,
+    final_activation: bool = False,
+) -> Sequential:
+    """Equivariant stack: NF-layers with activations between them.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+    channels : sequence of int
+        Input channels, then the channels of every NF-layer.
+    before : sequence of Layer
+        Normalisation and encodings applied first; the first NF-layer's width follows from them.
+    pointwise : bool
+        Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
+    activation : str
+        Elementwise map after every NF-layer but the last.
+    normalize : bool
+        Whether to normalise over channels (`LayerNorm`) before each of these activations.
+    dropout : float
+        Rate of channel dropout after each of these activations.
+    final_activation : bool
+        Whether the last NF-layer is followed by them too.
+
+    Returns
+    -------
+    Sequential
+        The network.
+
+    Raises
+    ------
+    SpecError
+        If fewer than two numbers of channels come, or an option is unknown.
+
+    Examples
+    --------
+    >>> from nfn_core import WeightSpace
+    >>> net = equivariant_network(WeightSpace.mlp([2, 32, 32, 1]).group("NP"), [1, 16, 16, 1])
+    >>> len(net.layers)
+    5
+    """
+    if len(channels) < 2:
+        raise SpecError(f"channels must hold the input channels and those of each NF-layer, not {tuple(channels)}.")
+    kind = PointwiseLayer if pointwise else NFLayer
+    width = Sequential(tuple(before)).channels_after(channels[0])
+    layers = list(before)
+    for i, after in enumerate(channels[1:], start=1):
+        layers.append(kind(group, width, after))
+        width = after
+        if i < len(channels) - 1 or final_activation:
+            if normalize:
+                layers.append(LayerNorm(group.space, width))
+            layers.append(Activation(activation))
+            if dropout > 0:
+                layers.append(Dropout(dropout, "channels"))
+    return Sequential(tuple(layers))
+
+
+def invariant_network(
+    group: Group,
+    channels: Sequence[int],
+    head: Sequence[int],
+    *,
+    pool: Group | None = None,
+    head_dropout: float = 0.0,
+    before: Sequence[Layer] = (),
+    pointwise: bool = False,
+    activation: str = "relu",
+    normalize: bool = False,
+    dropout: float = 0.0,
+) -> Sequential:
+    """Equivariant stack, invariant pooling, and a fully-connected head.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+    channels : sequence of int
+        Input channels, then the channels of every NF-layer, each followed by the activation.
+    head : sequence of int
+        Hidden widths and outputs of the head.
+    pool : Group, optional
+        Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart.
+    head_dropout : float
+        Rate of dropout in the head.
+    before : sequence of Layer
+        As in `equivariant_network`.
+    pointwise : bool
+        As in `equivariant_network`.
+    activation : str
+        Elementwise map after every NF-layer and in the head.
+    normalize : bool
+        As in `equivariant_network`.
+    dropout : float
+        As in `equivariant_network`.
+
+    Returns
+    -------
+    Sequential
+        The network; its output has shape (batch, head[-1]).
+
+    Raises
+    ------
+    SpecError
+        As in `equivariant_network`, or if the pooling group acts on another space.
+    """
+    pooled = InvariantPool(pool or group)
+    if pooled.group.space != group.space:
+        raise SpecError("the pooling group must act on the same weight space as the layers' group.")
+    stack = equivariant_network(
+        group,
+        channels,
+        before=before,
+        pointwise=pointwise,
+        activation=activation,
+        normalize=normalize,
+        dropout=dropout,
+        final_activation=True,
+    )
+    return Sequential(
+        (*stack.layers, pooled, MLPHead((pooled.outputs * channels[-1], *head), activation, head_dropout))
+    )

@@ -1,0 +1,223 @@
+"""The equivariant NF-layer, its pointwise restriction, and invariant pooling.
+
+Eq. 3 and tables 8-11 of the paper; NFN_PT of section 3; P of section 2.3 and P̃ of Eq. 20.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from nfn_core.arrays import Array, Features, check_features
+from nfn_core.errors import SpecError
+from nfn_core.groups import Group
+from nfn_core.layers.base import Execution, Init, Layer, check_choice, check_positive
+from nfn_core.layers.hub_map import product
+from nfn_core.layers.hubs import Pooling, Structure, fold, pool, structure, unfold
+from nfn_core.layers.parameters import ParameterSpec
+
+__all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
+
+
+@dataclass(frozen=True)
+class NFLayer(Layer):
+    """Equivariant linear NF-layer, maximal: every equivariant affine map is one of its parameter settings.
+
+    Eq. 3 of the paper for NP, tables 8-11 for HNP, and the same for any other group.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+    in_channels, out_channels : int
+        Channels of input and output features.
+    pooling : {"mean", "sum"}
+        How axes are pooled (the star of Eq. 3).
+    bias : bool
+        Whether to add learned constants, one for each orbit of indices and channel.
+    init : {"uniform", "kaiming"}
+        Uniform in ±1/√fan-in, or normal of variance 2/fan-in with zero constants; the fan-in is that of all hubs
+        that feed a tensor together.
+
+    Raises
+    ------
+    SpecError
+        If an option is unknown or a number of channels is not positive.
+
+    Examples
+    --------
+    >>> from nfn_core import WeightSpace, initialize
+    >>> import numpy as np
+    >>> space = WeightSpace.mlp([2, 3, 3, 2])
+    >>> layer = NFLayer(space.group("NP"), 1, 1, bias=False)
+    >>> layer.parameter_count
+    62
+    >>> ones = {t.name: np.ones((5, *t.shape, 1)) for t in space.tensors}
+    >>> layer.apply(initialize(layer, seed=0), ones)["W1"].shape
+    (5, 3, 2, 1)
+    """
+
+    group: Group
+    in_channels: int
+    out_channels: int
+    pooling: Pooling = "mean"
+    bias: bool = True
+    init: Init = "uniform"
+    structure: Structure = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_choice("pooling", self.pooling, ("mean", "sum"))
+        check_choice("init", self.init, ("uniform", "kaiming"))
+        object.__setattr__(self, "structure", structure(self.group))
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of entries of all hub matrices: orbits of index pairs times channels in times channels out."""
+        s = self.structure
+        orbits = sum(s.inputs(hub) * sum(map(s.width, hub.outputs)) for hub in s.hubs)
+        return orbits * self.in_channels * self.out_channels
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return one matrix for each hub, shape (hub inputs, hub outputs), and the constants of the empty hub."""
+        s = self.structure
+        specs: dict[str, ParameterSpec] = {}
+        for hub in s.hubs:
+            blocks = tuple((s.width(v) * self.out_channels, s.fan_in(v.tensor) * self.in_channels) for v in hub.outputs)
+            columns = sum(c for c, _ in blocks)
+            specs[hub.name] = ParameterSpec((s.inputs(hub) * self.in_channels, columns), self.init, blocks)
+            if self.bias and not hub.labels:
+                if self.init == "uniform":
+                    specs["bias"] = ParameterSpec((columns,), "uniform", blocks)
+                else:
+                    specs["bias"] = ParameterSpec((columns,), "constant")
+        return specs
+
+    def channels_after(self, channels: int) -> int:
+        """Return `out_channels`."""
+        return _matched(self, self.in_channels, channels, self.out_channels)
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Pool every tensor, mix in every hub, spread back: Eq. 3."""
+        xp = check_features(self.group.space, value, self.in_channels)
+        s = self.structure
+        tensors = [fold(plan, value[plan.spec.name], xp) for plan in s.tensors]
+        matrices = [params[hub.name] for hub in s.hubs]
+        mixed = how.hub_map(s, self.pooling, tensors, matrices, params["bias"] if self.bias else None)
+        return {plan.spec.name: unfold(plan, x, xp) for plan, x in zip(s.tensors, mixed, strict=True)}
+
+
+@dataclass(frozen=True)
+class PointwiseLayer(Layer):
+    """The pointwise layer of NFN_PT: each entry's channels are mixed, entries do not meet.
+
+    Only the last term of Eq. 2, H(W)_jk = d W_jk, with one matrix for each tensor. Axes that the group leaves alone are
+    folded into the channels, so under ``"NP"`` only a filter's own entries mix, as in the paper's code.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space; use NP for the paper's NFN_PT.
+    in_channels, out_channels : int
+        Channels of input and output features.
+    bias : bool
+        Whether to add learned constants.
+    init : {"uniform", "kaiming"}
+        As in `NFLayer`.
+
+    Raises
+    ------
+    SpecError
+        If an option is unknown or a number of channels is not positive.
+    """
+
+    group: Group
+    in_channels: int
+    out_channels: int
+    bias: bool = True
+    init: Init = "uniform"
+    structure: Structure = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_choice("init", self.init, ("uniform", "kaiming"))
+        object.__setattr__(self, "structure", structure(self.group))
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return for each tensor a matrix of shape (width * in_channels, width * out_channels) and constants."""
+        specs: dict[str, ParameterSpec] = {}
+        for plan in self.structure.tensors:
+            rows, columns = plan.width * self.in_channels, plan.width * self.out_channels
+            specs[f"{plan.spec.name}.weight"] = ParameterSpec((rows, columns), self.init, ((columns, rows),))
+            if self.bias:
+                constant = self.init if self.init == "uniform" else "constant"
+                specs[f"{plan.spec.name}.bias"] = ParameterSpec((columns,), constant, ((columns, rows),))
+        return specs
+
+    def channels_after(self, channels: int) -> int:
+        """Return `out_channels`."""
+        return _matched(self, self.in_channels, channels, self.out_channels)
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+        """Mix the channels of every entry."""
+        xp = check_features(self.group.space, value, self.in_channels)
+        out: Features = {}
+        for plan in self.structure.tensors:
+            name = plan.spec.name
+            bias = params[f"{name}.bias"] if self.bias else None
+            x = product(fold(plan, value[name], xp), params[f"{name}.weight"], bias)
+            out[name] = unfold(plan, x, xp)
+        return out
+
+
+@dataclass(frozen=True)
+class InvariantPool(Layer):
+    """Invariant pooling: every tensor pooled over all axes the group moves (P of section 2.3, P̃ of Eq. 20).
+
+    Followed by a linear map it is every invariant linear map (Proposition 2). For dense layers under NP it has 2L
+    outputs a channel. Under HNP, for L ≥ 2, it has 2L - 3 + n_0 + 2 n_L: Eq. 20 as printed has 2L + n_0 + 2 n_L,
+    but three of these (the total means of W(1), W(L) and v(L)) are means of the vectors it also lists.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space. Pooling with HNP after NP layers keeps input and output neurons apart, as
+        the paper's code does.
+    pooling : {"mean", "sum"}
+        How axes are pooled.
+
+    Raises
+    ------
+    SpecError
+        If the pooling is unknown.
+    """
+
+    group: Group
+    pooling: Pooling = "mean"
+    structure: Structure = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_choice("pooling", self.pooling, ("mean", "sum"))
+        object.__setattr__(self, "structure", structure(self.group))
+
+    @property
+    def outputs(self) -> int:
+        """Number of invariants for each channel."""
+        s = self.structure
+        return s.inputs(s.hubs[0])
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+        """Return an array of shape (batch, outputs, channels)."""
+        xp = check_features(self.group.space, value)
+        s = self.structure
+        forms = [
+            pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp, only=plan.totals) for plan in s.tensors
+        ]
+        batch, channels = value[s.tensors[0].spec.name].shape[0], value[s.tensors[0].spec.name].shape[-1]
+        totals = [xp.reshape(forms[v.tensor][v.form], (batch, s.width(v), channels)) for v in s.hubs[0].inputs]
+        return xp.concat(totals, axis=1)
+
+
+def _matched(layer: Layer, expected: int, came: int, after: int) -> int:
+    """Channels after a layer that takes `expected` channels."""
+    if came != expected:
+        raise SpecError(f"{type(layer).__name__} takes {expected} channels, but the layer before it gives {came}.")
+    return after

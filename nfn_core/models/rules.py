@@ -1,0 +1,254 @@
+"""One rule for each kind of tensor operation: which axes it makes equal, which it fixes, and the axes of its result.
+
+A rule holds if the operation commutes with every permutation that its axes then allow. Front ends translate a
+framework's operations into these rules and hold no rule of their own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from nfn_core.models.axes import Algebra, Node, concat_of, product_of
+
+__all__ = ["Index", "Rules", "Value"]
+
+
+@dataclass
+class Index:
+    """An axis whose entries are numbered by integers of a network's input (tokens of a vocabulary).
+
+    Parameters
+    ----------
+    axis : Node, optional
+        The axis, once it is known.
+    spoiled : str, optional
+        An operation that does something else with these integers, so that the axis cannot be permuted.
+    """
+
+    axis: Node | None = None
+    spoiled: str | None = None
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is known of a tensor while a computation is walked.
+
+    Parameters
+    ----------
+    axes : tuple of Node
+        Its axes.
+    constant : bool
+        Whether it depends on neither tensors of the weight space nor inputs.
+    index : Index, optional
+        For integers of the network's input, the axis they number.
+    shifts : frozenset of int
+        What may have been added to such integers: 0, or the axis's size where negative numbers count from its end.
+    """
+
+    axes: tuple[Node, ...]
+    constant: bool = False
+    index: Index | None = None
+    shifts: frozenset[int] = field(default=frozenset({0}))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Size of each axis."""
+        return tuple(node.size for node in self.axes)
+
+
+class Rules(Algebra):
+    """Rules of operations."""
+
+    def tensor(self, shape: Sequence[int]) -> Value:
+        """Return a new tensor of which nothing is known yet."""
+        return Value(tuple(Node(n) for n in shape))
+
+    def constant(self, shape: Sequence[int], varies: Sequence[bool]) -> Value:
+        """Constant: fixed along the axes on which its entries differ."""
+        return Value(tuple(self.fixed(n) if v else Node(n) for n, v in zip(shape, varies, strict=True)), constant=True)
+
+    def opaque(self, shape: Sequence[int]) -> Value:
+        """Result of which every axis is fixed."""
+        return Value(tuple(map(self.fixed, shape)))
+
+    def elementwise(self, *values: Value) -> Value:
+        """Map entries; axes of size 1 and missing leading axes are broadcast."""
+        rank = max(len(v.axes) for v in values)
+        rows = [(Node(1),) * (rank - len(v.axes)) + v.axes for v in values]
+        return Value(tuple(self._broadcast(column) for column in zip(*rows, strict=True)))
+
+    def _broadcast(self, nodes: Sequence[Node]) -> Node:
+        """Common axis of axes that are equal or of size 1."""
+        joined = nodes[0]
+        for node in nodes[1:]:
+            joined = node if joined.size == 1 else joined if node.size == 1 else self.unify(joined, node)
+        return joined
+
+    def same_shape(self, value: Value) -> Value:
+        """Act on all entries alike, or on whole axes alike: activations, softmax, normalisation."""
+        return Value(value.axes)
+
+    def reduce(self, value: Value, axes: Sequence[int], keep: bool = False) -> Value:
+        """Sum, mean, maximum and the like over axes."""
+        gone = {a % len(value.axes) for a in axes}
+        kept = [Node(1) if a in gone else node for a, node in enumerate(value.axes) if keep or a not in gone]
+        return Value(tuple(kept))
+
+    def fix_axes(self, value: Value, axes: Sequence[int]) -> Value:
+        """Act in order along axes: cumulative sums, flips, sorting."""
+        for a in axes:
+            self.fix(value.axes[a])
+        return Value(value.axes)
+
+    def resize(self, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
+        """Mix neighbours along axes and give them another size: pooling, interpolation, strides."""
+        gone = {a % len(shape) for a in axes}
+        for a in gone:
+            self.fix(value.axes[a])
+        return Value(tuple(self.fixed(n) if a in gone else value.axes[a] for a, n in enumerate(shape)))
+
+    def transpose(self, value: Value, order: Sequence[int]) -> Value:
+        """Reorder axes."""
+        return replace(value, axes=tuple(value.axes[a] for a in order))
+
+    def reshape(self, value: Value, shape: Sequence[int]) -> Value:
+        """Merge and split axes, row-major."""
+        return replace(value, axes=tuple(self.regroup(value.axes, shape)))
+
+    def broadcast(self, value: Value, shape: Sequence[int], places: Sequence[int]) -> Value:
+        """Place axes among those of a larger shape, and repeat entries along the others."""
+        axes = [Node(n) for n in shape]
+        for node, place in zip(value.axes, places, strict=True):
+            if node.size == axes[place].size:
+                axes[place] = node
+        return replace(value, axes=tuple(axes))
+
+    def concatenate(self, values: Sequence[Value], axis: int) -> Value:
+        """Concatenate along one axis; the other axes are made equal."""
+        values = [v for v in values if v.shape[axis]]
+        axes = list(values[0].axes)
+        for value in values[1:]:
+            for a, node in enumerate(value.axes):
+                if a != axis % len(axes):
+                    axes[a] = self.unify(axes[a], node)
+        axes[axis] = concat_of(v.axes[axis] for v in values)
+        return Value(tuple(axes))
+
+    def slice(self, value: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+        """Keep part of one axis; with steps it is fixed."""
+        axes, n = list(value.axes), value.shape[axis]
+        if step != 1:
+            self.fix(axes[axis])
+            axes[axis] = self.fixed(len(range(start, stop, step)))
+        elif (start, stop) != (0, n):
+            sizes = [start, stop - start, n - stop]
+            pieces = iter(self.cut(axes[axis], [s for s in sizes if s]))
+            axes[axis] = [next(pieces) if s else Node(0) for s in sizes][1]
+        return replace(value, axes=tuple(axes))
+
+    def split(self, value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
+        """Cut one axis into consecutive parts."""
+        starts = [sum(sizes[:k]) for k in range(len(sizes))]
+        return [self.slice(value, axis, start, start + n) for start, n in zip(starts, sizes, strict=True)]
+
+    def pad(self, value: Value, widths: Sequence[tuple[int, int]]) -> Value:
+        """Add constant entries at the ends of axes, or take entries away; what is added may move freely."""
+        for axis, (low, high) in enumerate(widths):
+            n = value.shape[axis]
+            value = self.slice(value, axis, max(0, -low), n - max(0, -high))
+            axes = list(value.axes)
+            ends = [[Node(w)] if w > 0 else [] for w in (low, high)]
+            axes[axis] = concat_of([*ends[0], axes[axis], *ends[1]])
+            value = Value(tuple(axes))
+        return value
+
+    def contract(
+        self, x: Value, y: Value, summed: Sequence[tuple[int, int]], batch: Sequence[tuple[int, int]]
+    ) -> Value:
+        """Product summed over pairs of axes; the result has the batch axes, then the rest of x, then of y."""
+        for i, j in summed:
+            self.unify(x.axes[i], y.axes[j])
+        common = [self.unify(x.axes[i], y.axes[j]) for i, j in batch]
+        left = {i for i, _ in (*summed, *batch)}
+        right = {j for _, j in (*summed, *batch)}
+        mine = [node for i, node in enumerate(x.axes) if i not in left]
+        other = [node for j, node in enumerate(y.axes) if j not in right]
+        return Value((*common, *mine, *other))
+
+    def convolve(
+        self, x: Value, kernel: Value, space: Sequence[int], groups: int, mixing: Sequence[bool], transposed: bool
+    ) -> Value:
+        """Convolution of x (batch, channels, *space) with a kernel (out, in / groups, *space).
+
+        Groups are a neuron set of their own: they are permuted as wholes, with one order inside all of them. A kernel
+        of one tap without stride or padding (not `mixing`) leaves its spatial axis free. A transposed convolution's
+        kernel is (in, out / groups, *space).
+        """
+        batch, channels, *pixels = x.axes
+        first, second, *taps = kernel.axes
+        for node in taps:
+            self.fix(node)
+        over, inside = self.take_factor(channels, groups)
+        copies, rest = self.take_factor(first, groups)
+        shared = self.unify(over, copies)
+        self.unify(inside, rest if transposed else second)
+        out = product_of([shared, second if transposed else rest])
+        after = []
+        for node, size, mixes in zip(pixels, space, mixing, strict=True):
+            if mixes:
+                self.fix(node)
+            after.append(self.fixed(size) if mixes else node)
+        return Value((batch, out, *after))
+
+    def along(self, value: Value, axis: int, *vectors: Value) -> Value:
+        """Scale and shift along one axis by vectors, as after a normalisation."""
+        for v in vectors:
+            self.unify(value.axes[axis], v.axes[0])
+        return Value(value.axes)
+
+    def in_groups(self, value: Value, axis: int, groups: int) -> Value:
+        """Normalise groups of one axis: they are permuted as wholes, with one order inside all of them."""
+        self.take_factor(value.axes[axis], groups)
+        return Value(value.axes)
+
+    def take(self, table: Value, numbers: Value, axis: int) -> Value:
+        """Look entries of one axis up; it is permuted only where the numbers come straight from the network's input."""
+        node, index = table.axes[axis], numbers.index
+        if index is None:
+            self.fix(node)
+        else:
+            index.axis = index.axis or node
+            if index.axis.size == node.size and numbers.shifts <= {0, node.size}:
+                self.unify(index.axis, node)
+            else:
+                self.fix(node)
+                self.spoil(index)
+            if index.spoiled:
+                self.fix(node)
+        return Value((*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
+
+    def spoil(self, index: Index) -> None:
+        """Use integers otherwise than to look entries up."""
+        index.spoiled = index.spoiled or self.where
+        if index.axis is not None:
+            self.fix(index.axis)
+
+    def shifted(self, value: Value, by: int) -> Value:
+        """Add a number to integers."""
+        return replace(value, shifts=frozenset(s + by for s in value.shifts))
+
+    def chosen(self, predicate: Value, *cases: Value) -> Value:
+        """Choose between values entry by entry; integers keep their axis if all cases number the same one."""
+        out = self.elementwise(predicate, *cases)
+        first = cases[0].index
+        if first is None or any(case.index is not first for case in cases):
+            return out
+        return replace(out, index=first, shifts=frozenset[int]().union(*(case.shifts for case in cases)))
+
+    def equal(self, x: Value, y: Value) -> None:
+        """Make all axes of two tensors equal: a loop's state before and after, the branches of a choice."""
+        for a, b in zip(x.axes, y.axes, strict=True):
+            self.unify(a, b)
+        if x.index is not y.index:
+            for value in (x, y):
+                if value.index is not None:
+                    self.spoil(value.index)

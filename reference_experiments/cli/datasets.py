@@ -1,0 +1,257 @@
+"""Commands that make, check and convert datasets of networks."""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from nfn_core import NFNError
+from reference_experiments.datasets.conversion import (
+    read_dwsnets,
+    read_siren_folders,
+    read_small_cnn_zoo,
+    write_small_cnn_zoo,
+)
+from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
+from reference_experiments.datasets.generation import Maker, make
+from reference_experiments.datasets.lottery_tickets import TICKET_CNN_SCALES, TICKET_MLP_SCALES, TicketMaker
+from reference_experiments.datasets.model_zoos import CNN_SCALES, MLP_SCALES, ZooMaker
+from reference_experiments.datasets.shape_inrs import ShapeMaker, slices
+from reference_experiments.datasets.summary import accuracy_table, draw_accuracies, summarize
+from reference_experiments.engines.base import BACKENDS
+from reference_experiments.files import write
+from reference_experiments.networks.sirens import SirenMaker, contact_sheet
+from reference_experiments.sources.images import IMAGE_SETS
+
+__all__ = ["convert_group", "make_group", "reporting", "summarize_command", "verify_command"]
+
+SCALES = ("smoke", "small", "paper")
+CORES = os.cpu_count() or 1
+
+
+def reporting(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Command that tells of the package's errors without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NFNError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+def made(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Command with the options that all makers have."""
+    for option in (
+        click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the dataset."),
+        click.option("--gpu", is_flag=True, help="Give each process a GPU."),
+        click.option("--devices", type=click.IntRange(min=1), default=CORES, help="Processes; one a core or GPU."),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True),
+        click.option("--backend", type=click.Choice(BACKENDS), default="jax", show_default=True),
+    ):
+        command = option(command)
+    return reporting(command)
+
+
+def of_images(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Option of a maker that takes images."""
+    return click.option("--images", type=click.Choice(IMAGE_SETS), default=default, show_default=True)
+
+
+@click.group(name="make")
+def make_group() -> None:
+    """Make a dataset of networks; an interrupted command goes on when it is run again."""
+
+
+@make_group.command(name="image-inrs")
+@of_images("mnist")
+@made
+def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+    """SIRENs fitted to images (section D.3)."""
+    folder = output or _folder("image-inrs", images, backend, scale, seed)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend), folder, devices, gpu)
+    contact_sheet(folder / "contact-sheet.png", dataset)
+
+
+@make_group.command(name="shape-inrs")
+@click.option(
+    "--shapes",
+    default="modelnet10",
+    show_default=True,
+    help="modelnet10; primitives (boxes, cones, tori and so on, drawn from the seed, for trying things out); or a folder "
+    "of classes of point clouds (.npy) or meshes (.off, .obj), or of ScanNet-10's .h5 files.",
+)
+@made
+def shape_inrs(shapes: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+    """SIRENs fitted to unsigned distances of shapes (section D.3)."""
+    folder = output or _folder("shape-inrs", Path(shapes).name, backend, scale, seed)
+    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), folder, devices, gpu)
+    slices(folder / "slices.png", dataset)
+
+
+@make_group.command(name="cnn-zoo")
+@of_images("cifar10")
+@made
+def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+    """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
+    folder = output or _folder("cnn-zoo", images, backend, scale, seed)
+    dataset = _make(ZooMaker(images, "cnn", CNN_SCALES[scale], seed, backend), folder, devices, gpu)
+    _report(dataset)
+    about = dataset.about
+    names = {"initializer": "config.w_init", "optimizer": "config.optimizer", "activation": "config.activation"}
+    numbers = {
+        "learning_rate": "config.learning_rate",
+        "weight_decay": "config.l2reg",
+        "deviation": "config.init_std",
+        "fraction": "config.train_fraction",
+        "accuracy": "test_accuracy",
+        "loss": "test_loss",
+        "train accuracy": "train_accuracy",
+        "train loss": "train_loss",
+    }
+    rows = [
+        {new: about[f"{old}s"][int(dataset.columns[old][k])] for old, new in names.items()}
+        | {new: float(dataset.columns[old][k]) for old, new in numbers.items()}
+        | {
+            "config.dataset": images,
+            "modeldir": int(dataset.columns["run"][k]),
+            "step": int(dataset.columns["epoch"][k]),
+        }
+        for k in range(len(dataset))
+    ]
+    write_small_cnn_zoo(folder / "small-cnn-zoo", dataset.shards, rows)
+
+
+@make_group.command(name="mlp-zoo")
+@click.option("--layers", type=click.Choice(["3", "5"]), default="3", show_default=True)
+@of_images("mnist")
+@made
+def mlp_zoo(
+    layers: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
+) -> None:
+    """MLPs of 128 units with drawn hyperparameters (section E.5)."""
+    folder = output or _folder(f"mlp{layers}-zoo", images, backend, scale, seed)
+    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_SCALES[scale], seed, backend), folder, devices, gpu))
+
+
+@make_group.command(name="tickets")
+@click.option("--network", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True)
+@of_images("mnist")
+@made
+def tickets(
+    network: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
+) -> None:
+    """Initial weights and masks of winning tickets (section D.2); the paper's CNNs are of cifar10."""
+    folder = output or _folder(f"tickets-{network}", images, backend, scale, seed)
+    scales = TICKET_MLP_SCALES if network == "mlp" else TICKET_CNN_SCALES
+    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), folder, devices, gpu)
+    for name in ("dense accuracy", "ticket accuracy", "random accuracy"):
+        click.echo(
+            f"{name}: {dataset.columns[name].mean():.4f} ± {dataset.columns[name].std():.4f} over {len(dataset)}"
+        )
+
+
+@click.command(name="verify")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@reporting
+def verify_command(folder: Path) -> None:
+    """Compare a dataset's shards with their checksums."""
+    dataset = WeightDataset(folder)
+    dataset.verify()
+    click.echo(f"{folder}: {len(dataset)} networks in {len(dataset.shards)} whole shards.")
+
+
+@click.command(name="summarize")
+@click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the page goes.")
+@reporting
+def summarize_command(folders: tuple[Path, ...], output: Path) -> None:
+    """Make a page of datasets: headers with checksums, tables and figures, without the networks."""
+    click.echo(summarize(folders, output))
+
+
+@click.group(name="convert")
+def convert_group() -> None:
+    """Turn published datasets into ours."""
+
+
+SOURCE = click.argument("source", type=click.Path(exists=True, path_type=Path))
+OUTPUT = click.argument("output", type=click.Path(file_okay=False, path_type=Path))
+
+
+@convert_group.command(name="siren-folders")
+@SOURCE
+@OUTPUT
+@click.option("--prefix", default="randinit_test", show_default=True, help="Prefix of the class folders.")
+@click.option("--split-points", nargs=2, type=int, default=(45000, 50000), show_default=True)
+@click.option(
+    "--augmented", type=click.IntRange(min=0), default=0, show_default=True, help="Further sets of training networks."
+)
+@reporting
+def convert_siren_folders(
+    source: Path, output: Path, prefix: str, split_points: tuple[int, int], augmented: int
+) -> None:
+    """Folders of state dicts, as the paper publishes its SIRENs."""
+    _convert(read_siren_folders(source, prefix, split_points, augmented), output)
+
+
+@convert_group.command(name="small-cnn-zoo")
+@SOURCE
+@OUTPUT
+@click.option("--order", type=click.Path(exists=True, path_type=Path), help="The paper's split file.")
+@click.option("--step", type=int, default=86, show_default=True, help="Checkpoint to keep.")
+@reporting
+def convert_small_cnn_zoo(source: Path, output: Path, order: Path | None, step: int) -> None:
+    """The three files of the Small CNN Zoo."""
+    _convert(read_small_cnn_zoo(source, order, step), output)
+
+
+@convert_group.command(name="dwsnets")
+@SOURCE
+@OUTPUT
+@reporting
+def convert_dwsnets(source: Path, output: Path) -> None:
+    """A file of splits of DWSNets' INRs, beside their state dicts."""
+    _convert(read_dwsnets(source), output)
+
+
+def _folder(name: str, data: str, backend: str, scale: str, seed: int) -> Path:
+    return Path("datasets") / f"{name}-{data}-{backend}-{scale}-seed{seed}"
+
+
+def _make(maker: Maker, folder: Path, devices: int, gpu: bool) -> WeightDataset:
+    """Make a dataset and tell what it is."""
+    make(maker, folder, devices, gpu)
+    dataset = WeightDataset(folder)
+    found = dataset.about["quality"][maker.quality]
+    numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items())
+    click.echo(f"{folder}: {len(dataset)} networks; {maker.quality}: {numbers}.")
+    return dataset
+
+
+def _report(dataset: WeightDataset) -> None:
+    """Write and print how accuracies are spread and what they depend on."""
+    table = accuracy_table(dataset)
+    write(dataset.folder / "quality.md", lambda path: path.write_text(table))
+    draw_accuracies(dataset.folder / "accuracies.png", dataset)
+    click.echo(table)
+
+
+def _convert(networks: Networks, folder: Path, size: int = 2000) -> None:
+    """Write networks as a dataset."""
+    paths = []
+    for start in range(0, len(networks), size):
+        part = slice(start, start + size)
+        paths.append(shard_path(folder, start // size))
+        weights, columns = ({n: x[part] for n, x in arrays.items()} for arrays in (networks.weights, networks.columns))
+        write_shard(paths[-1], Networks(networks.space, weights, columns, networks.about))
+    finish(folder, paths, {})
+    counts = np.bincount(networks.columns["split"], minlength=3)
+    click.echo(f"{folder}: {counts[0]} training, {counts[1]} validation and {counts[2]} test networks.")

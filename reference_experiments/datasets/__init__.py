@@ -1,0 +1,1 @@
+"""Datasets of networks: format, generation, conversion and readers."""

@@ -1,0 +1,130 @@
+"""Make a dataset shard by shard in single-threaded processes, so that it can be interrupted at any moment and goes on.
+
+A shard's bytes depend on the maker's settings alone, not on the number of processes. Each is written whole or not at all.
+"""
+
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+import numpy as np
+from tqdm import tqdm
+
+from nfn_core import __version__
+from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
+from reference_experiments.engines.base import engine
+from reference_experiments.files import ExperimentError, claim
+
+__all__ = ["Maker", "make"]
+
+
+class Maker(Protocol):
+    """What makes a dataset; it is sent to the processes, so it holds settings and no data."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything the dataset depends on, as JSON has it."""
+
+    @property
+    def backend(self) -> str:
+        """Array library."""
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+
+    @property
+    def quality(self) -> str:
+        """Column that tells how good a network is."""
+
+    def run(self, index: int) -> Networks:
+        """Make one shard."""
+
+
+def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
+    """Make a dataset, or what an interrupted run left undone; damaged shards are named and made again.
+
+    Parameters
+    ----------
+    maker : Maker
+        What makes it.
+    folder : pathlib.Path
+        Where it goes.
+    devices : int
+        Number of processes: one for each core, or each GPU.
+    gpu : bool
+        Whether each process takes a GPU.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder holds another dataset.
+    """
+    claim(folder, maker.settings | {"version": __version__})
+    for left in folder.glob(".partial-*"):
+        left.unlink(missing_ok=True)
+    paths = [shard_path(folder, k) for k in range(maker.shards)]
+    todo = [k for k, path in enumerate(paths) if not _usable(path)]
+    if todo:
+        (folder / "dataset.json").unlink(missing_ok=True)
+    queue = get_context("spawn").Queue()
+    for rank in range(devices):
+        queue.put(rank)
+    bar = tqdm(total=len(paths), initial=len(paths) - len(todo), unit="shard", desc=str(folder))
+    with bar, ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, maker.backend)) as pool:
+        futures = [pool.submit(_one, maker, k, paths[k]) for k in todo]
+        means = []
+        try:
+            for done in as_completed(futures):
+                means.append(done.result())
+                bar.set_postfix_str(f"mean {maker.quality} {np.mean(means):.4g}")
+                bar.update()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    values = np.concatenate([read_shard(path).columns[maker.quality] for path in paths])
+    quantiles = dict(zip(("minimum", "median", "maximum"), np.quantile(values, (0, 0.5, 1)).tolist(), strict=True))
+    quality = {maker.quality: quantiles | {"mean": float(values.mean())}}
+    finish(folder, paths, {"quality": quality, "version": __version__})
+
+
+def _usable(path: Path) -> bool:
+    """Whether a shard need not be made; of a damaged one is told."""
+    try:
+        return is_whole(path)
+    except ExperimentError as error:
+        click.echo(f"{error} It is made again now.", err=True)
+        return False
+
+
+def _start(queue: Any, gpu: bool, backend: str) -> None:
+    """Give a process one core or GPU, before any array library is loaded, and let it end with its parent."""
+    rank = queue.get()
+    if gpu:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
+        engine(backend).use(gpu=True)
+    else:
+        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+        os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": "1", "PJRT_NPROC": "1"}
+        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false " + os.environ.get("XLA_FLAGS", "")
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Leave when the parent is gone, however it went."""
+    parent = parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _one(maker: Maker, index: int, path: Path) -> float:
+    """Make and write a shard; its mean quality."""
+    networks = maker.run(index)
+    write_shard(path, networks)
+    return float(networks.columns[maker.quality].mean())

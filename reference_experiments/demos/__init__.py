@@ -1,0 +1,1 @@
+"""Demonstrations: quickstart, residual networks, and the table of real models."""

@@ -1,0 +1,226 @@
+"""The quickstart: train a zoo on real images, then predict each network's test accuracy from its weights alone.
+
+A small form of the experiment of Table 2: the networks are MLPs and CNNs trained on the 8x8 digits of scikit-learn.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+from scipy.stats import bootstrap
+from sklearn.metrics import r2_score
+from tqdm import tqdm
+
+from nfn_core import WeightSpace, __version__
+from reference_experiments.engines.base import Engine, engine, rows, surroundings
+from reference_experiments.figures import draw_permutation, draw_predictions
+from reference_experiments.files import claim, read_arrays, read_json, write, write_arrays, write_json
+from reference_experiments.methods.registry import Method, Sizes, build
+from reference_experiments.networks.classifiers import Trainer, digits, draw
+from reference_experiments.training import Part, Recipe, fit, predict, rank_correlation
+
+__all__ = ["SCALES", "SPACES", "Scale", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
+
+SPACES = {
+    "MLP 64-16-16-10": WeightSpace.mlp([64, 16, 16, 10]),
+    "CNN 1-8-8-10": WeightSpace.cnn([1, 8, 8, 10], [(3, 3), (3, 3), ()]),
+}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much of everything: networks in a zoo, their longest training in steps, widths, and how predictors train."""
+
+    networks: int
+    shard: int
+    longest: int
+    sizes: Sizes
+    recipe: Recipe
+
+
+METHODS = ("NFN_NP", "NFN_HNP", "NFN_PT", "STATNN", "MLP")
+SCALES = {
+    "smoke": Scale(48, 24, 40, Sizes((4, 4, 4), (2, 2, 2), (8, 8), mlp=8), Recipe("binary", 6, 8, 1e-3, 1e-2, every=3)),
+    "full": Scale(
+        1600, 200, 600, Sizes((32,) * 3, (8,) * 3, (128, 128), mlp=128), Recipe("binary", 900, 32, 1e-3, 1e-2, every=30)
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """Networks of one weight space: features, each (networks, *axes, 1), test accuracies, and the three splits."""
+
+    name: str
+    space: WeightSpace
+    features: dict[str, np.ndarray]
+    accuracy: np.ndarray
+    training: np.ndarray
+    validation: np.ndarray
+    held_out: np.ndarray
+
+
+def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """Run all of it, or what an interrupted run left undone.
+
+    Parameters
+    ----------
+    backend : str
+        ``"torch"`` or ``"jax"``.
+    scale : str
+        One of `SCALES`.
+    seed : int
+        Seed of everything.
+    folder : Path
+        Where files are written.
+
+    Returns
+    -------
+    list of dict
+        For each zoo and method: Kendall's tau, R², and how far permuted neurons move a prediction.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder holds another run, or a file in it is damaged.
+    """
+    library, chosen = engine(backend), SCALES[scale]
+    claim(folder, {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
+    zoos = [make_zoo(library, name, space, chosen, seed, folder) for name, space in SPACES.items()]
+    results = [found for zoo in zoos for found in compare(library, zoo, METHODS, chosen, seed, folder)]
+    pixels = np.concatenate([digits().train_images, digits().test_images])
+    data = {"scikit-learn digits, SHA-256 of the pixels": hashlib.sha256(pixels.tobytes()).hexdigest()}
+    write_json(folder / "results.json", {"made with": surroundings(library) | data, "results": results})
+    table = tabulate(results, zoos)
+    write(folder / "table.md", lambda path: path.write_text(table))
+    draw_predictions(folder / "predictions.png", {zoo.name: zoo.accuracy[zoo.held_out] for zoo in zoos}, results)
+    illustrate(folder / "permutation.png", zoos[0], [r for r in results if r["zoo"] == zoos[0].name], seed)
+    click.echo(table)
+    return results
+
+
+def make_zoo(library: Engine, name: str, space: WeightSpace, scale: Scale, seed: int, folder: Path) -> Zoo:
+    """Train a zoo, shard by shard, or read the shards that are there; networks that diverged are left out."""
+    weights, hyper = draw(space, scale.networks, scale.longest, seed)
+    trainer, shards = Trainer(library, space, digits()), []
+    starts = tqdm(range(0, scale.networks, scale.shard), unit="shard", desc=f"zoo of {scale.networks} {name}")
+    for start in starts:
+        path = folder / "zoo" / f"{name}-{start:05}.safetensors".replace(" ", "-")
+        if not path.exists():
+            part = slice(start, start + scale.shard)
+            mine = {h: x[part] for h, x in hyper.items()}
+            trained, accuracy = trainer.train({w: x[part] for w, x in weights.items()}, mine, seed + start)
+            write_arrays(path, {**trained, **mine, "accuracy": accuracy})
+        shards.append(read_arrays(path))
+    return split_zoo(name, space, shards, lambda found: {t.name: found[t.name][..., None] for t in space.tensors}, seed)
+
+
+def split_zoo(
+    name: str,
+    space: WeightSpace,
+    shards: Sequence[dict[str, np.ndarray]],
+    features: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    seed: int,
+) -> Zoo:
+    """Make a zoo of the networks in shards that stayed finite: of 60, 15 and 25 per cent of them the three splits.
+
+    Parameters
+    ----------
+    name : str
+        What tables call it.
+    space : WeightSpace
+        The networks' weight space.
+    shards : sequence of dict of str to numpy.ndarray
+        Tensors of shape (networks, *axes), and the accuracy, (networks,).
+    features : callable
+        From such tensors to features.
+    seed : int
+        Seed of the splits.
+
+    Returns
+    -------
+    Zoo
+        The zoo.
+    """
+    together = {key: np.concatenate([shard[key] for shard in shards]) for key in shards[0]}
+    networks = len(together["accuracy"])
+    finite = np.all([np.isfinite(x).reshape(networks, -1).all(axis=1) for x in together.values()], axis=0)
+    kept, count = {key: x[finite] for key, x in together.items()}, int(finite.sum())
+    click.echo(f"{count} of {networks} networks stayed finite.")
+    parts = np.split(np.random.default_rng(seed).permutation(count), [int(0.6 * count), int(0.75 * count)])
+    return Zoo(name, space, features(kept), kept["accuracy"], *parts)
+
+
+def compare(
+    library: Engine, zoo: Zoo, methods: Sequence[str], scale: Scale, seed: int, folder: Path
+) -> list[dict[str, Any]]:
+    """Train methods on a zoo and measure them, or read what an interrupted run has measured; see `evaluate`."""
+    features, results = rows(zoo.features, zoo.training), []
+    for name in tqdm(methods, unit="method", desc=f"predictors of {zoo.name}"):
+        path = folder / f"{zoo.name} {name}.json".replace(" ", "-")
+        if not path.exists():
+            method = build(name, zoo.space, features, 1, scale.sizes)
+            write_json(path, evaluate(library, zoo, method, scale.recipe, seed, path))
+        results.append(read_json(path))
+    return results
+
+
+def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: int, path: Path) -> dict[str, Any]:
+    """Train one method and measure it on the held-out networks, as they are and with permuted neurons."""
+    began = time.perf_counter()
+
+    def part(index: np.ndarray) -> Part:
+        return method.part(lambda chosen: rows(zoo.features, index[chosen]), zoo.accuracy[index])
+
+    learner, _ = fit(
+        library, method.name, method.layer, part(zoo.training), part(zoo.validation), recipe, seed, path.with_suffix("")
+    )
+    group, networks = zoo.space.group("HNP"), rows(zoo.features, zoo.held_out)
+    actual, predicted = zoo.accuracy[zoo.held_out], predict(learner, part(zoo.held_out))
+    turned = group.act(group.sample(seed), networks)
+    moved = predict(learner, method.part(lambda chosen: rows(turned, chosen), actual))
+    spread = bootstrap(
+        (predicted, actual), rank_correlation, paired=True, vectorized=False, n_resamples=200, rng=seed, method="basic"
+    )
+    return {
+        "zoo": zoo.name,
+        "method": method.name,
+        "parameters": method.parameters,
+        "tau": rank_correlation(predicted, actual),
+        "tau standard error": float(spread.standard_error),
+        "R2": r2_score(actual, predicted),
+        "change": float(np.abs(moved - predicted).max()),
+        "seconds": time.perf_counter() - began,
+        "predicted": predicted.tolist(),
+        "predicted after permutation": moved.tolist(),
+    }
+
+
+def tabulate(results: list[dict[str, Any]], zoos: list[Zoo]) -> str:
+    """Table of all methods, in Markdown."""
+    lines = [
+        "| zoo | method | parameters | Kendall's τ | R² | largest change when neurons are permuted | time (s) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        lines.append(
+            f"| {r['zoo']} | {r['method']} | {r['parameters']:,} | {r['tau']:.3f} ± {r['tau standard error']:.3f} "
+            f"| {r['R2']:.3f} | {r['change']:.1e} | {r['seconds']:.0f} |"
+        )
+    counts = ", ".join(f"{zoo.name}: {len(zoo.held_out)} of {len(zoo.accuracy)}" for zoo in zoos)
+    lines += ["", f"Held-out networks ({counts}). ± is the bootstrap standard error over them; one seed.", ""]
+    return "\n".join(lines)
+
+
+def illustrate(path: Path, zoo: Zoo, results: list[dict[str, Any]], seed: int) -> None:
+    """Draw one held-out network's second weight matrix before and after a permutation, with its predictions."""
+    group, network = zoo.space.group("HNP"), rows(zoo.features, zoo.held_out[:1])
+    before, after = network["W2"][0, :, :, 0], group.act(group.sample(seed), network)["W2"][0, :, :, 0]
+    keys = ("predicted", "predicted after permutation")
+    captions = ["\n".join(f"{r['method']}: {r[key][0]:.4f}" for r in results) for key in keys]
+    draw_permutation(path, before, after, captions)

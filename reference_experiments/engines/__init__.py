@@ -1,0 +1,1 @@
+"""Array libraries with gradients: one interface, and its PyTorch and JAX forms."""

@@ -1,0 +1,204 @@
+"""Trained methods applied to a user's networks, on the host: neither PyTorch nor JAX is needed."""
+
+import csv
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from nfn_core import NFNError, WeightSpace
+from nfn_core.arrays import Array
+from nfn_core.files import read_tensors
+from reference_experiments.datasets.conversion import read_networks
+from reference_experiments.datasets.format import WeightDataset, space_from_json
+from reference_experiments.engines.base import rows
+from reference_experiments.experiments.base import EXPERIMENTS
+from reference_experiments.figures import draw_edit
+from reference_experiments.files import ExperimentError, read_json, write, write_arrays
+from reference_experiments.methods.registry import Method, Sizes
+from reference_experiments.networks.sirens import draw
+from reference_experiments.tasks.base import Task, Telling
+from reference_experiments.tasks.editing import Editing
+from reference_experiments.training import PREDICTIONS, Recipe
+
+__all__ = ["FORMATS", "edit", "tell"]
+
+FORMATS = ("safetensors", "state-dicts")
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A method that `run` has trained: its name, task, networks' space, widths, recipe and parameters.
+
+    Of an editor also height and width of its images.
+    """
+
+    name: str
+    task: Task
+    space: WeightSpace
+    sizes: Sizes
+    recipe: Recipe
+    params: dict[str, Array]
+    pixels: list[int]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A user's networks: their titles, what they call each tensor of the space, and features by positions."""
+
+    titles: list[str]
+    names: dict[str, str]
+    features: Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+def edit(trained: Path, networks: Path, output: Path, form: str, split: str | None = None) -> int:
+    """Edit networks with a trained editor, and draw the first one's edit.
+
+    Parameters
+    ----------
+    trained : pathlib.Path
+        Folder of the editor's parameters, ``RESULTS/DATASET/METHOD-seedN``, beside its result ``METHOD-seedN.json``.
+    networks : pathlib.Path
+        A dataset of networks, or a folder as `read_networks` takes it.
+    output : pathlib.Path
+        Folder of the edited networks, which have the names, and tensors' names, of the networks; and of ``edit.png``.
+    form : str
+        One of `FORMATS`.
+    split : str, optional
+        Only this split of a dataset.
+
+    Returns
+    -------
+    int
+        Number of networks.
+
+    Raises
+    ------
+    ExperimentError
+        If there is no such editor, or the networks are of another architecture, damaged, or in the output's folder.
+    MissingDependencyError
+        If state dicts are asked for without PyTorch.
+    """
+    if output.resolve() == networks.resolve():
+        raise ExperimentError(f"the edited networks would replace those in {networks}: name another folder.")
+    found, source, method = _read(trained, networks, split, Editing)
+    save: Callable[[Path, dict[str, np.ndarray]], None]
+    save, ending = write_arrays, ".safetensors"
+    if form == "state-dicts":
+        from reference_experiments.networks.torch import write_state_dict  # needs torch
+
+        save, ending = write_state_dict, ".pth"
+    for start, features, edited in _applied(method, found, source):
+        if start == 0:
+            images = [0.5 + 0.5 * draw(rows(u, slice(1)), *found.pixels)[0] for u in (features, edited)]
+            draw_edit(output / "edit.png", images, [u["W2"][0, ..., 0] for u in (features, edited)])
+        for k, title in enumerate(source.titles[start : start + BATCH]):
+            save(output / (title + ending), {own: edited[name][k, ..., 0] for name, own in source.names.items()})
+    return len(source.titles)
+
+
+def tell(trained: Path, networks: Path, output: Path, split: str | None = None) -> int:
+    """Write a table of what a trained method tells of networks.
+
+    Parameters
+    ----------
+    trained, networks, split
+        As in `edit`.
+    output : pathlib.Path
+        CSV file: for each network its name and what is told, of classes the likeliest and the probability of each.
+
+    Returns
+    -------
+    int
+        Number of networks.
+
+    Raises
+    ------
+    ExperimentError
+        As in `edit`, or if the method needs more than weights and its parameters.
+    """
+    found, source, method = _read(trained, networks, split, Telling)
+    if method.sees != "weights" or method.summary is not None or method.autoencoder is not None:
+        raise ExperimentError(
+            f"{found.name} needs more than weights and parameters: take a neural functional or an MLP."
+        )
+    outputs = np.concatenate([out for _, _, out in _applied(method, found, source)])
+    told = PREDICTIONS[found.recipe.loss](outputs)
+    header, lines = ["network", "prediction"], told[:, None].tolist()
+    if told.ndim == 2:
+        header += [f"probability of {k}" for k in range(told.shape[1])]
+        lines = [[int(row.argmax()), *row.tolist()] for row in told]
+
+    def save(path: Path) -> None:
+        with path.open("w", newline="") as file:
+            csv.writer(file).writerows([header, *([t, *row] for t, row in zip(source.titles, lines, strict=True))])
+
+    write(output, save)
+    return len(source.titles)
+
+
+def _read(trained: Path, networks: Path, split: str | None, kind: type[Task]) -> tuple[Trained, Source, Method]:
+    """A method that was trained for one kind of task, a user's networks, and the method's network."""
+    found = _read_trained(trained)
+    if not isinstance(found.task, kind):
+        names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
+        raise ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
+    source = _read_source(networks, found.space, split)
+    return found, source, found.task.build(found.name, found.space, source.features(np.arange(1)), found.sizes)
+
+
+def _read_trained(folder: Path) -> Trained:
+    """What `run` wrote of a trained method."""
+    result, parameters = folder.resolve().with_suffix(".json"), folder / "parameters.safetensors"
+    if not result.exists() or not parameters.exists():
+        raise ExperimentError(
+            f"{folder} is no trained method: expected {parameters} and {result}, which `run` writes in the end."
+        )
+    about: dict[str, Any] = read_json(result)
+    try:
+        return Trained(
+            str(about["method"]),
+            EXPERIMENTS[about["experiment"]].task,
+            space_from_json(about["data"]["space"]),
+            Sizes(**about["sizes"]),
+            Recipe(**about["recipe"]),
+            read_tensors(parameters, "numpy")[0],
+            about.get("pixels", []),
+        )
+    except (KeyError, TypeError, ValueError, NFNError) as error:
+        raise ExperimentError(
+            f"{folder} is damaged, or of another version ({error!r}): run the experiment again."
+        ) from error
+
+
+def _read_source(folder: Path, space: WeightSpace, split: str | None) -> Source:
+    """Networks of the space a method was trained on."""
+    if not (folder / "dataset.json").exists():
+        if split is not None:
+            raise ExperimentError(f"{folder} is no dataset, so it has no splits: leave the split out.")
+        titles, names, weights = read_networks(folder, space)
+        return Source(titles, names, lambda chosen: {name: x[chosen, ..., None] for name, x in weights.items()})
+    dataset = WeightDataset(folder)
+    if dataset.space != space:
+        wanted, came = ({t.name: t.shape for t in s.tensors} for s in (space, dataset.space))
+        raise ExperimentError(f"{folder}: expected networks with tensors of shapes {wanted}, but {came} came.")
+    index = np.arange(len(dataset)) if split is None else dataset.split(split)
+    if not len(index):
+        raise ExperimentError(f"{folder} has no {split} networks: choose another split.")
+    titles = [f"network-{number:06}" for number in index.tolist()]
+    return Source(titles, {name: name for name in space.by_name}, lambda chosen: dataset.features(index[chosen]))
+
+
+def _applied(method: Method, found: Trained, source: Source) -> Iterator[tuple[int, Any, Any]]:
+    """Yield, for batches of networks, the first one's position, what the method takes, and what it gives.
+
+    What the method was normalised by when it was trained is among its parameters.
+    """
+    part = method.part(source.features, np.zeros(len(source.titles)))
+    for start in tqdm(range(0, len(part), BATCH), unit="batch", desc=found.name, leave=False):
+        inputs = part.inputs(np.arange(start, min(start + BATCH, len(part))), None)
+        yield start, inputs, method.layer.apply(found.params, inputs)

@@ -1,0 +1,1 @@
+"""Methods that are compared: neural functionals and the paper's baselines."""

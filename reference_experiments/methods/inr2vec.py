@@ -1,0 +1,259 @@
+"""inr2vec (De Luigi et al. 2023, *Deep Learning on Implicit Neural Representations of Shapes*), a baseline of table 4.
+
+An encoder embeds the weights of a network; with a decoder from embedding and coordinate to the distance that the network
+represents there, it learns without labels. A small MLP (`MLPHead`) then classifies the frozen embeddings. The encoder
+sees a matrix whose rows it treats alike but whose columns, the hidden neurons, it does not: it is not invariant.
+
+Batch normalisation, whose running statistics are no function of the input, is replaced by group normalisation, and left
+out of the classifier.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from nfn_core import Activation, FeatureError, Layer, Sequential, SpecError, WeightSpace
+from nfn_core.arrays import Array, check_features, namespace_of
+from nfn_core.layers.base import Execution, check_positive
+from nfn_core.layers.hub_map import product
+from nfn_core.layers.parameters import ParameterSpec
+from reference_experiments.engines.base import Engine, Inputs
+from reference_experiments.methods.image_space import Linear, shared_mlp, within
+from reference_experiments.networks.sirens import render
+from reference_experiments.training import Part, Recipe, fit, predict
+
+__all__ = ["DISTANCES", "POINTS", "Autoencoder", "ImplicitDecoder", "RowStack", "embedded", "encoder"]
+
+POINTS, DISTANCES = "points", "distances"
+"""Names under which an autoencoder's input holds them, beside the weight space's tensors."""
+DRAWN = 512
+"""Points of each network in a step of the autoencoder."""
+
+FREQUENCIES = 10
+
+
+@dataclass(frozen=True)
+class RowStack(Layer):
+    """Stacks a network's tensors into one matrix, whose columns are the H hidden neurons of a layer.
+
+    A tensor's last axis of hidden neurons runs along the columns, its other axis along the rows; what has no hidden
+    neurons, the last bias, is left out. For ``WeightSpace.mlp([3, 128, 1])`` the 5 rows of 128 numbers are the three
+    columns of W(1), v(1), and the row of W(2). Of deeper networks the original stacks W(i) and v(i) for 1 < i < L only,
+    which here would be nothing; it finds that first and last layer make no difference.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        Space of an MLP whose hidden layers have one width.
+
+    Raises
+    ------
+    SpecError
+        If there is no hidden layer, or hidden layers differ in width.
+    """
+
+    space: WeightSpace
+
+    def __post_init__(self) -> None:
+        widths = {self.space.sizes[label] for label in self._hidden}
+        if len(widths) != 1:
+            raise SpecError(f"inr2vec needs hidden layers of one width, but the widths are {sorted(widths)}.")
+
+    @property
+    def _hidden(self) -> list[str]:
+        """Hidden neuron sets."""
+        return [label for label in self.space.sizes if label not in (*self.space.inputs, *self.space.outputs)]
+
+    @property
+    def columns(self) -> int:
+        """Number of hidden neurons of a layer, H."""
+        return self.space.sizes[self._hidden[0]]
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+        """Return an array of shape (batch, rows, columns) from features of one channel."""
+        xp = check_features(self.space, value, 1)
+        stacked = []
+        for t in self.space.tensors:
+            axes = [a for a, label in enumerate(t.labels) if label in self._hidden]
+            if axes:
+                others = [a + 1 for a in range(len(t.shape)) if a != axes[-1]]
+                x = xp.permute_dims(value[t.name][..., 0], (0, *others, axes[-1] + 1))
+                stacked.append(xp.reshape(x, (x.shape[0], t.size // self.columns, self.columns)))
+        return xp.concat(stacked, axis=1)
+
+
+def encoder(
+    space: WeightSpace, widths: Sequence[int] = (512, 512, 1024, 1024, 1024), *, before: Sequence[Layer] = ()
+) -> Sequential:
+    """Encoder: one MLP for every row, then the maximum over rows.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        As in `RowStack`.
+    widths : sequence of int
+        Widths of the MLP's layers; the last is the embedding's.
+    before : sequence of Layer
+        Normalisation of the features, applied first.
+
+    Returns
+    -------
+    Sequential
+        From features of one channel to embeddings of shape (batch, widths[-1]).
+
+    Raises
+    ------
+    SpecError
+        As `RowStack` and `shared_mlp`.
+    """
+    rows = RowStack(space)
+    return Sequential((*before, rows, *shared_mlp((rows.columns, *widths)).layers))
+
+
+@dataclass(frozen=True)
+class ImplicitDecoder(Layer):
+    """Decoder: from an embedding and a point's coordinates to one number, the logit of the distance there.
+
+    Coordinates x become x, sin(2ᵏ x), cos(2ᵏ x) for k = 0, ..., 9. Two hidden layers follow the first; to their output
+    a second projection of embedding and coordinates is added; two more and the output follow.
+
+    Parameters
+    ----------
+    embedding : int
+        Length of an embedding.
+    coordinates : int
+        Coordinates of a point.
+    hidden : int
+        Width of all hidden layers.
+
+    Raises
+    ------
+    SpecError
+        If a number is not positive.
+    """
+
+    embedding: int = 1024
+    coordinates: int = 3
+    hidden: int = 512
+    parts: dict[str, Layer] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_positive(embedding=self.embedding, coordinates=self.coordinates, hidden=self.hidden)
+        entry = Linear(self.embedding + self.coordinates * (2 * FREQUENCIES + 1), self.hidden)
+        layers = (Linear(self.hidden, self.hidden), Activation("relu")) * 2
+        before, after = Sequential(layers), Sequential((*layers, Linear(self.hidden, 1)))
+        object.__setattr__(self, "parts", {"first": entry, "skip": entry, "before": before, "after": after})
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return the parameters of all parts."""
+        return {f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameters().items()}
+
+    def forward(self, params: Mapping[str, Array], value: tuple[Array, Array], how: Execution) -> Array:
+        """Map embeddings (batch, embedding) and points (batch, points, coordinates) to (batch, points)."""
+        embeddings, points = value
+        xp = namespace_of(embeddings, points)
+        if points.ndim != 3 or points.shape[0] != embeddings.shape[0] or points.shape[-1] != self.coordinates:
+            raise FeatureError(
+                f"points: expected shape ({embeddings.shape[0]}, points, {self.coordinates}), not {tuple(points.shape)}."
+            )
+        angles = [2.0**k * points for k in range(FREQUENCIES)]
+        places = xp.concat([points, *(wave(angle) for angle in angles for wave in (xp.sin, xp.cos))], axis=-1)
+
+        def enter(part: str) -> Array:  # the embedding's share is computed once for all points
+            weight, n = params[f"{part}.weight"], self.embedding
+            shares = product(embeddings, weight[:n, :], params[f"{part}.bias"]), product(places, weight[n:, :], None)
+            return Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], how)
+
+        x = self.parts["before"].forward(within(params, "before"), enter("first"), how) + enter("skip")
+        return self.parts["after"].forward(within(params, "after"), x, how)[..., 0]
+
+
+@dataclass(frozen=True)
+class Autoencoder(Layer):
+    """Encoder and decoder together.
+
+    Parameters
+    ----------
+    encoder : Layer
+        From features to embeddings; its parameters are ``"encoder.NAME"``.
+    decoder : ImplicitDecoder
+        From embeddings and points to logits; its parameters are ``"decoder.NAME"``.
+    """
+
+    encoder: Layer
+    decoder: ImplicitDecoder
+
+    def parameters(self) -> dict[str, ParameterSpec]:
+        """Return the parameters of both."""
+        parts: dict[str, Layer] = {"encoder": self.encoder, "decoder": self.decoder}
+        return {f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameters().items()}
+
+    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+        """Embed features, or learn from them.
+
+        From features alone the embeddings, (batch, embedding). With points (batch, points, coordinates) and distances
+        in [0, 1] there (batch, points), under `POINTS` and `DISTANCES`, each network's binary cross-entropy, (batch,).
+        """
+        features = {name: x for name, x in value.items() if name not in (POINTS, DISTANCES)}
+        embeddings = self.encoder.forward(within(params, "encoder"), features, how)
+        if POINTS not in value or DISTANCES not in value:
+            return embeddings
+        xp, y = namespace_of(embeddings), value[DISTANCES]
+        logits = self.decoder.forward(within(params, "decoder"), (embeddings, value[POINTS]), how)
+        size = xp.abs(logits)
+        return xp.mean((size + logits) / 2 - logits * y + xp.log1p(xp.exp(-size)), axis=1)
+
+
+def embedded(
+    library: Engine, autoencoder: Autoencoder, parts: Mapping[str, Part], recipe: Recipe, seed: int, folder: Path
+) -> dict[str, Part]:
+    """Train an autoencoder on the training networks, and embed the networks of all splits.
+
+    Points are drawn uniformly in [-1, 1]ⁿ, and distances are those that the network itself represents there, 1 at most.
+    The original draws more of them near the surface, 10,000 for each of 16 networks, for 300 epochs.
+
+    Parameters
+    ----------
+    library : Engine
+        Array library.
+    autoencoder : Autoencoder
+        What is trained.
+    parts : mapping of str to Part
+        Networks of each split, SIRENs as `reference_experiments.networks.sirens.render` takes them.
+    recipe : Recipe
+        How a classifier of the embeddings is trained: steps and batch are taken from it, the rest from the original.
+    seed : int
+        Seed of everything.
+    folder : pathlib.Path
+        Where the autoencoder's checkpoint is.
+
+    Returns
+    -------
+    dict of str to Part
+        Embeddings (networks, embedding) of each split, with the same targets.
+    """
+
+    def with_points(part: Part) -> Part:
+        def inputs(chosen: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+            features = cast("dict[str, np.ndarray]", part.inputs(chosen, None))
+            drawn = (rng or np.random.default_rng(0)).uniform(
+                -1, 1, (len(chosen), DRAWN, autoencoder.decoder.coordinates)
+            )
+            points = drawn.astype(np.float32)
+            values = render({name: x[..., 0] for name, x in features.items()}, points.swapaxes(1, 2), np.sin)
+            return features | {POINTS: points, DISTANCES: np.clip(values[:, 0], 0, 1).astype(np.float32)}
+
+        return Part(inputs, part.targets)
+
+    own = replace(recipe, loss="own", learning_rate=1e-4, weight_decay=1e-2, dtype="float32")
+    training, validation = (with_points(parts[split]) for split in ("training", "validation"))
+    learner, _ = fit(library, f"autoencoder, seed {seed}", autoencoder, training, validation, own, seed, folder)
+
+    def embed(part: Part) -> Part:
+        embeddings = predict(learner, part)
+        return Part(lambda chosen, rng: embeddings[chosen], part.targets)
+
+    return {split: embed(part) for split, part in parts.items()}

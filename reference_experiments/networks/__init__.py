@@ -1,0 +1,1 @@
+"""Networks that datasets hold: SIRENs and small classifiers, many at once."""

@@ -1,0 +1,1 @@
+"""Real images and shapes that networks are made of."""

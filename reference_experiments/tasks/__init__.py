@@ -1,0 +1,1 @@
+"""Tasks: what methods are built for, trained on and evaluated by."""

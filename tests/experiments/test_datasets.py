@@ -1,0 +1,333 @@
+"""Datasets of networks: makers, shards, interrupted and damaged runs."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from torch.utils.data import DataLoader
+
+from nfn_core import WeightSpace
+from reference_experiments.datasets.conversion import read_small_cnn_zoo
+from reference_experiments.datasets.format import (
+    Networks,
+    WeightDataset,
+    finish,
+    is_whole,
+    shape_inrs,
+    shard_path,
+    space_from_json,
+    space_to_json,
+    write_shard,
+)
+from reference_experiments.datasets.format import lottery_tickets as pruning
+from reference_experiments.datasets.format import model_zoos as classifiers
+from reference_experiments.datasets.jax import batches
+from reference_experiments.datasets.torch import TorchNetworks
+from reference_experiments.engines.base import BACKENDS, engine
+from reference_experiments.files import ExperimentError
+from reference_experiments.networks import sirens
+from reference_experiments.sources import images
+
+ROOT = Path(__file__).parents[2]
+SPACE = WeightSpace.mlp([2, 3, 1])
+
+
+def networks(count, seed=0, masks=False):
+    rng = np.random.default_rng(seed)
+    weights = {t.name: rng.standard_normal((count, *t.shape)).astype(np.float32) for t in SPACE.tensors}
+    columns = {"split": (np.arange(count) % 3).astype(np.uint8), "label": rng.integers(10, size=count).astype(np.int32)}
+    return Networks(SPACE, weights, columns, {"seed": seed}, {n: x > 0 for n, x in weights.items()} if masks else {})
+
+
+def write_dataset(folder, counts=(5, 4)):
+    folder.mkdir(exist_ok=True)
+    parts = [networks(n, seed=k, masks=True) for k, n in enumerate(counts)]
+    paths = [shard_path(folder, k) for k in range(len(parts))]
+    for path, part in zip(paths, parts, strict=True):
+        write_shard(path, part)
+    finish(folder, paths, {})
+    return WeightDataset(folder), {n: np.concatenate([p.weights[n] for p in parts]) for n in parts[0].weights}
+
+
+# Shards and datasets
+
+
+@pytest.mark.parametrize(
+    "space",
+    [SPACE, WeightSpace.cnn([1, 2, 3], [(3, 3), ()]), WeightSpace.from_axes({"R": [("h", 4), ("h", 4), (None, 2)]})],
+    ids=["mlp", "cnn", "rnn"],
+)
+def test_space_survives_json(space):
+    again = space_from_json(json.loads(json.dumps(space_to_json(space))))
+    assert [(t.name, t.shape, t.labels) for t in again.tensors] == [(t.name, t.shape, t.labels) for t in space.tensors]
+    assert (again.inputs, again.outputs) == (space.inputs, space.outputs)
+
+
+def test_dataset_gives_back_what_was_written(tmp_path):
+    dataset, expected = write_dataset(tmp_path)
+    assert len(dataset) == 9
+    order = [8, 0, 4, 5, 5]
+    found, masks = dataset.features(order), dataset.features(order, "masks")
+    for name, x in expected.items():
+        np.testing.assert_array_equal(found[name][..., 0], x[order])
+        np.testing.assert_array_equal(masks[name][..., 0], x[order] > 0)
+        np.testing.assert_array_equal(dataset.network(6)[name][..., 0], x[6])
+        assert np.shares_memory(dataset.network(6)[name], dataset.shards[1].weights[name])
+    assert dataset.split("validation").tolist() == [1, 4, 6]
+    dataset.verify()
+    again = tmp_path / "again"
+    write_dataset(again)
+    for k in range(2):
+        assert shard_path(again, k).read_bytes() == shard_path(tmp_path, k).read_bytes()
+    line = (tmp_path / "shard-00001.sha256").read_text()
+    assert line == f"{hashlib.sha256(shard_path(tmp_path, 1).read_bytes()).hexdigest()}  shard-00001.safetensors\n"
+
+
+def test_torch_and_jax_read_it_alike(tmp_path):
+    dataset, expected = write_dataset(tmp_path)
+    chosen = dataset.split("training")
+    loaded = TorchNetworks(dataset, "label", chosen)
+    first, target = loaded[0]
+    assert np.shares_memory(first["W1"].numpy(), dataset.shards[0].weights["W1"])
+    assert target.item() == dataset.columns["label"][chosen[0]]
+    features, targets = next(iter(DataLoader(loaded, batch_size=len(chosen))))
+    ((features_jax, targets_jax),) = batches(dataset, "label", chosen, size=10)
+    for name in expected:
+        np.testing.assert_array_equal(features[name], features_jax[name])
+    np.testing.assert_array_equal(targets, targets_jax)
+    shuffled = [np.asarray(t) for _, t in batches(dataset, "label", np.arange(9), 4, seed=1)]
+    assert [len(t) for t in shuffled] == [4, 4, 1]
+    assert sorted(np.concatenate(shuffled)) == sorted(dataset.columns["label"])
+    assert isinstance(features_jax["W1"], jax.Array)
+
+
+def test_damage_is_found_and_named(tmp_path):
+    _dataset, _ = write_dataset(tmp_path)
+    path = shard_path(tmp_path, 1)
+    whole = path.read_bytes()
+    assert is_whole(path)
+    path.write_bytes(whole[:-4] + bytes(4))
+    for check in (partial(is_whole, path), WeightDataset(tmp_path).verify):
+        with pytest.raises(ExperimentError, match="shard-00001.safetensors is damaged"):
+            check()
+    for damaged in (whole[:-1], whole[:40], b"", whole[:20] + b"x" + whole[21:]):
+        path.write_bytes(damaged)
+        with pytest.raises(ExperimentError, match="shard-00001.safetensors is no shard of networks, or damaged"):
+            WeightDataset(tmp_path)
+    path.unlink()
+    assert not is_whole(path)
+    write_shard(path, networks(3))
+    with pytest.raises(ExperimentError, match="does not belong to this dataset"):
+        WeightDataset(tmp_path)
+    (tmp_path / "dataset.json").unlink()
+    with pytest.raises(ExperimentError, match="holds no finished dataset"):
+        WeightDataset(tmp_path)
+
+
+def test_networks_of_wrong_shapes_are_refused():
+    good = networks(3)
+    for weights, columns in (
+        ({**good.weights, "W1": good.weights["W1"][:, :2]}, good.columns),
+        ({n: x for n, x in good.weights.items() if n != "v1"}, good.columns),
+        (good.weights, {"label": np.zeros(2)}),
+    ):
+        with pytest.raises(ExperimentError, match="expected arrays of shapes"):
+            Networks(SPACE, weights, columns)
+
+
+# Makers
+
+MAKE = {
+    "image-inrs": ["image-inrs", "--images", "digits"],
+    "shape-inrs": ["shape-inrs", "--shapes", "primitives"],
+    "cnn-zoo": ["cnn-zoo", "--images", "digits"],
+    "mlp-zoo": ["mlp-zoo", "--images", "digits"],
+    "tickets": ["tickets", "--images", "digits"],
+}
+
+
+def start(folder, *options):
+    command = [
+        sys.executable,
+        "-m",
+        "reference_experiments",
+        "make",
+        *options,
+        "--scale",
+        "smoke",
+        "--output",
+        str(folder),
+    ]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finished(folder, *options):
+    process = start(folder, *options)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.glob("shard-*")}
+
+
+@pytest.fixture(scope="module", params=MAKE)
+def made(request, tmp_path_factory):
+    """Each dataset, made by JAX in two processes."""
+    folder = tmp_path_factory.mktemp(request.param)
+    finished(folder, *MAKE[request.param], "--devices", "2")
+    return request.param, folder
+
+
+def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
+    name, whole = made
+    process, give_up = start(tmp_path, *MAKE[name], "--devices", "1"), time.monotonic() + 300
+    while not (tmp_path / "shard-00000.sha256").exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < give_up
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()  # returns once its workers are gone too
+    assert not (tmp_path / "dataset.json").exists()
+    first = shard_path(tmp_path, 0)
+    first.write_bytes(first.read_bytes()[:-1] + b"?")
+    output = finished(tmp_path, *MAKE[name], "--devices", "1")
+    assert "shard-00000.safetensors is damaged" in output
+    assert "made again" in output
+    assert contents(tmp_path) == contents(whole)
+    WeightDataset(tmp_path).verify()
+    refused = start(tmp_path, *MAKE[name], "--seed", "1")
+    message = refused.communicate()[0]
+    assert refused.returncode == 1
+    assert "holds a run with settings" in message
+
+
+def test_what_makers_make(made):
+    name, folder = made
+    dataset = WeightDataset(folder)
+    columns = dataset.columns
+    assert set(dataset.about["sources"]) == {"trimesh" if name == "shape-inrs" else "scikit-learn"}
+    assert dataset.about["quality"]
+    if name == "image-inrs":
+        assert np.median(columns["psnr"]) > 40
+        weights = {n: x[..., 0] for n, x in dataset.features(np.arange(8)).items()}
+        targets = images.load_images("digits").train_images[columns["image"][:8]].reshape(8, 64) / 127.5 - 1
+        points = sirens.coordinates(8, 8)
+        error = ((sirens.render(weights, points, np.sin)[:, 0] - targets) ** 2).mean(axis=1)
+        np.testing.assert_allclose(10 * np.log10(4 / error), columns["psnr"][:8], atol=0.2)
+        assert columns["image"][:4].tolist() == [0, 0, 1, 1]
+        assert (folder / "contact-sheet.png").exists()
+    elif name == "shape-inrs":
+        assert columns["error"].max() < 0.02
+        assert columns["uniform error"].max() < 0.1
+        assert np.bincount(columns["split"]).tolist() == [10, 10, 10]
+        assert [dataset.about["classes"][k] for k in columns["label"][:4]] == ["box", "box", "cone", "cone"]
+        assert dataset.about["omega_0"] == 30
+        assert (folder / "slices.png").exists()
+    elif name == "tickets":
+        masks = dataset.features(np.arange(len(dataset)), "masks")
+        for tensor, mask in masks.items():
+            share = mask.mean(axis=tuple(range(1, mask.ndim)))
+            assert (share == 1).all() if tensor[0] == "v" else (abs(share - 0.05) < 0.01).all()
+        assert set(columns) >= {"dense accuracy", "ticket accuracy", "random accuracy"}
+    else:
+        assert (columns["accuracy"] <= 1).all()
+        assert columns["accuracy"].max() > 0.15
+        assert len(np.unique(columns["run"])) > len(dataset) / 3
+        assert (folder / "quality.md").read_text().count("|") > 50
+        assert (folder / "accuracies.png").exists()
+
+
+def test_zoo_is_written_in_the_published_layout_too(made):
+    name, folder = made
+    if name != "cnn-zoo":
+        assert not (folder / "small-cnn-zoo").exists()
+        return
+    dataset = WeightDataset(folder)
+    last = dataset.columns["epoch"].max()
+    again = read_small_cnn_zoo(folder / "small-cnn-zoo", step=last)
+    chosen = np.flatnonzero(dataset.columns["epoch"] == last)
+    for tensor, x in dataset.features(chosen).items():
+        np.testing.assert_array_equal(again.weights[tensor], x[..., 0])
+    np.testing.assert_array_equal(again.columns["accuracy"], dataset.columns["accuracy"][chosen])
+
+
+@pytest.mark.parametrize("options", MAKE.values(), ids=MAKE)
+def test_backends_begin_and_go_alike(options, tmp_path):
+    """Same initial weights and order of data: after a short fit the backends differ by rounding only."""
+    name = options[0]
+    if name == "image-inrs":
+        scale = sirens.Scale(4, 0, 0, 1, 1e-3, 5, True)
+        made = [sirens.SirenMaker("digits", scale, 0, backend).run(0) for backend in BACKENDS]
+    elif name == "shape-inrs":
+        scale = shape_inrs.ShapeScale(1, 1000, 64, 1e-3, 5, True)
+        made = [shape_inrs.ShapeMaker("primitives", scale, 0, backend).run(0) for backend in BACKENDS]
+    else:
+        scale = classifiers.ZooScale(4, 4, 64, 50, 1, 16, 1)
+        kinds = {"cnn-zoo": "cnn", "mlp-zoo": "mlp3"}
+        makers = [
+            pruning.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
+            if name == "tickets"
+            else classifiers.ZooMaker("digits", kinds[name], scale, 0, backend)
+            for backend in BACKENDS
+        ]
+        made = [maker.run(0) for maker in makers]
+    for tensor, x in made[0].weights.items():
+        np.testing.assert_allclose(x, made[1].weights[tensor], rtol=0, atol=2e-3)
+    other = sirens.initial(SPACE, 0, np.arange(3))
+    np.testing.assert_array_equal(sirens.initial(SPACE, 0, np.arange(1, 3))["W1"], other["W1"][1:])
+    assert not np.array_equal(sirens.initial(SPACE, 1, np.arange(3))["W1"], other["W1"])
+
+
+def test_more_images_than_there_are():
+    def maker(training):
+        return sirens.SirenMaker("digits", sirens.Scale(training, 0, 0, 1, 1e-2, 1, True), 0, "torch", shard=1)
+
+    assert len(maker(1797).run(1796)) == 1
+    with pytest.raises(ExperimentError, match="digits: 1798 different images are asked for, but there are 1797"):
+        maker(1798).run(0)
+
+
+def test_folded_omega_is_the_other_convention():
+    weights = sirens.initial(SPACE, 0, np.arange(2))
+    folded, points = sirens.fold_omega(weights), sirens.coordinates(3, 3)
+    hidden = np.sin(folded["W1"] @ points + folded["v1"][..., None])
+    np.testing.assert_allclose(
+        folded["W2"] @ hidden + folded["v2"][..., None], sirens.render(weights, points, np.sin), atol=1e-5
+    )
+    for name, x in sirens.fold_omega(folded, undo=True).items():
+        np.testing.assert_allclose(x, weights[name], rtol=1e-6)
+
+
+def test_sine_of_jax_is_a_sine():
+    x = np.linspace(-200, 200, 100001, dtype=np.float32)
+    assert abs(np.asarray(engine("jax").sin(jax.numpy.asarray(x))) - np.sin(x.astype(np.float64))).max() < 1e-5
+    slope = jax.vmap(jax.grad(engine("jax").sin))(jax.numpy.asarray(x))
+    assert abs(np.asarray(slope) - np.cos(x.astype(np.float64))).max() < 1e-4
+
+
+def test_initializers():
+    space, streams = WeightSpace.cnn([8, 16, 12], [(3, 3), ()]), [np.random.default_rng(k) for k in range(5)]
+    weights = classifiers.initial(space, range(5), [0.3] * 5, streams)
+    flat = weights["W1"].reshape(5, 16, -1)
+    np.testing.assert_allclose(flat[2] @ flat[2].T, np.eye(16), atol=1e-5)
+    np.testing.assert_allclose(flat[[0, 1, 3]].std(axis=(1, 2)), [(2 / 216) ** 0.5, (2 / 72) ** 0.5, 0.3], rtol=0.1)
+    assert abs(flat[4]).max() <= 0.6
+    assert not weights["v1"].any()
+
+
+def test_masks_of_the_highest_scores():
+    scores = {"W1": np.array([[[1.0, 5.0], [2.0, 0.5]]]), "v1": np.zeros((1, 2))}
+    masks = pruning.masks_of(scores, 0.5)
+    assert masks["W1"].tolist() == [[[False, True], [True, False]]]
+    assert masks["v1"].all()

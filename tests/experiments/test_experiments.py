@@ -1,0 +1,172 @@
+"""The experiments: the zoo's forward pass and training, the predictors, and interrupted runs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from reference_experiments.demos.quickstart import SPACES
+from reference_experiments.engines.base import BACKENDS, engine, rows
+from reference_experiments.methods.registry import METHODS, Sizes, build, statistics
+from reference_experiments.networks.classifiers import Trainer, classify, digits, draw
+from reference_experiments.training import Recipe, fit, predict, rank_correlation
+
+ROOT = Path(__file__).parents[2]
+MLP, CNN = SPACES.values()
+
+
+def torch_scores(space, weights, images, index):
+    """One network's scores by torch's own layers."""
+    w = {name: torch.tensor(x[index]) for name, x in weights.items()}
+    x = torch.tensor(images).permute(0, 3, 1, 2)
+    if space is MLP:
+        x = functional.relu(functional.linear(x.flatten(1), w["W1"], w["v1"]))
+        x = functional.relu(functional.linear(x, w["W2"], w["v2"]))
+    else:
+        x = functional.relu(functional.conv2d(x, w["W1"], w["v1"], stride=2, padding=1))
+        x = functional.relu(functional.conv2d(x, w["W2"], w["v2"], stride=2, padding=1)).mean((2, 3))
+    return functional.linear(x, w["W3"], w["v3"]).numpy()
+
+
+@pytest.mark.parametrize("space", [MLP, CNN], ids=["MLP", "CNN"])
+def test_networks_of_the_zoo_are_ordinary_networks(space):
+    weights, _ = draw(space, 3, 20, seed=0)
+    weights = {n: x + np.float32(0.1) * np.sign(x + 0.5) for n, x in weights.items()}  # biases that are not 0
+    images = digits().test_images[:5]
+    ours = classify(space, weights, images[None])
+    theirs = np.stack([torch_scores(space, weights, images, i) for i in range(3)])
+    np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+    moved = space.group("HNP").act(space.group("HNP").sample(0), {n: x[..., None] for n, x in weights.items()})
+    np.testing.assert_allclose(
+        classify(space, {n: x[..., 0] for n, x in moved.items()}, images[None]), ours, 1e-4, 1e-5
+    )
+    uncoupled = weights | {"W2": np.roll(weights["W2"], 1, axis=1)}
+    assert np.abs(classify(space, uncoupled, images[None]) - ours).max() > 0.01
+
+
+@pytest.mark.parametrize("space", [MLP, CNN], ids=["MLP", "CNN"])
+def test_the_zoo_trains_alike_in_both_backends(space):
+    weights, hyper = draw(space, 4, 200, seed=3)
+    hyper |= {"learning_rate": np.full(4, 0.1, np.float32), "steps": np.array([0, 10, 100, 200], np.float32)}
+    hyper |= {"data_fraction": np.ones(4, np.float32), "weight_decay": np.zeros(4, np.float32)}
+    trained = {name: Trainer(engine(name), space, digits()).train(weights, hyper, seed=0) for name in BACKENDS}
+    for name in weights:
+        np.testing.assert_array_equal(trained["torch"][0][name][0], weights[name][0])  # no step: as it was
+        np.testing.assert_allclose(trained["torch"][0][name], trained["jax"][0][name], rtol=0, atol=2e-3)
+    accuracy = trained["torch"][1]
+    assert accuracy[3] > accuracy[0] + 0.2
+    np.testing.assert_allclose(accuracy, trained["jax"][1], atol=0.01)
+
+
+def test_statistics_of_weights():
+    features = {"W1": np.arange(12.0).reshape(2, 3, 2, 1), "v1": np.ones((2, 1, 1))}
+    found = statistics(features)
+    assert found.shape == (2, 14)
+    np.testing.assert_allclose(found[0], [2.5, 35 / 12, 0, 1.25, 2.5, 3.75, 5, 1, 0, 1, 1, 1, 1, 1])
+
+
+def test_rank_correlation():
+    assert rank_correlation(np.arange(4), np.arange(4)) == 1
+    assert rank_correlation(-np.arange(4), np.arange(4)) == -1
+    assert rank_correlation(np.zeros(4), np.arange(4)) == 0
+
+
+SIZES = Sizes((8, 8, 8), (8, 8, 8), (32, 32), fourier=None, mlp=32, dws=(8, 8))
+
+
+def whole(method, features, targets):
+    return method.part(lambda chosen: rows(features, chosen), targets)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["NFN_HNP", "NFN_NP", "NFN_PT", "DWSNets", "STATNN", "MLP"])
+def test_every_method_learns_sixteen_networks_by_heart(backend, name, tmp_path):
+    weights, _ = draw(CNN, 16, 20, seed=0)
+    features = {name: x[..., None] for name, x in weights.items()}
+    targets = np.linspace(0.05, 0.95, 16, dtype=np.float32)
+    method = build(name, CNN, features, 1, SIZES)
+    part = whole(method, features, targets)
+    recipe = Recipe("binary", 300, 16, 3e-3, every=100)
+    assert rank_correlation(predict(engine(backend).learner(method.layer, recipe, 0), part), targets) < 0.8
+    learner, curve = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path)
+    assert rank_correlation(predict(learner, part), targets) > 0.9
+    assert curve[-1]["loss"] < curve[0]["loss"]
+
+
+def test_only_the_flat_mlp_sees_permuted_neurons():
+    weights, _ = draw(MLP, 8, 20, seed=0)
+    features = {name: x[..., None] for name, x in weights.items()}
+    moved = MLP.group("HNP").act(MLP.group("HNP").sample(1), features)
+    changes = {}
+    for name in METHODS[:8]:
+        method = build(name, MLP, features, 1, replace(SIZES, fourier=(4, 0.5)))
+        learner = engine("torch").learner(method.layer, Recipe("binary", 1, 8, 1e-3), 0)
+        before, after = (predict(learner, whole(method, x, np.zeros(8))) for x in (features, moved))
+        changes[name] = np.abs(after - before).max()
+    assert min(changes.pop("MLP"), changes.pop("MLP_Aug")) > 1e-2
+    assert max(changes.values()) < 1e-5
+
+
+def run(folder, *options):
+    command = [sys.executable, "-m", "reference_experiments", "quickstart", "--scale", "smoke", "--output", str(folder)]
+    return subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def predictions(folder):
+    results = json.loads((folder / "results.json").read_text())["results"]
+    return {(r["zoo"], r["method"]): (r["tau"], r["predicted"], r["predicted after permutation"]) for r in results}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    process = run(folder)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    assert "Next:" in output
+    return folder
+
+
+@pytest.mark.parametrize("after", ["zoo/MLP-64-16-16-10-00000.safetensors", "MLP-64-16-16-10-NFN_NP.json"])
+def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path, after):
+    process, give_up = run(tmp_path), time.monotonic() + 120
+    while not (tmp_path / after).exists():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < give_up, f"{after} was not written"
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not (tmp_path / "results.json").exists()
+    again = run(tmp_path)
+    output, _ = again.communicate()
+    assert again.returncode == 0, output
+    assert predictions(tmp_path) == predictions(finished)
+    assert len(predictions(finished)) == 10
+    written = {path.name for path in finished.iterdir()}
+    assert {"predictions.png", "permutation.png", "table.md", "results.json"} <= written
+
+
+def test_other_settings_and_damaged_files_are_named(finished):
+    other = run(finished, "--seed", "1")
+    message = other.communicate()[0]
+    assert other.returncode == 1
+    assert "holds a run with settings" in message
+    assert "--output" in message
+    shard = finished / "zoo" / "CNN-1-8-8-10-00024.safetensors"
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-100])
+    damaged = run(finished)
+    message = damaged.communicate()[0]
+    shard.write_bytes(whole)
+    assert damaged.returncode == 1
+    assert f"{shard} is damaged" in message
+    assert "Traceback" not in message

@@ -1,0 +1,282 @@
+"""Training that resumes exactly, several devices, running experiments, and the report."""
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from nfn_core import WeightSpace
+from reference_experiments import report as reports
+from reference_experiments import runner as running
+from reference_experiments.cli import experiments as running_cli
+from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
+from reference_experiments.engines.base import BACKENDS, engine
+from reference_experiments.experiments.base import EXPERIMENTS
+from reference_experiments.experiments.paper import PAPER
+from reference_experiments.files import ExperimentError, MissingDataError, read_arrays
+from reference_experiments.methods.registry import Sizes, build
+from reference_experiments.tasks.base import ceiling
+from reference_experiments.training import METRICS, Part, Recipe, fit
+
+ROOT = Path(__file__).parents[2]
+SPACE = WeightSpace.mlp([2, 4, 4, 1])
+SIZES = Sizes((4, 4), (4, 4), (8,), head_dropout=0.2, fourier=(4, 0.5), mlp=8, dws=(2, 2))
+RECIPE = Recipe("classes", 12, 4, 1e-2, weight_decay=1e-2, warmup=4, cosine=True, every=4)
+
+
+def networks(count=30, seed=0):
+    """Networks whose class is how large their weights are."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(3, size=count).astype(np.int32)
+    weights = {
+        t.name: ((1 + label.reshape(-1, *(1,) * len(t.shape))) * rng.standard_normal((count, *t.shape))).astype(
+            np.float32
+        )
+        for t in SPACE.tensors
+    }
+    accuracy = (rng.random(count) * 0.2 + label / 3).astype(np.float32)
+    return Networks(
+        SPACE, weights, {"split": (np.arange(count) % 3).astype(np.uint8), "label": label, "accuracy": accuracy}
+    )
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    write_shard(shard_path(tmp_path / "data", 0), networks())
+    finish(tmp_path / "data", [shard_path(tmp_path / "data", 0)], {})
+    return WeightDataset(tmp_path / "data")
+
+
+def parts(name, sizes=SIZES):
+    found = networks(24)
+    features = {n: x[..., None] for n, x in found.weights.items()}
+    method = build(name, SPACE, features, 3, sizes)
+    targets = found.columns["label"].astype(np.int64)
+    return method, method.part(lambda chosen: {n: x[chosen] for n, x in features.items()}, targets)
+
+
+def different(first, second):
+    return [name for name in first if not np.array_equal(first[name], second[name])]
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["NFN_NP", "MLP_Aug"])
+def test_an_interrupted_training_ends_the_same(backend, name, tmp_path):
+    method, part = parts(name)
+    whole, curve = fit(engine(backend), name, method.layer, part, part, RECIPE, 0, tmp_path / "whole")
+    left = iter(range(7))  # three steps after a checkpoint
+
+    def inputs(chosen, rng):
+        if rng is not None and next(left, None) is None:
+            raise KilledError
+        return part.inputs(chosen, rng)
+
+    with pytest.raises(KilledError):
+        fit(engine(backend), name, method.layer, Part(inputs, part.targets), part, RECIPE, 0, tmp_path / "cut")
+    again, second = fit(engine(backend), name, method.layer, part, part, RECIPE, 0, tmp_path / "cut")
+    assert not different(whole.state(), again.state())
+    assert second == curve
+    other, _ = fit(engine(backend), name, method.layer, part, part, RECIPE, 1, tmp_path / "other")
+    assert different(whole.state(), other.state())  # what is compared does depend on the run
+    assert (tmp_path / "cut" / "parameters.safetensors").exists()
+    assert list((tmp_path / "cut").glob("events.out.tfevents.*"))
+
+
+def test_both_backends_train_alike(tmp_path):
+    method, part = parts("NFN_HNP", sizes=replace(SIZES, head_dropout=0.0))  # each library draws its own dropout
+    curves = [fit(engine(b), b, method.layer, part, part, RECIPE, 0, tmp_path / b)[1] for b in BACKENDS]
+    for torch_look, jax_look in zip(*curves, strict=True):
+        assert torch_look["loss"] == pytest.approx(jax_look["loss"], rel=1e-3)
+
+
+def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path, monkeypatch):
+    method, part = parts("MLP")
+    looks = iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4])
+    monkeypatch.setitem(METRICS, "classes", lambda predicted, actual: next(looks))
+    recipe = replace(RECIPE, steps=24, patience=2)
+    learner, curve = fit(engine("torch"), "MLP", method.layer, part, part, recipe, 0, tmp_path)
+    assert [look["metric"] for look in curve] == [0.5, 0.9, 0.1, 0.2]
+    saved = read_arrays(tmp_path / "checkpoint.safetensors")
+    best = {n.removeprefix("best "): x for n, x in saved.items() if n.startswith("best ")}
+    assert not different(best, learner.state())
+    assert different(best, saved)  # the last look's are others
+
+
+def test_learning_rate_rises_and_falls():
+    rates = [RECIPE.rate(step) for step in range(12)]
+    np.testing.assert_allclose(rates[:4], [0.0025, 0.005, 0.0075, 0.01])
+    assert rates[4] == 0.01
+    assert all(a > b for a, b in itertools.pairwise(rates[4:]))
+    assert replace(RECIPE, cosine=False).rate(11) == 0.01
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_bfloat16_trains_and_keeps_float32_parameters(backend, tmp_path):
+    method, part = parts("NFN_NP")
+    recipes = [replace(RECIPE, dtype=dtype) for dtype in ("float32", "bfloat16")]
+    found = [fit(engine(backend), r.dtype, method.layer, part, part, r, 0, tmp_path / r.dtype) for r in recipes]
+    (full, full_curve), (half, half_curve) = found
+    assert {str(x.dtype) for name, x in half.state().items() if name.startswith("parameter")} == {"float32"}
+    assert half_curve[-1]["loss"] == pytest.approx(full_curve[-1]["loss"], rel=0.1)
+    assert different(full.state(), half.state())
+
+
+ALONE = """
+from pathlib import Path
+from test_running import RECIPE, engine, fit, parts
+from reference_experiments.tasks.base import ceiling
+from reference_experiments.files import write_arrays
+library = engine({backend!r})
+library.use(gpu=False, devices={devices})
+method, part = parts("MLP")
+learner, _ = fit(library, "MLP", method.layer, part, part, RECIPE, 0, Path({folder!r}))
+write_arrays(Path({folder!r}) / "state.safetensors", learner.state())
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_devices_give_what_one_gives(backend, tmp_path):
+    states = []
+    for devices in (1, 2):
+        folder = tmp_path / str(devices)
+        script = tmp_path / f"{devices}.py"
+        script.write_text(ALONE.format(backend=backend, devices=devices, folder=str(folder)))
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+        start = [sys.executable, *(launch if (backend, devices) == ("torch", 2) else []), str(script)]
+        paths = ":".join(map(str, (ROOT / "tests", ROOT, ROOT / "backends", ROOT / "conformance")))
+        done = subprocess.run(
+            start, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        states.append(read_arrays(folder / "state.safetensors"))
+    for name, x in states[0].items():
+        np.testing.assert_allclose(states[1][name], x, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+# Experiments and their report
+
+
+def run(dataset, output, **changed):
+    options = {"methods": ("NFN_NP", "MLP"), "seeds": range(2), "scale": "smoke", "backend": "torch"} | changed
+    running.run("table3", output=output, data={"MNIST": dataset}, **options)
+
+
+def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_path):
+    run(dataset, tmp_path / "results")
+    found = {path.name: json.loads(path.read_text()) for path in (tmp_path / "results" / "MNIST").glob("*-seed?.json")}
+    assert set(found) == {"NFN_NP-seed0.json", "NFN_NP-seed1.json", "MLP-seed0.json", "MLP-seed1.json"}
+    result = found["MLP-seed1.json"]
+    test = dataset.split("test")
+    assert result["actual"] == dataset.columns["label"][test].tolist()
+    right = np.mean(np.array(result["predicted"]) == dataset.columns["label"][test])
+    assert result["metrics"]["test accuracy"] == pytest.approx(100 * right)
+    assert result["data"]["networks"] == {"training": 10, "validation": 10, "test": 10}
+    assert (result["memorized"] is None, found["MLP-seed0.json"]["memorized"] is None) == (True, False)
+    before = (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes()
+    (tmp_path / "results" / "MNIST" / "MLP-seed0.json").unlink()
+    run(dataset, tmp_path / "results")
+    assert (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes() == before
+    again = json.loads((tmp_path / "results" / "MNIST" / "MLP-seed0.json").read_text())
+    assert again["predicted"] == found["MLP-seed0.json"]["predicted"]
+
+
+@pytest.mark.parametrize(
+    ("error", "asked"), [(MissingDataError, ()), (MissingDataError, ("--dataset", "SVHN-GS")), (ExperimentError, ())]
+)
+def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(error, asked, tmp_path, monkeypatch):
+    ran = []
+
+    def dataset_of(experiment, title, scale, backend, folder):
+        if title == "SVHN-GS":
+            raise error("no SVHN")
+        return title
+
+    monkeypatch.setattr(running_cli, "dataset_of", dataset_of)
+    monkeypatch.setattr(running_cli, "run", lambda *arguments: ran.append(arguments[4]))
+    result = CliRunner().invoke(running_cli.run_command, ["table2", "--output", str(tmp_path), *asked])
+    assert "no SVHN" in result.output
+    if error is MissingDataError and not asked:
+        assert ran == [{"CIFAR-10-GS": "CIFAR-10-GS"}]
+        assert result.exit_code == 0
+    else:
+        assert not ran
+        assert result.exit_code != 0
+
+
+def test_other_settings_or_data_are_refused(dataset, tmp_path):
+    run(dataset, tmp_path / "results", methods=("MLP",), seeds=range(1))
+    with pytest.raises(ExperimentError, match="holds a run with settings"):
+        run(dataset, tmp_path / "results", backend="jax")
+    write_shard(shard_path(tmp_path / "other", 0), networks(seed=1))
+    finish(tmp_path / "other", [shard_path(tmp_path / "other", 0)], {})
+    with pytest.raises(ExperimentError, match="holds a run with settings"):
+        run(WeightDataset(tmp_path / "other"), tmp_path / "results")
+
+
+@pytest.mark.parametrize(("part", "name"), [(1, "validation"), (2, "test")])
+def test_every_split_must_have_networks(part, name, tmp_path):
+    found = networks()
+    found.columns["split"][found.columns["split"] == part] = 0
+    write_shard(shard_path(tmp_path, 0), found)
+    finish(tmp_path, [shard_path(tmp_path, 0)], {})
+    with pytest.raises(ExperimentError, match=f"has no {name} networks"):
+        run(WeightDataset(tmp_path), tmp_path / "results")
+
+
+def test_ceiling_of_tied_targets():
+    assert ceiling(np.arange(5.0)) == pytest.approx(1)
+    tied = np.array([0.1, 0.1, 0.1, 0.5])
+    assert 0 < ceiling(tied) < 0.9
+
+
+def runs(**means):
+    return {"MNIST": {m: [{"metrics": {"test accuracy": x + d}} for d in (-0.1, 0.1)] for m, x in means.items()}}
+
+
+@pytest.mark.parametrize(
+    ("means", "method", "expected"),
+    [
+        ({"NFN_NP": 92.9}, "NFN_NP", "reproduced"),
+        ({"NFN_NP": 60, "MLP": 12}, "NFN_NP", "same order, different level"),
+        ({"NFN_NP": 60, "MLP": 70}, "NFN_NP", "not reproduced"),
+        ({"NFN_NP": 60, "MLP": 70}, "MLP", "not reproduced"),
+        ({"NFN_NP": 60}, "NFN_NP", "not reproduced"),  # nothing to be ordered with
+        ({"NFN_NP": 60}, "MLP", "not run"),
+    ],
+)
+def test_verdicts(means, method, expected):
+    assert reports.verdicts("table3", runs(**means), "test accuracy")["MNIST", method] == expected
+
+
+def test_report_sets_results_beside_the_paper(dataset, tmp_path):
+    with pytest.raises(ExperimentError, match="holds no results"):
+        reports.report(tmp_path / "data")
+    folder = tmp_path / "results"
+    run(dataset, folder / "table3-smoke-torch")
+    path = reports.report(folder)
+    page, html = path.read_text(), path.with_suffix(".html").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("| MNIST | NFN_NP |")]
+    assert "92.90 ± 0.22" in row
+    (absent,) = [line for line in page.splitlines() if line.startswith("| MNIST | DWSNets |")]
+    assert absent.endswith("| not run |")
+    assert "Not run: table2" in page
+    assert "<table>" in html
+    assert len(list((folder / "figures").glob("table3-smoke-torch-MNIST-*.png"))) == 2
+
+
+def test_the_paper_has_figures_for_what_is_run():
+    for name, experiment in EXPERIMENTS.items():
+        if experiment.tables:
+            assert set(PAPER[name]) >= set(experiment.makers) - {"ModelNet10"}
+        assert set(experiment.scales) == {"smoke", "small", "paper"}
