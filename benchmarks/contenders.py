@@ -16,7 +16,7 @@ from nfn.layers import HNPLinear, NPLinear, TupleOp
 from torch import nn
 
 from benchmarks.workloads import Workload
-from nfn_core.layers.hubs import structure
+from nfn_core.layers.hubs import hub_graph
 
 __all__ = ["CONTENDERS", "LIMIT", "Case"]
 
@@ -124,7 +124,7 @@ class Textbook(nn.Module):
         super().__init__()
         group, space = case.workload.group(case.kind), case.workload.space
         self.tensors = {t.name: t for t in space.tensors}
-        self.moved = {t.name: [x for x in t.labels if x in group.moved] for t in space.tensors}
+        self.moved = {t.name: [x for x in t.labels if x in group.permuted] for t in space.tensors}
         self.mixes = nn.ParameterDict()
         self.terms: list[tuple[str, str, tuple[str, ...], str]] = []
         for a in space.tensors:
@@ -192,11 +192,11 @@ def textbook(case: Case) -> tuple[Step, Step]:
 def limit(case: Case) -> tuple[Step, Step]:
     """The same work at its least: every hub's products, and one read and one write of every tensor for each pass."""
     w, products, copies = case.workload, [], []
-    s = structure(w.group(case.kind))
-    for hub in s.hubs * w.layers:
-        form = s.tensors[hub.inputs[0].tensor].forms[hub.inputs[0].form]
-        rows, ins = w.batch * torch.Size(form.shape).numel(), s.inputs(hub) * w.channels
-        outs = sum(map(s.width, hub.outputs)) * w.channels
+    graph = hub_graph(w.group(case.kind))
+    for hub in graph.hubs * w.layers:
+        form = graph.tensors[hub.inputs[0].tensor].forms[hub.inputs[0].form]
+        rows, ins = w.batch * torch.Size(form.shape).numel(), graph.num_inputs(hub) * w.channels
+        outs = sum(map(graph.width, hub.outputs)) * w.channels
         shapes = ((rows, ins), (ins, outs), (rows, outs))
         x, matrix, y = (torch.randn(shape).to(**case.options) for shape in shapes)
         products.append((x, matrix, y, *map(torch.empty_like, (x, matrix, y))))

@@ -27,7 +27,7 @@ class Workload:
 
     def parameters(self, kind: str) -> int:
         """Number of the network's parameters."""
-        return sum(prod(spec.shape) for spec in self.network(kind).parameters().values())
+        return sum(prod(spec.shape) for spec in self.network(kind).parameter_specs().values())
 
     def group(self, kind: str) -> Group:
         """NP or HNP."""

@@ -56,7 +56,7 @@ def save_parameters(path: str | Path, layer: "Layer", params: Mapping[str, Array
     MissingDependencyError
         If safetensors is not installed.
     """
-    check_parameters(layer.parameters(), params)
+    check_parameters(layer.parameter_specs(), params)
     save: Callable[..., None] = _safetensors(f".{library}").save_file
     save(dict(params), Path(path), metadata={"format": FORMAT, "fingerprint": fingerprint(layer)})
 
@@ -91,13 +91,13 @@ def load_parameters(path: str | Path, layer: "Layer", library: str = "numpy") ->
             f"parameter file {str(path)!r} has format {header.get('format')!r}, expected {FORMAT!r}: "
             "it was written by another program or version."
         )
-    check_parameters(layer.parameters(), params)
+    check_parameters(layer.parameter_specs(), params)
     if header.get("fingerprint") != fingerprint(layer):
         raise ParameterError(
             f"parameter file {str(path)!r} fits in names and shapes, but was written for a layer described otherwise "
             "(weight space, group, pooling or another option): load it with the description it was saved with."
         )
-    return {name: params[name] for name in layer.parameters()}
+    return {name: params[name] for name in layer.parameter_specs()}
 
 
 def read_tensors(path: str | Path, library: str) -> tuple[dict[str, Array], dict[str, str]]:

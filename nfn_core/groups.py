@@ -66,13 +66,13 @@ class Permutation:
 class Group:
     """The product of the symmetric groups of some neuron sets, acting on a weight space.
 
-    Made by `WeightSpace.group`. Sets of size 1 are dropped from `moved`: they have nothing to move.
+    Made by `WeightSpace.group`. Sets of size 1 are dropped from `permuted`: they have nothing to permute.
 
     Parameters
     ----------
     space : WeightSpace
         The space acted on.
-    moved : tuple of str
+    permuted : tuple of str
         Neuron sets that are permuted, each independently of the others.
 
     Raises
@@ -82,20 +82,20 @@ class Group:
     """
 
     space: WeightSpace
-    moved: tuple[str, ...]
+    permuted: tuple[str, ...]
 
     def __post_init__(self) -> None:
         sizes = self.space.sizes
-        for label in self.moved:
+        for label in self.permuted:
             if label not in sizes:
                 raise SpecError(f"group moves unknown neuron set {label!r}: this space has {tuple(sizes)}.")
-        kept = tuple(label for label in sizes if label in self.moved and sizes[label] > 1)
-        object.__setattr__(self, "moved", kept)
+        kept = tuple(label for label in sizes if label in self.permuted and sizes[label] > 1)
+        object.__setattr__(self, "permuted", kept)
 
     @property
     def order(self) -> int:
         """Number of elements."""
-        return prod(factorial(self.space.sizes[label]) for label in self.moved)
+        return prod(factorial(self.space.sizes[label]) for label in self.permuted)
 
     def permutation(self, images: Mapping[str, Sequence[int]]) -> Permutation:
         """Validate the images of some neuron sets; sets not given stay in place.
@@ -116,9 +116,9 @@ class Group:
             If a set is not moved by this group, or its images are not each of 0, ..., n-1 once.
         """
         for label, image in images.items():
-            if label not in self.moved:
+            if label not in self.permuted:
                 raise PermutationError(
-                    f"permutation moves neuron set {label!r}, but this group moves only {self.moved}."
+                    f"permutation moves neuron set {label!r}, but this group moves only {self.permuted}."
                 )
             n = self.space.sizes[label]
             if len(image) != n:
@@ -127,8 +127,8 @@ class Group:
                 raise PermutationError(
                     f"permutation of neuron set {label!r} must contain each of 0, ..., {n - 1} once, not {tuple(image)}."
                 )
-        full = {label: range(self.space.sizes[label]) for label in self.moved} | dict(images)
-        return Permutation(tuple((label, tuple(int(j) for j in full[label])) for label in self.moved))
+        full = {label: range(self.space.sizes[label]) for label in self.permuted} | dict(images)
+        return Permutation(tuple((label, tuple(int(j) for j in full[label])) for label in self.permuted))
 
     def identity(self) -> Permutation:
         """Return the neutral element."""
@@ -148,12 +148,12 @@ class Group:
             A uniformly drawn element.
         """
         rng = np.random.default_rng(seed)
-        return self.permutation({label: rng.permutation(self.space.sizes[label]).tolist() for label in self.moved})
+        return self.permutation({label: rng.permutation(self.space.sizes[label]).tolist() for label in self.permuted})
 
     def generators(self) -> tuple[Permutation, ...]:
         """Return a generating set: for each neuron set the swap of its first two neurons and the cycle of all."""
         found = []
-        for label in self.moved:
+        for label in self.permuted:
             n = self.space.sizes[label]
             found.append(self.permutation({label: [1, 0, *range(2, n)]}))
             if n > 2:

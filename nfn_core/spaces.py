@@ -241,12 +241,12 @@ class WeightSpace:
             tensors.append(TensorSpec(name, tuple(p[1] for p in pairs), tuple(p[0] for p in pairs), i))
         return cls(tuple(tensors), tuple(inputs), tuple(outputs))
 
-    def group(self, moved: str | Iterable[str]) -> "Group":
+    def group(self, permuted: str | Iterable[str]) -> "Group":
         """Return the permutation group of this space that moves the given neuron sets.
 
         Parameters
         ----------
-        moved : {"NP", "HNP"} or iterable of str
+        permuted : {"NP", "HNP"} or iterable of str
             ``"NP"`` moves all neuron sets, ``"HNP"`` all but inputs and outputs (paper, table 1); otherwise the
             names of the sets to move. Sets of size 1 have nothing to move and count as fixed.
 
@@ -262,12 +262,12 @@ class WeightSpace:
         """
         from nfn_core.groups import Group  # groups build on spaces; this shorthand is the one arrow back
 
-        if isinstance(moved, str):
-            if moved not in ("NP", "HNP"):
-                raise SpecError(f"group must be 'NP', 'HNP' or a collection of neuron sets, not {moved!r}.")
-            kept = {*self.inputs, *self.outputs} if moved == "HNP" else set()
-            moved = [label for label in self.sizes if label not in kept]
-        return Group(self, tuple(moved))
+        if isinstance(permuted, str):
+            if permuted not in ("NP", "HNP"):
+                raise SpecError(f"group must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
+            kept = {*self.inputs, *self.outputs} if permuted == "HNP" else set()
+            permuted = [label for label in self.sizes if label not in kept]
+        return Group(self, tuple(permuted))
 
 
 def _neuron_sets(tensors: tuple[TensorSpec, ...]) -> dict[str, int]:

@@ -79,7 +79,7 @@ def trainable(layer: Layer) -> dict[str, bool]:
     dict of str to bool
         False for constants, whose gradient is zero.
     """
-    return {name: spec.trainable for name, spec in layer.parameters().items()}
+    return {name: spec.trainable for name, spec in layer.parameter_specs().items()}
 
 
 def apply(
@@ -120,15 +120,15 @@ def apply(
     SpecError
         If `checkpoint` is not a positive integer.
     """
-    specs = layer.parameters()
+    specs = layer.parameter_specs()
     frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
     draws = count()
 
     def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, next(draws)), shape, like.dtype)
 
-    how = Execution(None if key is None else uniform, recompute=_recompute, checkpoint=checkpoint)
-    value: Features | jax.Array = layer.apply(frozen, features, how)
+    execution = Execution(None if key is None else uniform, recompute=_recompute, checkpoint=checkpoint)
+    value: Features | jax.Array = layer.apply(frozen, features, execution)
     return value
 
 

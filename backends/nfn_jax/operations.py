@@ -79,7 +79,7 @@ def _elementwise(r: Rules, call: Call, *values: Value) -> Value:
 @primitive("add")
 def _add(r: Rules, call: Call, x: Value, y: Value) -> Value:
     by = call.literals[1]
-    return r.elementwise(x, y) if x.index is None or by is None else r.shifted(x, int(by))
+    return r.elementwise(x, y) if x.index is None or by is None else r.offset(x, int(by))
 
 
 @primitive("convert_element_type")
@@ -89,7 +89,7 @@ def _convert(r: Rules, call: Call, x: Value) -> Value:
 
 @primitive("select_n")
 def _select(r: Rules, call: Call, predicate: Value, *cases: Value) -> Value:
-    return r.chosen(predicate, *cases)
+    return r.select(predicate, *cases)
 
 
 @primitive("dot_general")
@@ -219,7 +219,7 @@ def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
     if not (simple and whole):
         r.fix_axes(x, range(len(x.axes)))
         if numbers.index is not None:
-            r.spoil(numbers.index)
+            r.invalidate(numbers.index)
         return r.opaque(call.shapes[0])
     rows = r.reshape(numbers, numbers.shape[:-1])  # numbers of one axis: their own last axis has size 1
     found = r.take(x, rows, looked[0])

@@ -8,13 +8,13 @@ from torch.autograd.forward_ad import unpack_dual
 
 from nfn_core.layers.hub_map import gather, hub_map_vjp, spread_mixed
 from nfn_core.layers.hub_map import hub_map as plain_hub_map
-from nfn_core.layers.hubs import Pooling, Structure
+from nfn_core.layers.hubs import HubGraph, Pooling
 
 __all__ = ["hub_map"]
 
 
 def hub_map(
-    s: Structure,
+    graph: HubGraph,
     pooling: Pooling,
     tensors: Sequence[torch.Tensor],
     matrices: Sequence[torch.Tensor],
@@ -23,37 +23,37 @@ def hub_map(
     """As `nfn_core.layers.hub_map.hub_map`; differentiated plainly by compilers, under autocast and in `torch.func`."""
     arrays = [*tensors, *matrices, *(() if bias is None else (bias,))]
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(arrays[0].device.type) or _transformed(arrays):
-        return plain_hub_map(s, pooling, tensors, matrices, bias)
-    out: tuple[torch.Tensor, ...] = _HubMap.apply(s, pooling, *arrays)  # type: ignore[no-untyped-call]
+        return plain_hub_map(graph, pooling, tensors, matrices, bias)
+    out: tuple[torch.Tensor, ...] = _HubMap.apply(graph, pooling, *arrays)  # type: ignore[no-untyped-call]
     return list(out)
 
 
 class _HubMap(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, s: Structure, pooling: Pooling, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        ctx.structure, ctx.pooling = s, pooling
-        tensors, matrices, bias = _split(s, arrays)
-        gathered = gather(s, "inputs", tensors, pooling)
+    def forward(ctx: Any, graph: HubGraph, pooling: Pooling, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        ctx.graph, ctx.pooling = graph, pooling
+        tensors, matrices, bias = _split(graph, arrays)
+        gathered = gather(graph, "inputs", tensors, pooling)
         ctx.save_for_backward(*gathered, *arrays)
-        return tuple(spread_mixed(s, gathered, matrices, bias, _multiply_add))
+        return tuple(spread_mixed(graph, gathered, matrices, bias, _multiply_add))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        s, pooling = ctx.structure, ctx.pooling
+        graph, pooling = ctx.graph, ctx.pooling
         saved = ctx.saved_tensors  # once only, for activation checkpointing
-        gathered = saved[: len(s.hubs)]
-        tensors, matrices, bias = _split(s, saved[len(s.hubs) :])
+        gathered = saved[: len(graph.hubs)]
+        tensors, matrices, bias = _split(graph, saved[len(graph.hubs) :])
         if torch.is_grad_enabled():  # to be differentiated again
-            gathered = gather(s, "inputs", tensors, pooling)
-            into, slopes, bias = hub_map_vjp(s, pooling, gathered, matrices, bias, cotangents)
+            gathered = gather(graph, "inputs", tensors, pooling)
+            into, slopes, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents)
         else:
-            into, slopes, bias = hub_map_vjp(s, pooling, gathered, matrices, bias, cotangents, _multiply_add)
+            into, slopes, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add)
         return (None, None, *into, *slopes, *(() if bias is None else (bias,)))
 
 
-def _split(s: Structure, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, torch.Tensor | None]:
+def _split(graph: HubGraph, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, torch.Tensor | None]:
     """Tensors, matrices and bias."""
-    first, last = len(s.tensors), len(s.tensors) + len(s.hubs)
+    first, last = len(graph.tensors), len(graph.tensors) + len(graph.hubs)
     return arrays[:first], arrays[first:last], arrays[last] if len(arrays) > last else None
 
 

@@ -70,7 +70,7 @@ class NFModule(nn.Module):
         self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint)
         self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
-        self.specs = layer.parameters()
+        self.specs = layer.parameter_specs()
         for name, value in initialize(layer, seed).items():
             tensor = torch.tensor(value, dtype=dtype or torch.get_default_dtype(), device=device)
             *path, leaf = name.split(".")

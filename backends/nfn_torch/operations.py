@@ -92,7 +92,7 @@ def _convolution(
     steps = zip(kernel.shape[2:], _each(stride, x), _each(padding, x), _each(output_padding, x), strict=True)
     mixing = [taps > 1 or step > 1 or pad > 0 or extra > 0 for taps, step, pad, extra in steps]
     out = r.convolve(x, kernel, shape[2:], groups, mixing, transposed)
-    return out if bias is None else r.along(out, 1, bias)
+    return out if bias is None else r.scale_along(out, 1, bias)
 
 
 def _each(numbers: Sequence[int], x: Value) -> list[int]:
@@ -103,7 +103,7 @@ def _each(numbers: Sequence[int], x: Value) -> list[int]:
 
 @operation("_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
 def _batch_norm(r: Rules, shapes: Any, x: Value, *vectors: Any) -> list[Value]:
-    out = r.along(x, 1, *[v for v in vectors if isinstance(v, Value)])
+    out = r.scale_along(x, 1, *[v for v in vectors if isinstance(v, Value)])
     channels = Value((out.axes[1],))
     return [out, channels, channels]
 
@@ -122,7 +122,7 @@ def _layer_norm(r: Rules, shapes: Any, x: Value, size: Any, *vectors: Any) -> li
 def _group_norm(
     r: Rules, shapes: Any, x: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
 ) -> list[Value]:
-    out = r.along(r.in_groups(x, 1, groups), 1, *[v for v in (weight, bias) if v is not None])
+    out = r.scale_along(r.in_groups(x, 1, groups), 1, *[v for v in (weight, bias) if v is not None])
     return [out, *map(r.opaque, shapes[1:])]
 
 

@@ -131,12 +131,12 @@ def power(subject: Subject, seed: int = 0) -> Measurement:
         return Measurement("power", "not provided", note="no claim to tell uncoupled permutations apart")
     layer, u = subject.make(seed), draw_features(subject, seed)
     found = np.inf
-    for label in uncoupled.moved:
+    for label in uncoupled.permuted:
         tensor, axis = label.split("/")
         spec = subject.group.space.by_name[tensor]
-        if spec.labels[int(axis)] in subject.group.moved and not _shared(subject.group, spec.labels[int(axis)]):
+        if spec.labels[int(axis)] in subject.group.permuted and not _shared(subject.group, spec.labels[int(axis)]):
             continue
-        act = replace(uncoupled, moved=(label,))
+        act = replace(uncoupled, permuted=(label,))
         sigma = act.permutation({label: [*range(1, uncoupled.space.sizes[label]), 0]})
         moved = subject.apply(layer, act.act(sigma, u))
         still = subject.apply(layer, u)
@@ -221,14 +221,14 @@ def round_trip(subject: Subject, seed: int = 0) -> Measurement:
 def means(subject: Subject, seed: int = 0) -> Measurement:
     """Every moved neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
     group = subject.group
-    repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.moved)
-    if subject.on is None or repeated or not group.moved:
+    repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.permuted)
+    if subject.on is None or repeated or not group.permuted:
         return Measurement("means", "not provided", note="for layers that pool by means, no label twice in a tensor")
     axes = {
-        t.name: [(s, n * (1 + (s in group.moved))) for s, n in zip(t.labels, t.shape, strict=True)]
+        t.name: [(s, n * (1 + (s in group.permuted))) for s, n in zip(t.labels, t.shape, strict=True)]
         for t in group.space.tensors
     }
-    larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.moved)
+    larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.permuted)
     u = draw_features(subject, seed)
     other = subject.on(larger)
     came = other.apply(other.make(seed), _double(group, u))
@@ -349,7 +349,7 @@ def _double(group: Group, features: Any) -> NumpyFeatures:
     for t in group.space.tensors:
         x = features[t.name]
         for axis, label in enumerate(t.labels):
-            x = np.concatenate([x, x], axis=axis + 1) if label in group.moved else x
+            x = np.concatenate([x, x], axis=axis + 1) if label in group.permuted else x
         doubled[t.name] = x
     return doubled
 

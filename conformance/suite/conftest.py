@@ -55,7 +55,10 @@ def linear_subject(backend, device):
     def make(group: Group, channels: tuple[int, int] = (1, 1), pooling: str = "mean") -> Subject:
         layer = NFLayer(group, *channels, pooling=pooling)
         repeats = [
-            (t.labels.count(s), group.space.sizes[s]) for t in group.space.tensors for s in group.moved if s in t.labels
+            (t.labels.count(s), group.space.sizes[s])
+            for t in group.space.tensors
+            for s in group.permuted
+            if s in t.labels
         ]
         small = any(count > 1 for count, _ in repeats) and any(size < 4 for _, size in repeats)
         return subject_of(

@@ -8,7 +8,7 @@ import numpy as np
 from nfn_conformance import Subject, subject_of
 
 from nfn_core import Group, NFLayer, WeightSpace
-from nfn_core.layers.hubs import Hub, Structure, View
+from nfn_core.layers.hubs import Hub, HubGraph, HubMember
 
 SPACES = {
     "NP": WeightSpace.mlp([3, 3, 3, 3]).group("NP"),
@@ -37,14 +37,14 @@ def healthy(group: Group, layer: NFLayer | None = None) -> Subject:
 
     def on(larger: Group) -> Subject:
         other = NFLayer(larger, 1, 1)
-        object.__setattr__(other, "structure", resized(layer.structure, NFLayer(larger, 1, 1).structure))
+        object.__setattr__(other, "graph", resized(layer.graph, NFLayer(larger, 1, 1).graph))
         return healthy(larger, other)
 
     return subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.parameter_count, on=on)
 
 
-def resized(broken: Structure, larger: Structure) -> Structure:
-    """The broken structure with the larger sizes."""
+def resized(broken: HubGraph, larger: HubGraph) -> HubGraph:
+    """The broken hub graph with the larger sizes."""
     tensors = tuple(
         replace(p, spec=q.spec, forms=tuple(replace(f, shape=g.shape) for f, g in zip(p.forms, q.forms, strict=True)))
         for p, q in zip(broken.tensors, larger.tensors, strict=True)
@@ -52,10 +52,10 @@ def resized(broken: Structure, larger: Structure) -> Structure:
     return replace(broken, tensors=tensors)
 
 
-def with_structure(group: Group, structure: Structure) -> Subject:
-    """Subject of a layer whose structure was tampered with."""
+def with_graph(group: Group, graph: HubGraph) -> Subject:
+    """Subject of a layer whose hub graph was tampered with."""
     layer = NFLayer(group, 1, 1)
-    object.__setattr__(layer, "structure", structure)
+    object.__setattr__(layer, "graph", graph)
     return healthy(group, layer)
 
 
@@ -69,21 +69,21 @@ def with_output(subject: Subject, change: Callable[[Any, Any], Any]) -> Subject:
     return replace(subject, apply=lambda params, u: change(subject.apply(params, u), u), on=None)
 
 
-def blocks(structure: Structure, views: tuple[View, ...]) -> list[tuple[str, slice]]:
+def blocks(graph: HubGraph, views: tuple[HubMember, ...]) -> list[tuple[str, slice]]:
     """Name and slice of each view's rows or columns in its hub's matrix."""
     found, start = [], 0
     for view in views:
-        stop = start + structure.width(view)
-        plan = structure.tensors[view.tensor]
+        stop = start + graph.width(view)
+        plan = graph.tensors[view.tensor]
         kept = "".join(plan.forms[view.form].labels) or "all"
         found.append((f"{plan.spec.name}[{kept}/{view.form}{view.order}]", slice(start, stop)))
         start = stop
     return found
 
 
-def swap(structure: Structure, old: Hub, new: Hub) -> Structure:
-    """Structure with one hub replaced."""
-    return replace(structure, hubs=tuple(new if hub is old else hub for hub in structure.hubs))
+def swap(graph: HubGraph, old: Hub, new: Hub) -> HubGraph:
+    """Hub graph with one hub replaced."""
+    return replace(graph, hubs=tuple(new if hub is old else hub for hub in graph.hubs))
 
 
 def faults() -> Iterator[Fault]:
@@ -99,9 +99,9 @@ def faults() -> Iterator[Fault]:
 def dropped_terms(name: str, group: Group) -> Iterator[Fault]:
     """Each term of each hub zeroed, and each pair of neighbouring terms tied (a parameter shared too widely)."""
     good = healthy(group)
-    structure = NFLayer(group, 1, 1).structure
-    for hub in structure.hubs:
-        pairs = [(i, o) for i in blocks(structure, hub.inputs) for o in blocks(structure, hub.outputs)]
+    graph = NFLayer(group, 1, 1).graph
+    for hub in graph.hubs:
+        pairs = [(i, o) for i in blocks(graph, hub.inputs) for o in blocks(graph, hub.outputs)]
         for (from_, rows), (to, columns) in pairs:
 
             def zero(p: Any, hub: Hub = hub, rows: slice = rows, columns: slice = columns) -> Any:
@@ -124,33 +124,33 @@ def dropped_terms(name: str, group: Group) -> Iterator[Fault]:
 
 def wrong_members(name: str, group: Group) -> Iterator[Fault]:
     """A hub's input taken from another axis of the same size, or listed twice."""
-    structure = NFLayer(group, 1, 1).structure
-    for hub in structure.hubs:
+    graph = NFLayer(group, 1, 1).graph
+    for hub in graph.hubs:
         for k, view in enumerate(hub.inputs):
-            plan = structure.tensors[view.tensor]
+            plan = graph.tensors[view.tensor]
             for j, form in enumerate(plan.forms):
                 same_shape = form.shape == plan.forms[view.form].shape and form.labels != plan.forms[view.form].labels
                 if same_shape and len(form.labels) == 1:
                     inputs = (*hub.inputs[:k], replace(view, form=j), *hub.inputs[k + 1 :])
-                    broken = swap(structure, hub, replace(hub, inputs=inputs))
+                    broken = swap(graph, hub, replace(hub, inputs=inputs))
                     yield Fault(
                         f"{name}: {hub.name} pools {plan.spec.name} over the wrong axis (form {j})",
-                        with_structure(group, broken),
+                        with_graph(group, broken),
                         ("equivariance",),
                     )
             if len(view.order) == 2 and len(set(plan.forms[0].shape)) == 1 and hub.labels[0] != hub.labels[1]:
                 flipped = replace(view, order=view.order[::-1])
-                broken = swap(structure, hub, replace(hub, inputs=(*hub.inputs[:k], flipped, *hub.inputs[k + 1 :])))
-                yield Fault(f"{name}: {hub.name} transposed", with_structure(group, broken), ("equivariance",))
-        broken = swap(structure, hub, replace(hub, inputs=(*hub.inputs, hub.inputs[0])))
-        yield Fault(f"{name}: {hub.name} lists a member twice", with_structure(group, broken), ("maximality",))
+                broken = swap(graph, hub, replace(hub, inputs=(*hub.inputs[:k], flipped, *hub.inputs[k + 1 :])))
+                yield Fault(f"{name}: {hub.name} transposed", with_graph(group, broken), ("equivariance",))
+        broken = swap(graph, hub, replace(hub, inputs=(*hub.inputs, hub.inputs[0])))
+        yield Fault(f"{name}: {hub.name} lists a member twice", with_graph(group, broken), ("maximality",))
 
 
 def wrong_constants(name: str, group: Group) -> Iterator[Fault]:
     """Constants that are lost, shared between tensors, or differ from place to place."""
     good = healthy(group)
-    structure = NFLayer(group, 1, 1).structure
-    for what, columns in blocks(structure, structure.hubs[0].outputs):
+    graph = NFLayer(group, 1, 1).graph
+    for what, columns in blocks(graph, graph.hubs[0].outputs):
 
         def lose(p: Any, columns: slice = columns) -> Any:
             bias = p["bias"].copy()
@@ -158,7 +158,7 @@ def wrong_constants(name: str, group: Group) -> Iterator[Fault]:
             return p | {"bias": bias}
 
         yield Fault(f"{name}: constant of {what} lost", with_parameters(good, lose), ("constants",))
-    for plan in structure.tensors:
+    for plan in graph.tensors:
         if plan.forms[0].shape:
             tensor, axis = plan.spec.name, plan.order[0]
 

@@ -28,7 +28,7 @@ FIGURES = {  # linear parameters = rank = orbits of index pairs; constants, and 
 def dws_subject(group, pooling, channels=(1, 1), backend="numpy", device="cpu"):
     """Subject of a DWS layer; it claims to be affine and maximal unless it pools by maxima."""
     layer = DWSLayer(group.space, *channels, pooling)
-    matrices = sum(spec.shape[0] * spec.shape[1] for spec in layer.parameters().values() if len(spec.shape) == 2)
+    matrices = sum(spec.shape[0] * spec.shape[1] for spec in layer.parameter_specs().values() if len(spec.shape) == 2)
     return subject_of(
         layer,
         group,
@@ -72,7 +72,7 @@ def test_matrices_are_all_linear_maps_once_and_constants_are_redundant(space):
     found = assert_conforms(subject, "maximality")
     linear, constants, orbits = FIGURES[space]
     assert found.value == found.limit == subject.parameters(None) == linear
-    specs = DWSLayer(group.space, 1, 1, "mean").parameters().values()
+    specs = DWSLayer(group.space, 1, 1, "mean").parameter_specs().values()
     assert sum(spec.shape[0] for spec in specs if len(spec.shape) == 1) == constants
     assert assert_conforms(subject, "constants").value == index_orbits(group).max() + 1 == orbits
 

@@ -57,9 +57,9 @@ Init = Literal["uniform", "kaiming"]
 
 
 class Layer:
-    """Base of all layers. A subclass is a frozen dataclass with `parameters` and `forward`."""
+    """Base of all layers. A subclass is a frozen dataclass with `parameter_specs` and `forward`."""
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters the layer needs, by dotted name; none unless a layer says so."""
         return {}
 
@@ -83,20 +83,20 @@ class Layer:
         """
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply the layer to a value, with parameters already checked; see `apply`."""
         raise NotImplementedError(f"{type(self).__name__} does not say how it is applied: define forward.")
 
-    def apply(self, params: Mapping[str, Array], features: Any, how: Execution = Execution()) -> Any:
+    def apply(self, params: Mapping[str, Array], features: Any, execution: Execution = Execution()) -> Any:
         """Apply the layer: a pure function of arrays.
 
         Parameters
         ----------
         params : mapping of str to array
-            Parameters by dotted name, as `parameters` lists them, of the features' library, dtype and device.
+            Parameters by dotted name, as `parameter_specs` lists them, of the features' library, dtype and device.
         features : mapping of str to array, or array
             The layer's input: features, each tensor of shape (batch, *axes, channels), or what the layer before returns.
-        how : Execution
+        execution : Execution
             What the backend provides: noise for dropout, derivatives of its own.
 
         Returns
@@ -111,8 +111,8 @@ class Layer:
         FeatureError
             If the features do not fit.
         """
-        check_parameters(self.parameters(), params, features)
-        return self.forward(params, features, how)
+        check_parameters(self.parameter_specs(), params, features)
+        return self.forward(params, features, execution)
 
 
 def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:

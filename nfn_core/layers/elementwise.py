@@ -50,10 +50,10 @@ class Activation(Layer):
     def __post_init__(self) -> None:
         check_choice("activation", self.name, tuple(ACTIVATIONS))
 
-    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Map features of any space, or a plain array."""
-        own = how.activations.get(self.name)
-        return _each(value, own or (lambda x: ACTIVATIONS[self.name](namespace_of(x), x)))
+        own = execution.activations.get(self.name)
+        return _each(x, own or (lambda y: ACTIVATIONS[self.name](namespace_of(y), y)))
 
 
 @dataclass(frozen=True)
@@ -81,18 +81,18 @@ class Dropout(Layer):
             raise SpecError(f"dropout rate must be in [0, 1), not {self.rate!r}.")
         check_choice("drop", self.drop, ("entries", "channels"))
 
-    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
-        noise = how.noise
+        noise = execution.noise
         if noise is None or self.rate == 0.0:
-            return value
+            return x
 
-        def drop(x: Array) -> Array:
-            xp = namespace_of(x)
-            shape = tuple(x.shape) if self.drop == "entries" else (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1])
-            return x * (xp.astype(noise(shape, x) >= self.rate, x.dtype) / (1.0 - self.rate))
+        def drop(y: Array) -> Array:
+            xp = namespace_of(y)
+            shape = tuple(y.shape) if self.drop == "entries" else (y.shape[0], *(1,) * (y.ndim - 2), y.shape[-1])
+            return y * (xp.astype(noise(shape, y) >= self.rate, y.dtype) / (1.0 - self.rate))
 
-        return _each(value, drop)
+        return _each(x, drop)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class LayerNorm(Layer):
     channels: int
     epsilon: float = 1e-5
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a scale and a shift of shape (channels,)."""
         specs: dict[str, ParameterSpec] = {}
         for t in self.space.tensors:
@@ -121,14 +121,14 @@ class LayerNorm(Layer):
             specs[f"{t.name}.shift"] = ParameterSpec((self.channels,), "constant", value=0.0)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Normalise every entry's channels."""
-        xp = check_features(self.space, value, self.channels)
+        xp = check_features(self.space, x, self.channels)
         out: Features = {}
-        for name, x in value.items():
-            x = x - xp.mean(x, axis=-1, keepdims=True)
-            x = x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + self.epsilon)
-            out[name] = x * params[f"{name}.scale"] + params[f"{name}.shift"]
+        for name, y in x.items():
+            y = y - xp.mean(y, axis=-1, keepdims=True)
+            y = y / xp.sqrt(xp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
+            out[name] = y * params[f"{name}.scale"] + params[f"{name}.shift"]
         return out
 
 
@@ -147,14 +147,14 @@ class Scale(Layer):
     space: WeightSpace
     initial: float = 0.01
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a factor of shape (1,)."""
         return {f"{t.name}.scale": ParameterSpec((1,), "constant", value=self.initial) for t in self.space.tensors}
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Multiply every tensor by its factor."""
-        check_features(self.space, value)
-        return {name: x * params[f"{name}.scale"] for name, x in value.items()}
+        check_features(self.space, x)
+        return {name: y * params[f"{name}.scale"] for name, y in x.items()}
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ class Normalize(Layer):
             deviations.append(tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
         return cls(space, tuple(means), tuple(deviations))
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor the constants mean and deviation, of shape (channels,)."""
         specs: dict[str, ParameterSpec] = {}
         for t, mean, deviation in zip(self.space.tensors, self.means, self.deviations, strict=True):
@@ -218,10 +218,10 @@ class Normalize(Layer):
             specs[f"{t.name}.deviation"] = ParameterSpec((len(mean),), "constant", value=deviation, trainable=False)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Centre and scale every tensor."""
-        check_features(self.space, value, len(self.means[0]))
-        return {name: (x - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, x in value.items()}
+        check_features(self.space, x, len(self.means[0]))
+        return {name: (y - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, y in x.items()}
 
 
 def _each(value: Any, function: Callable[[Array], Array]) -> Any:

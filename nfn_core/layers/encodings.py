@@ -56,19 +56,19 @@ class SinusoidalEncoding(Layer):
         """Return `channels` + 2 * bands + 1."""
         return channels + 2 * self.bands + 1
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Append the encoding to every tensor's channels."""
-        xp = check_features(self.space, value)
+        xp = check_features(self.space, x)
         depth = 1 + max(t.layer for t in self.space.tensors)
         out: Features = {}
         for t in self.space.tensors:
-            x = value[t.name]
-            code = xp.zeros((*x.shape[:-1], 2 * self.bands + 1), dtype=x.dtype, device=device_of(x))
+            y = x[t.name]
+            code = xp.zeros((*y.shape[:-1], 2 * self.bands + 1), dtype=y.dtype, device=device_of(y))
             for axis in _marked(self.space, t):
-                code = code + _along(self._encode(t.shape[axis], x, xp), axis, t, xp)
+                code = code + _along(self._encode(t.shape[axis], y, xp), axis, t, xp)
             if self.layers:
-                code = code + self._encode(depth, x, xp)[t.layer, :]
-            out[t.name] = xp.concat([x, code], axis=-1)
+                code = code + self._encode(depth, y, xp)[t.layer, :]
+            out[t.name] = xp.concat([y, code], axis=-1)
         return out
 
     def _encode(self, n: int, like: Array, xp: Any) -> Array:
@@ -98,7 +98,7 @@ class LearnedEncoding(Layer):
     channels: int
     layers: bool = False
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each marked neuron set an embedding (n, channels), and optionally for each tensor (channels,)."""
         marked = dict.fromkeys((*self.space.inputs, *self.space.outputs))
         specs = {
@@ -110,15 +110,15 @@ class LearnedEncoding(Layer):
                 specs[f"{t.name}.embedding"] = ParameterSpec((self.channels,), "normal", value=1.0)
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Add the embeddings."""
-        xp = check_features(self.space, value, self.channels)
+        xp = check_features(self.space, x, self.channels)
         out: Features = {}
         for t in self.space.tensors:
-            x = value[t.name]
+            y = x[t.name]
             for axis in _marked(self.space, t):
-                x = x + _along(params[f"neurons+{t.labels[axis]}"], axis, t, xp)
-            out[t.name] = x + params[f"{t.name}.embedding"] if self.layers else x
+                y = y + _along(params[f"neurons+{t.labels[axis]}"], axis, t, xp)
+            out[t.name] = y + params[f"{t.name}.embedding"] if self.layers else y
         return out
 
 
@@ -149,7 +149,7 @@ class GaussianFourierFeatures(Layer):
         if self.in_channels < 1 or self.frequencies < 1 or not self.scale > 0:
             raise SpecError(f"channels, frequencies and scale must be positive, not {self!r}.")
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the constant B, shape (in_channels, frequencies)."""
         shape = (self.in_channels, self.frequencies)
         return {"frequencies": ParameterSpec(shape, "normal", value=self.scale, trainable=False)}
@@ -162,12 +162,12 @@ class GaussianFourierFeatures(Layer):
             )
         return 2 * self.frequencies
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Encode the channels of every entry."""
         out: Features = {}
-        for name, x in value.items():
-            xp = namespace_of(x)
-            angle = 2 * pi * xp.matmul(x, params["frequencies"])
+        for name, y in x.items():
+            xp = namespace_of(y)
+            angle = 2 * pi * xp.matmul(y, params["frequencies"])
             out[name] = xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1)
         return out
 

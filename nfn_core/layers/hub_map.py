@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from nfn_core.arrays import Array, namespace_of
-from nfn_core.layers.hubs import Pooling, Structure, pool, spread
+from nfn_core.layers.hubs import HubGraph, Pooling, pool, spread
 
 __all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "product", "spread_mixed"]
 
@@ -42,7 +42,7 @@ def product(x: Array, matrix: Array, y: Array | None) -> Array:
 
 
 def hub_map(
-    s: Structure,
+    graph: HubGraph,
     pooling: Pooling,
     tensors: Sequence[Array],
     matrices: Sequence[Array],
@@ -52,7 +52,7 @@ def hub_map(
 
     Parameters
     ----------
-    s : Structure
+    graph : HubGraph
         Tensors and hubs.
     pooling : {"mean", "sum"}
         How axes are pooled.
@@ -68,11 +68,11 @@ def hub_map(
     list of array
         Folded tensors, each (batch, *moved axes, width * out_channels).
     """
-    return spread_mixed(s, gather(s, "inputs", tensors, pooling), matrices, bias)
+    return spread_mixed(graph, gather(graph, "inputs", tensors, pooling), matrices, bias)
 
 
 def spread_mixed(
-    s: Structure,
+    graph: HubGraph,
     gathered: Sequence[Array],
     matrices: Sequence[Array],
     bias: Array | None,
@@ -94,11 +94,11 @@ def spread_mixed(
     list of array
         As `hub_map`.
     """
-    return _mix(s, "outputs", gathered, matrices, bias, scaled=False, multiply_add=multiply_add)
+    return _mix(graph, "outputs", gathered, matrices, bias, scaled=False, multiply_add=multiply_add)
 
 
 def hub_map_vjp(
-    s: Structure,
+    graph: HubGraph,
     pooling: Pooling,
     gathered: Sequence[Array],
     matrices: Sequence[Array],
@@ -121,13 +121,15 @@ def hub_map_vjp(
         The gradients, of the shapes of tensors, matrices and bias.
     """
     xp = namespace_of(*gathered)
-    back = gather(s, "outputs", cotangents, "sum")
+    back = gather(graph, "outputs", cotangents, "sum")
     slopes = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
-    into = _mix(s, "inputs", back, [m.T for m in matrices], None, scaled=pooling == "mean", multiply_add=multiply_add)
+    into = _mix(
+        graph, "inputs", back, [m.T for m in matrices], None, scaled=pooling == "mean", multiply_add=multiply_add
+    )
     return into, slopes, None if bias is None else xp.sum(back[0], axis=0)
 
 
-def gather(s: Structure, side: Side, tensors: Sequence[Array], pooling: Pooling) -> list[Array]:
+def gather(graph: HubGraph, side: Side, tensors: Sequence[Array], pooling: Pooling) -> list[Array]:
     """First half of `hub_map`: for each hub its members' pooled forms side by side.
 
     Parameters
@@ -143,16 +145,16 @@ def gather(s: Structure, side: Side, tensors: Sequence[Array], pooling: Pooling)
         For each hub an array of shape (batch, *hub axes, sum of widths); of a single whole tensor, the tensor itself.
     """
     xp = namespace_of(*tensors)
-    forms = [pool(plan, x, pooling, xp) for plan, x in zip(s.tensors, tensors, strict=True)]
+    forms = [pool(plan, x, pooling, xp) for plan, x in zip(graph.tensors, tensors, strict=True)]
     gathered = []
-    for hub in s.hubs:
+    for hub in graph.hubs:
         members = [_ordered(forms[v.tensor][v.form], v.order) for v in getattr(hub, side)]
         gathered.append(members[0] if len(members) == 1 else xp.concat(members, axis=-1))
     return gathered
 
 
 def _mix(
-    s: Structure,
+    graph: HubGraph,
     side: Side,
     gathered: Sequence[Array],
     matrices: Sequence[Array],
@@ -162,26 +164,26 @@ def _mix(
 ) -> list[Array]:
     """Multiply in every hub and spread to the tensors on one side, each form divided by its entries if `scaled`."""
     xp = namespace_of(*gathered)
-    parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in s.tensors]
+    parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in graph.tensors]
     whole = {}
-    for hub, x, matrix in zip(s.hubs, gathered, matrices, strict=True):
+    for hub, x, matrix in zip(graph.hubs, gathered, matrices, strict=True):
         views = getattr(hub, side)
         if hub.labels and len(views) == 1 and views[0].form == 0:
             whole[views[0].tensor] = (x, matrix)  # multiplied last, onto what is spread
             continue
         mixed = multiply_add(x, matrix, None if hub.labels else bias)
-        channels = mixed.shape[-1] // sum(map(s.width, views))
+        channels = mixed.shape[-1] // sum(map(graph.width, views))
         start = 0
         for v in views:
-            stop = start + s.width(v) * channels
-            form = s.tensors[v.tensor].forms[v.form]
+            stop = start + graph.width(v) * channels
+            form = graph.tensors[v.tensor].forms[v.form]
             part = _ordered(mixed[..., start:stop], tuple(sorted(range(len(v.order)), key=v.order.__getitem__)))
             part = part / form.pooled if scaled and form.pooled > 1 else part
             known = parts[v.tensor][v.form]
             parts[v.tensor][v.form] = part if known is None else known + part
             start = stop
     out = []
-    for k, (plan, part) in enumerate(zip(s.tensors, parts, strict=True)):
+    for k, (plan, part) in enumerate(zip(graph.tensors, parts, strict=True)):
         total = spread(plan, part, xp)
         if k in whole:
             out.append(multiply_add(*whole[k], total))

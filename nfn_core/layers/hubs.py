@@ -21,7 +21,7 @@ from nfn_core.arrays import Array, device_of
 from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
-__all__ = ["Form", "Hub", "Structure", "TensorPlan", "View", "fold", "pool", "spread", "structure", "unfold"]
+__all__ = ["Form", "Hub", "HubGraph", "TensorPlan", "HubMember", "fold", "pool", "spread", "hub_graph", "unfold"]
 
 Pooling = Literal["mean", "sum"]
 Block = tuple[int, ...]
@@ -89,8 +89,8 @@ class TensorPlan:
 
 
 @dataclass(frozen=True)
-class View:
-    """A form of a tensor as a hub sees it.
+class HubMember:
+    """A form of a tensor that is a member of a hub.
 
     Parameters
     ----------
@@ -115,15 +115,15 @@ class Hub:
     ----------
     labels : tuple of str
         Neuron sets of its axes.
-    inputs : tuple of View
+    inputs : tuple of HubMember
         Every form, in every order of axes that carry one label.
-    outputs : tuple of View
+    outputs : tuple of HubMember
         Every form, in one order.
     """
 
     labels: tuple[str, ...]
-    inputs: tuple[View, ...]
-    outputs: tuple[View, ...]
+    inputs: tuple[HubMember, ...]
+    outputs: tuple[HubMember, ...]
 
     @property
     def name(self) -> str:
@@ -132,7 +132,7 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Structure:
+class HubGraph:
     """Tensors and hubs of a group's equivariant linear maps.
 
     Parameters
@@ -146,21 +146,21 @@ class Structure:
     tensors: tuple[TensorPlan, ...]
     hubs: tuple[Hub, ...]
 
-    def width(self, view: View) -> int:
+    def width(self, view: HubMember) -> int:
         """Folded channels of a view for each channel."""
         return self.tensors[view.tensor].width
 
-    def inputs(self, hub: Hub) -> int:
+    def num_inputs(self, hub: Hub) -> int:
         """Inputs of a hub's matrix for each channel."""
         return sum(map(self.width, hub.inputs))
 
     def fan_in(self, tensor: int) -> int:
         """Inputs of all hubs that feed a tensor, for each channel."""
-        return sum(self.inputs(hub) for hub in self.hubs for view in hub.outputs if view.tensor == tensor)
+        return sum(self.num_inputs(hub) for hub in self.hubs for view in hub.outputs if view.tensor == tensor)
 
 
 @cache
-def structure(group: Group) -> Structure:
+def hub_graph(group: Group) -> HubGraph:
     """Tensors and hubs of a group.
 
     Parameters
@@ -170,27 +170,27 @@ def structure(group: Group) -> Structure:
 
     Returns
     -------
-    Structure
+    HubGraph
         Forms and hubs; the orbits of index pairs, one for each pair of an input and an output view of a hub and each
         pair of their fixed entries.
     """
     plans = tuple(_plan(t, group) for t in group.space.tensors)
     order: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
-    inputs: dict[tuple[str, ...], list[View]] = {(): []}
-    outputs: dict[tuple[str, ...], list[View]] = {(): []}
+    inputs: dict[tuple[str, ...], list[HubMember]] = {(): []}
+    outputs: dict[tuple[str, ...], list[HubMember]] = {(): []}
     for i, plan in enumerate(plans):
         for j, form in enumerate(plan.forms):
             key = tuple(sorted(form.labels))
             axes = order.setdefault(key, form.labels)
             orders = [p for p in permutations(range(len(axes))) if tuple(form.labels[k] for k in p) == axes]
-            inputs.setdefault(key, []).extend(View(i, j, p) for p in orders)
-            outputs.setdefault(key, []).append(View(i, j, orders[0]))
-    return Structure(plans, tuple(Hub(order[k], tuple(inputs[k]), tuple(outputs[k])) for k in order))
+            inputs.setdefault(key, []).extend(HubMember(i, j, p) for p in orders)
+            outputs.setdefault(key, []).append(HubMember(i, j, orders[0]))
+    return HubGraph(plans, tuple(Hub(order[k], tuple(inputs[k]), tuple(outputs[k])) for k in order))
 
 
 def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
     """Enumerate the forms of one tensor."""
-    moved = [a for a, label in enumerate(spec.labels) if label in group.moved]
+    moved = [a for a, label in enumerate(spec.labels) if label in group.permuted]
     fixed = [a for a in range(len(spec.labels)) if a not in moved]
     label: dict[Block, str] = {(k,): str(spec.labels[a]) for k, a in enumerate(moved)}
     size: dict[Block, int] = {(k,): spec.shape[a] for k, a in enumerate(moved)}

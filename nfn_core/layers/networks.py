@@ -41,12 +41,16 @@ class Sequential(Layer):
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise SpecError(f"layers[{i}] must be a layer description, not {type(layer).__name__}.")
-        names = (tuple((name, f"{i}.{name}") for name in layer.parameters()) for i, layer in enumerate(self.layers))
+        names = (
+            tuple((name, f"{i}.{name}") for name in layer.parameter_specs()) for i, layer in enumerate(self.layers)
+        )
         object.__setattr__(self, "names", tuple(names))
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return all layers' parameters."""
-        return {f"{i}.{name}": spec for i, layer in enumerate(self.layers) for name, spec in layer.parameters().items()}
+        return {
+            f"{i}.{name}": spec for i, layer in enumerate(self.layers) for name, spec in layer.parameter_specs().items()
+        }
 
     def channels_after(self, channels: int) -> int:
         """Return the last layer's channels."""
@@ -54,22 +58,22 @@ class Sequential(Layer):
             channels = layer.channels_after(channels)
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply the layers in order, in segments if activations are to be computed again."""
-        if how.recompute is None or how.checkpoint is None:
-            return self._steps(0, len(self.layers), params, value, how)
+        if execution.recompute is None or execution.checkpoint is None:
+            return self._steps(0, len(self.layers), params, x, execution)
         mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, NFLayer | PointwiseLayer | Residual)]
-        cuts = [0, *mixing[how.checkpoint :: how.checkpoint], len(self.layers)]
+        cuts = [0, *mixing[execution.checkpoint :: execution.checkpoint], len(self.layers)]
         for start, stop in pairwise(cuts):
-            segment = partial(self._steps, start, stop, how=replace(how, checkpoint=None))
-            value = how.recompute(segment, params, value)
-        return value
+            segment = partial(self._steps, start, stop, execution=replace(execution, checkpoint=None))
+            x = execution.recompute(segment, params, x)
+        return x
 
-    def _steps(self, start: int, stop: int, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def _steps(self, start: int, stop: int, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply layers start to stop - 1."""
         for layer, names in zip(self.layers[start:stop], self.names[start:stop], strict=True):
-            value = layer.forward({inner: params[outer] for inner, outer in names}, value, how)
-        return value
+            x = layer.forward({inner: params[outer] for inner, outer in names}, x, execution)
+        return x
 
 
 @dataclass(frozen=True)
@@ -84,9 +88,9 @@ class Residual(Layer):
 
     layer: Layer
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the layer's parameters."""
-        return self.layer.parameters()
+        return self.layer.parameter_specs()
 
     def channels_after(self, channels: int) -> int:
         """Return `channels`, which the layer must keep."""
@@ -95,18 +99,18 @@ class Residual(Layer):
             raise SpecError(f"a residual block must keep its {channels} channels, but its layer gives {after}.")
         return channels
 
-    def forward(self, params: Mapping[str, Array], value: Any, how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Add the layer's output to its input."""
-        change = self.layer.forward(params, value, how)
-        if not isinstance(value, Mapping):
-            return value + change
-        for name, x in value.items():
-            if x.shape != change[name].shape:
+        change = self.layer.forward(params, x, execution)
+        if not isinstance(x, Mapping):
+            return x + change
+        for name, y in x.items():
+            if y.shape != change[name].shape:
                 raise FeatureError(
-                    f"tensor {name!r}: a residual block must keep the shape {tuple(x.shape)}, but its layer gives "
+                    f"tensor {name!r}: a residual block must keep the shape {tuple(y.shape)}, but its layer gives "
                     f"{tuple(change[name].shape)}: use as many output as input channels."
                 )
-        return {name: x + change[name] for name, x in value.items()}
+        return {name: y + change[name] for name, y in x.items()}
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ class MLPHead(Layer):
             raise SpecError(f"a head needs at least two positive sizes (inputs and outputs), not {self.sizes}.")
         _ = Activation(self.activation), Dropout(self.dropout)
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for layer i a weight (inputs, outputs) and a bias (outputs,), uniform in ±1/√inputs."""
         specs: dict[str, ParameterSpec] = {}
         for i, (rows, columns) in enumerate(zip(self.sizes, self.sizes[1:], strict=False)):
@@ -146,23 +150,23 @@ class MLPHead(Layer):
             specs[f"{i}.bias"] = ParameterSpec((columns,), "uniform", ((columns, rows),))
         return specs
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map an array of shape (batch, ...) to (batch, sizes[-1])."""
-        xp = namespace_of(value)
+        xp = namespace_of(x)
         flat = 1
-        for n in value.shape[1:]:
+        for n in x.shape[1:]:
             flat *= n
         if flat != self.sizes[0]:
             raise FeatureError(
-                f"head: expected {self.sizes[0]} inputs a network, but shape {tuple(value.shape)} has {flat}."
+                f"head: expected {self.sizes[0]} inputs a network, but shape {tuple(x.shape)} has {flat}."
             )
-        value = xp.reshape(value, (value.shape[0], flat))
+        x = xp.reshape(x, (x.shape[0], flat))
         for i in range(len(self.sizes) - 1):
             if i:
-                value = Activation(self.activation).forward({}, value, how)
-                value = Dropout(self.dropout).forward({}, value, how)
-            value = product(value, params[f"{i}.weight"], params[f"{i}.bias"])
-        return value
+                x = Activation(self.activation).forward({}, x, execution)
+                x = Dropout(self.dropout).forward({}, x, execution)
+            x = product(x, params[f"{i}.weight"], params[f"{i}.bias"])
+        return x
 
 
 def equivariant_network(

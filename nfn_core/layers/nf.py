@@ -11,7 +11,7 @@ from nfn_core.errors import SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Init, Layer, check_choice, check_positive
 from nfn_core.layers.hub_map import product
-from nfn_core.layers.hubs import Pooling, Structure, fold, pool, structure, unfold
+from nfn_core.layers.hubs import HubGraph, Pooling, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
@@ -61,29 +61,31 @@ class NFLayer(Layer):
     pooling: Pooling = "mean"
     bias: bool = True
     init: Init = "uniform"
-    structure: Structure = field(init=False, repr=False, compare=False)
+    graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("pooling", self.pooling, ("mean", "sum"))
         check_choice("init", self.init, ("uniform", "kaiming"))
-        object.__setattr__(self, "structure", structure(self.group))
+        object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
     def parameter_count(self) -> int:
         """Number of entries of all hub matrices: orbits of index pairs times channels in times channels out."""
-        s = self.structure
-        orbits = sum(s.inputs(hub) * sum(map(s.width, hub.outputs)) for hub in s.hubs)
+        graph = self.graph
+        orbits = sum(graph.num_inputs(hub) * sum(map(graph.width, hub.outputs)) for hub in graph.hubs)
         return orbits * self.in_channels * self.out_channels
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return one matrix for each hub, shape (hub inputs, hub outputs), and the constants of the empty hub."""
-        s = self.structure
+        graph = self.graph
         specs: dict[str, ParameterSpec] = {}
-        for hub in s.hubs:
-            blocks = tuple((s.width(v) * self.out_channels, s.fan_in(v.tensor) * self.in_channels) for v in hub.outputs)
+        for hub in graph.hubs:
+            blocks = tuple(
+                (graph.width(v) * self.out_channels, graph.fan_in(v.tensor) * self.in_channels) for v in hub.outputs
+            )
             columns = sum(c for c, _ in blocks)
-            specs[hub.name] = ParameterSpec((s.inputs(hub) * self.in_channels, columns), self.init, blocks)
+            specs[hub.name] = ParameterSpec((graph.num_inputs(hub) * self.in_channels, columns), self.init, blocks)
             if self.bias and not hub.labels:
                 if self.init == "uniform":
                     specs["bias"] = ParameterSpec((columns,), "uniform", blocks)
@@ -95,14 +97,14 @@ class NFLayer(Layer):
         """Return `out_channels`."""
         return _matched(self, self.in_channels, channels, self.out_channels)
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Pool every tensor, mix in every hub, spread back: Eq. 3."""
-        xp = check_features(self.group.space, value, self.in_channels)
-        s = self.structure
-        tensors = [fold(plan, value[plan.spec.name], xp) for plan in s.tensors]
-        matrices = [params[hub.name] for hub in s.hubs]
-        mixed = how.hub_map(s, self.pooling, tensors, matrices, params["bias"] if self.bias else None)
-        return {plan.spec.name: unfold(plan, x, xp) for plan, x in zip(s.tensors, mixed, strict=True)}
+        xp = check_features(self.group.space, x, self.in_channels)
+        graph = self.graph
+        tensors = [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors]
+        matrices = [params[hub.name] for hub in graph.hubs]
+        mixed = execution.hub_map(graph, self.pooling, tensors, matrices, params["bias"] if self.bias else None)
+        return {plan.spec.name: unfold(plan, y, xp) for plan, y in zip(graph.tensors, mixed, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -134,17 +136,17 @@ class PointwiseLayer(Layer):
     out_channels: int
     bias: bool = True
     init: Init = "uniform"
-    structure: Structure = field(init=False, repr=False, compare=False)
+    graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("init", self.init, ("uniform", "kaiming"))
-        object.__setattr__(self, "structure", structure(self.group))
+        object.__setattr__(self, "graph", hub_graph(self.group))
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a matrix of shape (width * in_channels, width * out_channels) and constants."""
         specs: dict[str, ParameterSpec] = {}
-        for plan in self.structure.tensors:
+        for plan in self.graph.tensors:
             rows, columns = plan.width * self.in_channels, plan.width * self.out_channels
             specs[f"{plan.spec.name}.weight"] = ParameterSpec((rows, columns), self.init, ((columns, rows),))
             if self.bias:
@@ -156,15 +158,15 @@ class PointwiseLayer(Layer):
         """Return `out_channels`."""
         return _matched(self, self.in_channels, channels, self.out_channels)
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Mix the channels of every entry."""
-        xp = check_features(self.group.space, value, self.in_channels)
+        xp = check_features(self.group.space, x, self.in_channels)
         out: Features = {}
-        for plan in self.structure.tensors:
+        for plan in self.graph.tensors:
             name = plan.spec.name
             bias = params[f"{name}.bias"] if self.bias else None
-            x = product(fold(plan, value[name], xp), params[f"{name}.weight"], bias)
-            out[name] = unfold(plan, x, xp)
+            y = product(fold(plan, x[name], xp), params[f"{name}.weight"], bias)
+            out[name] = unfold(plan, y, xp)
         return out
 
 
@@ -192,27 +194,27 @@ class InvariantPool(Layer):
 
     group: Group
     pooling: Pooling = "mean"
-    structure: Structure = field(init=False, repr=False, compare=False)
+    graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, ("mean", "sum"))
-        object.__setattr__(self, "structure", structure(self.group))
+        object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
     def outputs(self) -> int:
         """Number of invariants for each channel."""
-        s = self.structure
-        return s.inputs(s.hubs[0])
+        graph = self.graph
+        return graph.num_inputs(graph.hubs[0])
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Return an array of shape (batch, outputs, channels)."""
-        xp = check_features(self.group.space, value)
-        s = self.structure
+        xp = check_features(self.group.space, x)
+        graph = self.graph
         forms = [
-            pool(plan, fold(plan, value[plan.spec.name], xp), self.pooling, xp, only=plan.totals) for plan in s.tensors
+            pool(plan, fold(plan, x[plan.spec.name], xp), self.pooling, xp, only=plan.totals) for plan in graph.tensors
         ]
-        batch, channels = value[s.tensors[0].spec.name].shape[0], value[s.tensors[0].spec.name].shape[-1]
-        totals = [xp.reshape(forms[v.tensor][v.form], (batch, s.width(v), channels)) for v in s.hubs[0].inputs]
+        batch, channels = x[graph.tensors[0].spec.name].shape[0], x[graph.tensors[0].spec.name].shape[-1]
+        totals = [xp.reshape(forms[v.tensor][v.form], (batch, graph.width(v), channels)) for v in graph.hubs[0].inputs]
         return xp.concat(totals, axis=1)
 
 

@@ -99,7 +99,7 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
         raise SpecError(f"seed must be a non-negative integer, not {seed!r}.")
     return {
         name: spec.draw(np.random.default_rng([number, zlib.crc32(name.encode())]))
-        for name, spec in layer.parameters().items()
+        for name, spec in layer.parameter_specs().items()
     }
 
 
@@ -111,7 +111,7 @@ def check_parameters(
     Parameters
     ----------
     specs : mapping of str to ParameterSpec
-        What the layer needs: its `parameters()`.
+        What the layer needs: its `parameter_specs()`.
     params : mapping of str to array
         Parameters by dotted name.
     like : mapping of str to array, or array, optional

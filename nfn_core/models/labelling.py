@@ -187,7 +187,7 @@ class Labelling:
             )
         for x in () if looks_up else values:
             if x.index is not None and all(out.index is not x.index for out in found):
-                self.rules.spoil(x.index)
+                self.rules.invalidate(x.index)
         return [replace(out, constant=True) for out in found] if constant else found
 
     def output(self, value: Value) -> None:

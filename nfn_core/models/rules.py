@@ -199,7 +199,7 @@ class Rules(Algebra):
             after.append(self.fixed(size) if mixes else node)
         return Value((batch, out, *after))
 
-    def along(self, value: Value, axis: int, *vectors: Value) -> Value:
+    def scale_along(self, value: Value, axis: int, *vectors: Value) -> Value:
         """Scale and shift along one axis by vectors, as after a normalisation."""
         for v in vectors:
             self.unify(value.axes[axis], v.axes[0])
@@ -221,22 +221,22 @@ class Rules(Algebra):
                 self.unify(index.axis, node)
             else:
                 self.fix(node)
-                self.spoil(index)
+                self.invalidate(index)
             if index.spoiled:
                 self.fix(node)
         return Value((*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
 
-    def spoil(self, index: Index) -> None:
+    def invalidate(self, index: Index) -> None:
         """Use integers otherwise than to look entries up."""
         index.spoiled = index.spoiled or self.where
         if index.axis is not None:
             self.fix(index.axis)
 
-    def shifted(self, value: Value, by: int) -> Value:
+    def offset(self, value: Value, by: int) -> Value:
         """Add a number to integers."""
         return replace(value, shifts=frozenset(s + by for s in value.shifts))
 
-    def chosen(self, predicate: Value, *cases: Value) -> Value:
+    def select(self, predicate: Value, *cases: Value) -> Value:
         """Choose between values entry by entry; integers keep their axis if all cases number the same one."""
         out = self.elementwise(predicate, *cases)
         first = cases[0].index
@@ -251,4 +251,4 @@ class Rules(Algebra):
         if x.index is not y.index:
             for value in (x, y):
                 if value.index is not None:
-                    self.spoil(value.index)
+                    self.invalidate(value.index)

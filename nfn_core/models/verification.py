@@ -22,7 +22,7 @@ __all__ = ["Run", "random_like", "verify"]
 Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
 """A network: from its tensors by name and its inputs to its outputs."""
 
-Images: TypeAlias = Mapping[str, np.ndarray]
+Sources: TypeAlias = Mapping[str, np.ndarray]
 """For a neuron set the old place of what comes to each new place."""
 
 ROUNDING = 2.0**12
@@ -84,19 +84,21 @@ def verify(
     drawn = [_draw(x, value, rng) for x, value in zip(inputs, labelling.inputs, strict=True)]
     tensors = random_like(tensors, rng)
     trial = _Trial(labelling, run, tensors, drawn, labelling.names)
-    everything = trial.images(rng)
-    error = max(trial.error(images) for images in (everything, *_apart(everything)))
+    everything = trial.sources(rng)
+    error = max(trial.error(sources) for sources in (everything, *_apart(everything)))
     if not error <= trial.limit:
         raise LabelError(trial.diagnosis(error, rng))
-    could_move = []
+    unnecessarily_fixed = []
     for where, (name, leaf) in labelling.fixed_leaves().items():
         candidate = _Trial(labelling, run, tensors, drawn, {id(leaf): "?"}, trial.still)
         cycle, swap = np.roll(np.arange(leaf.size), 1), np.r_[1, 0, 2 : leaf.size]
         still = all(candidate.error({"?": image}) <= trial.limit for image in (cycle, swap))
         if still and trial.depends_on(name, rng):
-            could_move.append(where)
+            unnecessarily_fixed.append(where)
     alone = {name: trial.error(everything, {name}) for name in trial.labels}
-    return Verification(error, trial.limit, tuple(could_move), tuple(n for n, e in alone.items() if e <= trial.limit))
+    return Verification(
+        error, trial.limit, tuple(unnecessarily_fixed), tuple(n for n, e in alone.items() if e <= trial.limit)
+    )
 
 
 class _Trial:
@@ -127,28 +129,28 @@ class _Trial:
         kinds = [y.dtype for y in (*self.still, *tensors.values()) if y.dtype.kind == "f"]
         self.limit = ROUNDING * max(float(np.finfo(kind).eps) for kind in kinds)
 
-    def images(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def sources(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Draw a permutation of every neuron set, not the identity."""
         sizes = {a.label: a.size for axes in self.axes.values() for leaf in leaf_axes(axes) for a in leaf if a.label}
         return {label: _derange(n, rng) for label, n in sizes.items()}
 
-    def error(self, images: Images, only: Collection[str] | None = None) -> float:
+    def error(self, sources: Sources, only: Collection[str] | None = None) -> float:
         """Largest change of an output, relative to its scale, beyond what is declared.
 
         With `only`, nothing but these tensors is permuted.
         """
         tensors = {
-            name: x if only is not None and name not in only else _act(x, self.axes[name], images)
+            name: x if only is not None and name not in only else _act(x, self.axes[name], sources)
             for name, x in self.tensors.items()
         }
         inputs, expected = list(self.inputs), self.still
         if only is None:
             for k, (x, axes, axis) in enumerate(zip(inputs, self.input_axes, self.numbered, strict=True)):
-                x = _act(x, axes, images)
+                x = _act(x, axes, sources)
                 if axis:
-                    x = np.argsort(_act(np.arange(axis[0].size), axis, images))[x].astype(x.dtype)
+                    x = np.argsort(_act(np.arange(axis[0].size), axis, sources))[x].astype(x.dtype)
                 inputs[k] = x
-            expected = [_act(y, axes, images) for y, axes in zip(self.still, self.output_axes, strict=True)]
+            expected = [_act(y, axes, sources) for y, axes in zip(self.still, self.output_axes, strict=True)]
         return max(_difference(y, e) for y, e in zip(self.run(tensors, inputs), expected, strict=True))
 
     def depends_on(self, name: str, rng: np.random.Generator) -> bool:
@@ -161,7 +163,7 @@ class _Trial:
     def diagnosis(self, error: float, rng: np.random.Generator) -> str:
         """Say which neuron sets and tensors break the symmetry."""
         lines = []
-        draws = [self.images(rng) for _ in range(4)]  # some permutations are symmetries by chance
+        draws = [self.sources(rng) for _ in range(4)]  # some permutations are symmetries by chance
         for label in draws[0]:
             alone, image = max(((self.error({label: d[label]}), d[label]) for d in draws), key=itemgetter(0))
             if alone <= self.limit:
@@ -195,22 +197,22 @@ class _Trial:
                         found.append((name, a))
         return found
 
-    def _changed(self, name: str, axes: tuple[Axis, ...], images: Images) -> float:
+    def _changed(self, name: str, axes: tuple[Axis, ...], sources: Sources) -> float:
         """Error with other axes of one tensor."""
         before = self.axes[name]
         self.axes[name] = axes
-        error = self.error(images)
+        error = self.error(sources)
         self.axes[name] = before
         return error
 
 
-def _act(x: np.ndarray, axes: Sequence[Axis], images: Images) -> np.ndarray:
+def _act(x: np.ndarray, axes: Sequence[Axis], sources: Sources) -> np.ndarray:
     """Permute an array along the neuron sets of its axes."""
     pieces = []
     for piece, leaf in zip(split_axes(x, axes, 0), leaf_axes(axes), strict=True):
         for a, axis in enumerate(leaf):
-            if axis.label is not None and axis.label in images:
-                piece = np.take(piece, images[axis.label], axis=a)
+            if axis.label is not None and axis.label in sources:
+                piece = np.take(piece, sources[axis.label], axis=a)
         pieces.append(piece)
     return np.asarray(join_axes(iter(pieces), axes, 0))
 
@@ -245,11 +247,11 @@ def _derange(n: int, rng: np.random.Generator) -> np.ndarray:
     return np.roll(image, 1) if np.array_equal(image, np.arange(n)) else image
 
 
-def _apart(images: Images) -> list[Images]:
+def _apart(sources: Sources) -> list[Sources]:
     """Parts of a permutation such that of any two neuron sets one moves without the other in some part."""
-    labels = list(images)
+    labels = list(sources)
     bits = range(max(1, (len(labels) - 1).bit_length()))
-    return [{n: images[n] for k, n in enumerate(labels) if (k >> bit) % 2 == side} for bit in bits for side in (0, 1)]
+    return [{n: sources[n] for k, n in enumerate(labels) if (k >> bit) % 2 == side} for bit in bits for side in (0, 1)]
 
 
 def _difference(came: np.ndarray, expected: np.ndarray) -> float:

@@ -220,17 +220,17 @@ class Verification:
         Largest change of an output under drawn permutations of all neuron sets, relative to the output's scale.
     limit : float
         What it was held to.
-    could_move : tuple of str
+    unnecessarily_fixed : tuple of str
         Axes that the labelling leaves fixed although every permutation of them leaves the outputs as they are.
-    unseen : tuple of str
+    untested : tuple of str
         Tensors with neuron sets that can be permuted alone without any change of the outputs (a key's bias before a
         softmax, what is dead for these inputs): their labels rest on the derivation, not on this check.
     """
 
     error: float
     limit: float
-    could_move: tuple[str, ...]
-    unseen: tuple[str, ...]
+    unnecessarily_fixed: tuple[str, ...]
+    untested: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -273,12 +273,12 @@ class ModelSpace:
                 tensors.append(TensorSpec(name, tuple(a.size for a in axes), tuple(a.label for a in axes), layer))
         return WeightSpace(tuple(tensors), self.inputs, self.outputs)
 
-    def group(self, moved: Any) -> Group:
+    def group(self, permuted: Any) -> Group:
         """Return the permutation group of the weight space that moves the given neuron sets.
 
         Parameters
         ----------
-        moved : {"NP", "HNP"} or iterable of str
+        permuted : {"NP", "HNP"} or iterable of str
             As for `WeightSpace.group`.
 
         Returns
@@ -286,7 +286,7 @@ class ModelSpace:
         Group
             The group.
         """
-        return self.space.group(moved)
+        return self.space.group(permuted)
 
     def stack(self, *channels: Sequence[Mapping[str, Array]], fill: float | None = None) -> Features:
         """Stack models, and what belongs to their weights, into features.

@@ -123,11 +123,11 @@ def row(name: str, model: Model) -> str:
         f"{len(full.views)} / {len(full.space.tensors)}",
         str(len(full.space.sizes)),
         f"{full.space.size:,}",
-        str(len(layers[0].structure.hubs)),
+        str(len(layers[0].graph.hubs)),
         *(f"{n:.3g}" if n >= 1e9 else f"{n:,}" for n in counts),
         f"{found.value:.0f} = {found.limit:.0f}",
         f"{narrow.verification.error:.0e}",
-        str(len(narrow.verification.could_move)),
+        str(len(narrow.verification.unnecessarily_fixed)),
         f"{traced:.0f} + {structured:.1f}",
     ]
     return "| " + " | ".join(cells) + " |"

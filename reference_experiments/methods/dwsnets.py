@@ -30,7 +30,7 @@ from nfn_core import Activation, Dropout, Layer, LayerNorm, MLPHead, Sequential,
 from nfn_core.arrays import Array, Features, check_features
 from nfn_core.layers.base import Execution, check_choice, check_positive
 from nfn_core.layers.hub_map import product
-from nfn_core.layers.hubs import Structure, TensorPlan, fold, structure, unfold
+from nfn_core.layers.hubs import HubGraph, TensorPlan, fold, hub_graph, unfold
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["DWSLayer", "DWSPool", "dwsnet"]
@@ -73,13 +73,13 @@ class DWSLayer(Layer):
     in_channels: int
     out_channels: int
     pooling: Pooling = "max"
-    structure: Structure = field(init=False, repr=False, compare=False)
+    graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
         check_choice("pooling", self.pooling, ("max", "mean", "sum"))
-        object.__setattr__(self, "structure", structure(self.space.group("HNP")))
-        for plan in self.structure.tensors:
+        object.__setattr__(self, "graph", hub_graph(self.space.group("HNP")))
+        for plan in self.graph.tensors:
             labels = plan.forms[0].labels
             if len(labels) > 2 or len(set(labels)) < len(labels):
                 raise SpecError(
@@ -87,11 +87,11 @@ class DWSLayer(Layer):
                     "hidden axes (feedforward networks); use NFLayer."
                 )
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each sublayer its matrices, (width in, width out) of folded channels, and constants."""
         specs: dict[str, ParameterSpec] = {}
-        for target in self.structure.tensors:
-            for source in self.structure.tensors:
+        for target in self.graph.tensors:
+            for source in self.graph.tensors:
                 rows, columns = source.width * self.in_channels, target.width * self.out_channels
                 deviation = 2 * sqrt(rows / (columns * (rows + columns)))
                 prefix = _name(source, target)
@@ -106,14 +106,14 @@ class DWSLayer(Layer):
             raise SpecError(f"DWSLayer takes {self.in_channels} channels, but the layer before it gives {channels}.")
         return self.out_channels
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Send every tensor to every tensor."""
-        xp = check_features(self.space, value, self.in_channels)
-        plans = self.structure.tensors
-        tensors = [fold(plan, value[plan.spec.name], xp) for plan in plans]
+        xp = check_features(self.space, x, self.in_channels)
+        plans = self.graph.tensors
+        tensors = [fold(plan, x[plan.spec.name], xp) for plan in plans]
         out: Features = {}
         for target in plans:
-            parts = [self._send(params, x, source, target, xp) for x, source in zip(tensors, plans, strict=True)]
+            parts = [self._send(params, y, source, target, xp) for y, source in zip(tensors, plans, strict=True)]
             total = sum(parts[1:], parts[0]) / len(plans)
             total = xp.broadcast_to(total, (total.shape[0], *target.forms[0].shape, total.shape[-1]))
             out[target.spec.name] = unfold(target, total, xp)
@@ -156,22 +156,22 @@ class DWSPool(Layer):
 
     space: WeightSpace
     pooling: Pooling = "max"
-    structure: Structure = field(init=False, repr=False, compare=False)
+    graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, ("max", "mean", "sum"))
-        object.__setattr__(self, "structure", structure(self.space.group("HNP")))
+        object.__setattr__(self, "graph", hub_graph(self.space.group("HNP")))
 
     @property
     def outputs(self) -> int:
         """Number of invariants for each channel: 2L - 3 + d_0 + 2 d_L for an MLP of L > 1 layers."""
-        return sum(plan.width for plan in self.structure.tensors)
+        return sum(plan.width for plan in self.graph.tensors)
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Return an array of shape (batch, outputs * channels)."""
-        xp = check_features(self.space, value)
-        folded = [fold(plan, value[plan.spec.name], xp) for plan in self.structure.tensors]
-        return xp.concat([_pool(x, tuple(range(1, x.ndim - 1)), self.pooling, xp) for x in folded], axis=-1)
+        xp = check_features(self.space, x)
+        folded = [fold(plan, x[plan.spec.name], xp) for plan in self.graph.tensors]
+        return xp.concat([_pool(y, tuple(range(1, y.ndim - 1)), self.pooling, xp) for y in folded], axis=-1)
 
 
 def dwsnet(

@@ -43,7 +43,7 @@ class Linear(Layer):
     def __post_init__(self) -> None:
         check_positive(inputs=self.inputs, outputs=self.outputs)
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return a weight (inputs, outputs) and a bias (outputs,), uniform in ±1/√inputs."""
         fan_in = ((self.outputs, self.inputs),)
         return {
@@ -51,10 +51,10 @@ class Linear(Layer):
             "bias": ParameterSpec((self.outputs,), "uniform", fan_in),
         }
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, *places, inputs) to (batch, *places, outputs)."""
-        _check_channels(self, value, self.inputs)
-        return product(value, params["weight"], params["bias"])
+        _check_channels(self, x, self.inputs)
+        return product(x, params["weight"], params["bias"])
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,15 @@ class Convolution(Layer):
         if self.size % 2 == 0:
             raise SpecError(f"size must be odd, so that a filter has a middle, not {self.size}.")
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the filters, shape (size² * inputs, outputs): rows, columns, then channels; He et al.'s normal."""
         rows = self.size**2 * self.inputs
         return {"weight": ParameterSpec((rows, self.outputs), "kaiming", ((self.outputs, rows),))}
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, height, width, inputs) to (batch, ⌈height / stride⌉, ⌈width / stride⌉, outputs)."""
-        _check_channels(self, value, self.inputs)
-        return product(patches(value, namespace_of(value), self.size, self.stride), params["weight"], None)
+        _check_channels(self, x, self.inputs)
+        return product(patches(x, namespace_of(x), self.size, self.stride), params["weight"], None)
 
 
 @dataclass(frozen=True)
@@ -120,22 +120,22 @@ class GroupNorm(Layer):
         if self.channels > GROUP and self.channels % GROUP:
             raise SpecError(f"channels must be at most {GROUP} or a multiple of {GROUP}, not {self.channels}.")
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return a scale and a shift of shape (channels,)."""
         return {
             "scale": ParameterSpec((self.channels,), "constant", value=1.0),
             "shift": ParameterSpec((self.channels,), "constant", value=0.0),
         }
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Normalise an array of shape (batch, *places, channels)."""
-        _check_channels(self, value, self.channels)
-        xp, size = namespace_of(value), min(self.channels, GROUP)
-        x = xp.reshape(value, (*value.shape[:-1], self.channels // size, size))
-        axes = (*range(1, x.ndim - 2), x.ndim - 1)
-        x = x - xp.mean(x, axis=axes, keepdims=True)
-        x = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
-        return xp.reshape(x, value.shape) * params["scale"] + params["shift"]
+        _check_channels(self, x, self.channels)
+        xp, size = namespace_of(x), min(self.channels, GROUP)
+        y = xp.reshape(x, (*x.shape[:-1], self.channels // size, size))
+        axes = (*range(1, y.ndim - 2), y.ndim - 1)
+        y = y - xp.mean(y, axis=axes, keepdims=True)
+        y = y / xp.sqrt(xp.mean(y * y, axis=axes, keepdims=True) + self.epsilon)
+        return xp.reshape(y, x.shape) * params["scale"] + params["shift"]
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ class PlacePool(Layer):
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, ("max", "mean"))
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, *places, channels) to (batch, channels)."""
-        return getattr(namespace_of(value), self.pooling)(value, axis=tuple(range(1, value.ndim - 1)))
+        return getattr(namespace_of(x), self.pooling)(x, axis=tuple(range(1, x.ndim - 1)))
 
 
 @dataclass(frozen=True)
@@ -194,16 +194,18 @@ class Block(Layer):
         object.__setattr__(self, "path", Sequential((first, norm, Activation("relu"), second, norm)))
         object.__setattr__(self, "shortcut", Sequential(projection))
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters of path and shortcut."""
         parts = {"path": self.path, "shortcut": self.shortcut}
-        return {f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameters().items()}
+        return {
+            f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameter_specs().items()
+        }
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, height, width, inputs) to (batch, ⌈height / stride⌉, ⌈width / stride⌉, outputs)."""
-        change = self.path.forward(within(params, "path"), value, how)
-        kept = self.shortcut.forward(within(params, "shortcut"), value, how)
-        return Activation("relu").forward({}, change + kept, how)
+        change = self.path.forward(within(params, "path"), x, execution)
+        kept = self.shortcut.forward(within(params, "shortcut"), x, execution)
+        return Activation("relu").forward({}, change + kept, execution)
 
 
 def resnet18(channels: int, classes: int, width: int = 64) -> Sequential:

@@ -72,16 +72,16 @@ class RowStack(Layer):
         """Number of hidden neurons of a layer, H."""
         return self.space.sizes[self._hidden[0]]
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Return an array of shape (batch, rows, columns) from features of one channel."""
-        xp = check_features(self.space, value, 1)
+        xp = check_features(self.space, x, 1)
         stacked = []
         for t in self.space.tensors:
             axes = [a for a, label in enumerate(t.labels) if label in self._hidden]
             if axes:
                 others = [a + 1 for a in range(len(t.shape)) if a != axes[-1]]
-                x = xp.permute_dims(value[t.name][..., 0], (0, *others, axes[-1] + 1))
-                stacked.append(xp.reshape(x, (x.shape[0], t.size // self.columns, self.columns)))
+                y = xp.permute_dims(x[t.name][..., 0], (0, *others, axes[-1] + 1))
+                stacked.append(xp.reshape(y, (y.shape[0], t.size // self.columns, self.columns)))
         return xp.concat(stacked, axis=1)
 
 
@@ -147,13 +147,15 @@ class ImplicitDecoder(Layer):
         before, after = Sequential(layers), Sequential((*layers, Linear(self.hidden, 1)))
         object.__setattr__(self, "parts", {"first": entry, "skip": entry, "before": before, "after": after})
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters of all parts."""
-        return {f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameters().items()}
+        return {
+            f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameter_specs().items()
+        }
 
-    def forward(self, params: Mapping[str, Array], value: tuple[Array, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: tuple[Array, Array], execution: Execution) -> Array:
         """Map embeddings (batch, embedding) and points (batch, points, coordinates) to (batch, points)."""
-        embeddings, points = value
+        embeddings, points = x
         xp = namespace_of(embeddings, points)
         if points.ndim != 3 or points.shape[0] != embeddings.shape[0] or points.shape[-1] != self.coordinates:
             raise FeatureError(
@@ -165,10 +167,10 @@ class ImplicitDecoder(Layer):
         def enter(part: str) -> Array:  # the embedding's share is computed once for all points
             weight, n = params[f"{part}.weight"], self.embedding
             shares = product(embeddings, weight[:n, :], params[f"{part}.bias"]), product(places, weight[n:, :], None)
-            return Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], how)
+            return Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], execution)
 
-        x = self.parts["before"].forward(within(params, "before"), enter("first"), how) + enter("skip")
-        return self.parts["after"].forward(within(params, "after"), x, how)[..., 0]
+        y = self.parts["before"].forward(within(params, "before"), enter("first"), execution) + enter("skip")
+        return self.parts["after"].forward(within(params, "after"), y, execution)[..., 0]
 
 
 @dataclass(frozen=True)
@@ -186,23 +188,25 @@ class Autoencoder(Layer):
     encoder: Layer
     decoder: ImplicitDecoder
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters of both."""
         parts: dict[str, Layer] = {"encoder": self.encoder, "decoder": self.decoder}
-        return {f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameters().items()}
+        return {
+            f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameter_specs().items()
+        }
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Embed features, or learn from them.
 
         From features alone the embeddings, (batch, embedding). With points (batch, points, coordinates) and distances
         in [0, 1] there (batch, points), under `POINTS` and `DISTANCES`, each network's binary cross-entropy, (batch,).
         """
-        features = {name: x for name, x in value.items() if name not in (POINTS, DISTANCES)}
-        embeddings = self.encoder.forward(within(params, "encoder"), features, how)
-        if POINTS not in value or DISTANCES not in value:
+        features = {name: z for name, z in x.items() if name not in (POINTS, DISTANCES)}
+        embeddings = self.encoder.forward(within(params, "encoder"), features, execution)
+        if POINTS not in x or DISTANCES not in x:
             return embeddings
-        xp, y = namespace_of(embeddings), value[DISTANCES]
-        logits = self.decoder.forward(within(params, "decoder"), (embeddings, value[POINTS]), how)
+        xp, y = namespace_of(embeddings), x[DISTANCES]
+        logits = self.decoder.forward(within(params, "decoder"), (embeddings, x[POINTS]), execution)
         size = xp.abs(logits)
         return xp.mean((size + logits) / 2 - logits * y + xp.log1p(xp.exp(-size)), axis=1)
 

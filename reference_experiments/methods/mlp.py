@@ -24,11 +24,11 @@ class Flatten(Layer):
 
     space: WeightSpace
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Array:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Return an array of shape (batch, space.size * channels)."""
-        xp = check_features(self.space, value)
-        flat = ((value[t.name], t.size) for t in self.space.tensors)
-        return xp.concat([xp.reshape(x, (x.shape[0], size * x.shape[-1])) for x, size in flat], axis=1)
+        xp = check_features(self.space, x)
+        flat = ((x[t.name], t.size) for t in self.space.tensors)
+        return xp.concat([xp.reshape(y, (y.shape[0], size * y.shape[-1])) for y, size in flat], axis=1)
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Unflatten(Layer):
 
     space: WeightSpace
 
-    def forward(self, params: Mapping[str, Array], value: Array, how: Execution) -> Features:
+    def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Features:
         """Cut an array of shape (batch, space.size) into tensors."""
-        xp, out, start = namespace_of(value), {}, 0
-        if value.shape[1:] != (self.space.size,):
-            raise FeatureError(f"Unflatten: expected shape (batch, {self.space.size}), not {tuple(value.shape)}.")
+        xp, out, start = namespace_of(x), {}, 0
+        if x.shape[1:] != (self.space.size,):
+            raise FeatureError(f"Unflatten: expected shape (batch, {self.space.size}), not {tuple(x.shape)}.")
         for t in self.space.tensors:
-            out[t.name] = xp.reshape(value[:, start : start + t.size], (value.shape[0], *t.shape, 1))
+            out[t.name] = xp.reshape(x[:, start : start + t.size], (x.shape[0], *t.shape, 1))
             start += t.size
         return out
 
@@ -78,7 +78,7 @@ def permuted(group: Group, features: Mapping[str, np.ndarray], rng: np.random.Ge
     """
     check_features(group.space, features)
     batch = len(features[group.space.tensors[0].name])
-    sources = {s: rng.permuted(np.tile(np.arange(group.space.sizes[s]), (batch, 1)), axis=1) for s in group.moved}
+    sources = {s: rng.permuted(np.tile(np.arange(group.space.sizes[s]), (batch, 1)), axis=1) for s in group.permuted}
     out = {}
     for t in group.space.tensors:
         x = features[t.name]

@@ -125,7 +125,7 @@ class Method:
     def parameters(self) -> int:
         """Number of trained parameters; an autoencoder's decoder, which tells nothing, is not counted."""
         layers = [self.layer, *([] if self.autoencoder is None else [self.autoencoder.encoder])]
-        specs = [spec for layer in layers for spec in layer.parameters().values()]
+        specs = [spec for layer in layers for spec in layer.parameter_specs().values()]
         return sum(prod(spec.shape) for spec in specs if spec.trainable)
 
     def part(self, features: Callable[[np.ndarray], dict[str, np.ndarray]], targets: np.ndarray) -> Part:

@@ -116,19 +116,19 @@ class Editor(Layer):
     def __post_init__(self) -> None:
         object.__setattr__(self, "edit", Residual(Sequential((self.network, Scale(self.space)))))
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the network's parameters, ``"0.NAME"``, and each tensor's γ, ``"1.TENSOR.scale"``."""
-        return self.edit.parameters()
+        return self.edit.parameter_specs()
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Any:
         """Edit features, or learn from them.
 
         From features alone the edited ones. With images (batch, height, width, channels) there, under `IMAGE`, the
         `errors` of the edited networks, (batch,).
         """
-        features = {name: x for name, x in value.items() if name != IMAGE}
-        edited = self.edit.forward(params, features, how)
-        return errors(edited, value[IMAGE]) if IMAGE in value else edited
+        features = {name: y for name, y in x.items() if name != IMAGE}
+        edited = self.edit.forward(params, features, execution)
+        return errors(edited, x[IMAGE]) if IMAGE in x else edited
 
 
 @dataclass(frozen=True)

@@ -105,18 +105,20 @@ class TicketVAE(Layer):
         """The networks' weight space."""
         return self.group.space
 
-    def parameters(self) -> dict[str, ParameterSpec]:
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters of all parts."""
-        return {f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameters().items()}
+        return {
+            f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameter_specs().items()
+        }
 
-    def forward(self, params: Mapping[str, Array], value: Mapping[str, Array], how: Execution) -> Any:
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Any:
         """Score entries, or learn from masks.
 
         From 1 + latent channels, U₀ and Z, scores: the logits of M, features of one channel. From 2 + latent
         channels, U₀, M and standard normal noise for Z, each network's negative ELBO, shape (batch,), in nats an entry.
         """
-        xp = check_features(self.space, value)
-        found = next(iter(value.values())).shape[-1]
+        xp = check_features(self.space, x)
+        found = next(iter(x.values())).shape[-1]
         if found not in (1 + self.latent, 2 + self.latent):
             raise FeatureError(
                 f"tickets: expected {1 + self.latent} channels (initial weights, latent) or {2 + self.latent} (initial "
@@ -124,23 +126,23 @@ class TicketVAE(Layer):
             )
 
         def run(part: str, features: Features) -> Features:
-            done: Features = self.parts[part].forward(within(params, part), features, how)
+            done: Features = self.parts[part].forward(within(params, part), features, execution)
             return done
 
-        weights = run("scale", {name: x[..., :1] for name, x in value.items()})
+        weights = run("scale", {name: y[..., :1] for name, y in x.items()})
 
         def beside(channels: Mapping[str, Array]) -> Features:
-            return {name: xp.concat([x, channels[name]], axis=-1) for name, x in weights.items()}
+            return {name: xp.concat([y, channels[name]], axis=-1) for name, y in weights.items()}
 
         if found == 1 + self.latent:
-            return run("decoder", beside({name: x[..., 1:] for name, x in value.items()}))
-        posterior = run("encoder", beside({name: x[..., 1:2] for name, x in value.items()}))
-        means = {name: x[..., : self.latent] for name, x in posterior.items()}
-        logs = {name: x[..., self.latent :] for name, x in posterior.items()}
-        logits = run("decoder", beside({n: means[n] + xp.exp(logs[n] / 2) * x[..., 2:] for n, x in value.items()}))
+            return run("decoder", beside({name: y[..., 1:] for name, y in x.items()}))
+        posterior = run("encoder", beside({name: y[..., 1:2] for name, y in x.items()}))
+        means = {name: y[..., : self.latent] for name, y in posterior.items()}
+        logs = {name: y[..., self.latent :] for name, y in posterior.items()}
+        logits = run("decoder", beside({n: means[n] + xp.exp(logs[n] / 2) * y[..., 2:] for n, y in x.items()}))
         total = 0.0
         for t in self.space.tensors:
-            mean, log, logit, mask = means[t.name], logs[t.name], logits[t.name], value[t.name][..., 1:2]
+            mean, log, logit, mask = means[t.name], logs[t.name], logits[t.name], x[t.name][..., 1:2]
             size = xp.abs(logit)
             entropy = (size + logit) / 2 - logit * mask + xp.log1p(xp.exp(-size))
             divergence = (mean * mean + xp.exp(log) - log - 1) / 2

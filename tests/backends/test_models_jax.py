@@ -36,7 +36,7 @@ def test_plain_tree():
     assert patterns(space) == PLAIN
     assert (space.inputs, space.outputs) == (("in",), ("out",))
     assert space.verification.error < space.verification.limit < 1e-10
-    assert space.verification.could_move == ()
+    assert space.verification.unnecessarily_fixed == ()
 
 
 def test_linen_cnn_with_running_statistics():
@@ -90,7 +90,7 @@ def test_linen_recurrent_and_attention():
     cell = next(name for name in found if name.endswith("hf.kernel"))
     left, right = found[cell].split()
     assert left == right  # a repeated label
-    assert head + "key.bias" in space.verification.unseen  # softmax does not see it
+    assert head + "key.bias" in space.verification.untested  # softmax does not see it
 
 
 def test_nnx():
@@ -193,4 +193,4 @@ def test_a_label_makes_an_unsupported_primitive_usable():
 
 def test_fixed_sets_that_could_move_are_reported():
     space = nfn_jax.weight_space(mlp, plain(), X, labels={"0.1": "_"})
-    assert space.verification.could_move == ("axis 1 of '0.0'",)
+    assert space.verification.unnecessarily_fixed == ("axis 1 of '0.0'",)

@@ -33,7 +33,7 @@ def patterns(space):
 def derived(module, *inputs, **options):
     space = nfn_torch.weight_space(module, *inputs, **options)
     assert space.verification.error < space.verification.limit < 1e-11
-    assert space.verification.could_move == ()
+    assert space.verification.unnecessarily_fixed == ()
     return patterns(space)
 
 
@@ -49,7 +49,7 @@ def test_mlp_is_the_weight_space_of_the_paper():
     by_hand = WeightSpace.mlp([3, 4, 5, 2])
     assert [(t.shape, t.labels) for t in space.space.tensors] == [(t.shape, t.labels) for t in by_hand.tensors]
     assert (space.inputs, space.outputs) == (by_hand.inputs, by_hand.outputs)
-    assert space.group("HNP").moved == by_hand.group("HNP").moved
+    assert space.group("HNP").permuted == by_hand.group("HNP").permuted
     assert "| 0.weight | 4×3 | h1 in |" in space.describe()
 
 
@@ -238,7 +238,7 @@ def test_labels_name_sets_and_fixed_sets_that_could_move_are_reported():
     space = nfn_torch.weight_space(mlp(3, 4, 2), X, labels={"0.weight": "hidden ?"})
     assert patterns(space) == {"0.weight": "hidden in", "0.bias": "hidden", "2.weight": "out hidden", "2.bias": "out"}
     space = nfn_torch.weight_space(mlp(3, 4, 2), X, labels={"0.bias": "_"})
-    assert space.verification.could_move == ("axis 0 of '0.weight'",)
+    assert space.verification.unnecessarily_fixed == ("axis 0 of '0.weight'",)
     assert dict(space.fixed)["2.weight"] == "the label '_' of '0.bias'"
 
 

@@ -105,7 +105,7 @@ class Summed(nn.Module):
 
 
 def test_verification_finds_a_wrong_rule(monkeypatch):
-    assert nfn_torch.weight_space(Summed(), torch.zeros(2, 3)).verification.could_move == ()
+    assert nfn_torch.weight_space(Summed(), torch.zeros(2, 3)).verification.unnecessarily_fixed == ()
     monkeypatch.setattr(Rules, "fix_axes", lambda self, x, axes: x)
     with pytest.raises(LabelError, match=r"neuron set 'h1' \(of 'first.weight', 'first.bias', 'second.weight'\)"):
         nfn_torch.weight_space(Summed(), torch.zeros(2, 3))

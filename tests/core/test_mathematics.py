@@ -95,17 +95,17 @@ def test_initial_values():
     space = WeightSpace.mlp([2, 30, 30, 2])
     layer = NFLayer(space.group("NP"), 8, 8)
     p = initialize(layer, 0)
-    for name, spec in layer.parameters().items():
+    for name, spec in layer.parameter_specs().items():
         bounds = np.concatenate([np.full(columns, n**-0.5) for columns, n in spec.fan_in])
         assert np.all(np.abs(p[name]) <= bounds)
         assert np.abs(p[name] / bounds).max() > 0.9
-    w1 = layer.parameters()["hub"].fan_in[0][1]
+    w1 = layer.parameter_specs()["hub"].fan_in[0][1]
     assert w1 == 8 * (6 + 3 + 1 + 1)  # hubs: all, h1, in, and the entry itself
     assert all(np.array_equal(p[k], x) for k, x in initialize(layer, 0).items())
     assert not np.array_equal(p["hub"], initialize(layer, 1)["hub"])
     kaiming = NFLayer(space.group("NP"), 8, 8, init="kaiming")
     scaled = initialize(kaiming, 0)["hub"] * np.sqrt(
-        [n / 2 for c, n in kaiming.parameters()["hub"].fan_in for _ in range(c)]
+        [n / 2 for c, n in kaiming.parameter_specs()["hub"].fan_in for _ in range(c)]
     )
     assert abs(scaled.std() - 1) < 0.05
     assert not initialize(kaiming, 0)["bias"].any()

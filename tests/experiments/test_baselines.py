@@ -126,7 +126,7 @@ def test_inr2vec_learns_what_its_networks_represent():
 def moved(space, group, inputs):
     """Inputs with every neuron set of a group moved around by one."""
     group = space.group(group)
-    around = {label: [*range(1, space.sizes[label]), 0] for label in group.moved}
+    around = {label: [*range(1, space.sizes[label]), 0] for label in group.permuted}
     return group.act(group.permutation(around), inputs)
 
 
@@ -190,7 +190,7 @@ CASES = {  # by hand for sizes 2-5-6-7-3: sublayer and its widths, d_0 = 2 and d
 
 
 def test_cases_of_the_dws_layer():
-    specs = DWSLayer(WeightSpace.mlp([2, 5, 6, 7, 3]), 3, 4).parameters()
+    specs = DWSLayer(WeightSpace.mlp([2, 5, 6, 7, 3]), 3, 4).parameter_specs()
     pairs = {name.rpartition(".")[0] for name in specs}
     assert len(pairs) == 8 * 8
     assert set(CASES) <= pairs
@@ -203,7 +203,7 @@ def test_dws_sublayers_by_hand():
     """One sublayer at a time, all other parameters zero, against its formula."""
     space = WeightSpace.mlp([2, 3, 4, 2])
     layer, u = DWSLayer(space, 1, 1), features(space, 5)
-    zero = {name: np.zeros(spec.shape) for name, spec in layer.parameters().items()}
+    zero = {name: np.zeros(spec.shape) for name, spec in layer.parameter_specs().items()}
     w1, w2, v3 = (u[name][..., 0] for name in ("W1", "W2", "v3"))
 
     def only(**matrices):
@@ -317,7 +317,7 @@ def test_patches_are_torch_convolutions(size, stride):
 
 def test_resnet18_has_the_parameters_of_resnet18():
     """11,173,962 for images of three channels and ten classes, as with batch normalisation."""
-    specs = resnet18(3, 10).parameters().values()
+    specs = resnet18(3, 10).parameter_specs().values()
     assert sum(np.prod(spec.shape) for spec in specs) == 11_173_962
 
 
@@ -361,10 +361,10 @@ def test_every_network_is_permuted_by_an_element_of_its_own(space, kind):
     group, u = space.group(kind), features(space, 8)
     out = permuted(group, u, np.random.default_rng(0))
     torn = out | {"W2": np.roll(out["W2"], 1, axis=1)}
-    choices = [permutations(range(space.sizes[label])) for label in group.moved]
+    choices = [permutations(range(space.sizes[label])) for label in group.permuted]
     hits, wrong = [], 0
     for images in product(*choices):
-        acted = group.act(group.permutation(dict(zip(group.moved, images, strict=True))), u)
+        acted = group.act(group.permutation(dict(zip(group.permuted, images, strict=True))), u)
         hits.append([all(np.array_equal(out[name][i], x[i]) for name, x in acted.items()) for i in range(8)])
         wrong += sum(all(np.array_equal(torn[name][i], x[i]) for name, x in acted.items()) for i in range(8))
     hits = np.array(hits)

@@ -115,7 +115,7 @@ def test_drawn_is_what_an_ordinary_siren_draws():
 
 
 def moved(group, features):
-    around = {label: [*range(1, SPACE.sizes[label]), 0] for label in group.moved}
+    around = {label: [*range(1, SPACE.sizes[label]), 0] for label in group.permuted}
     return group.act(group.permutation(around), features)
 
 

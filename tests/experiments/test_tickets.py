@@ -248,7 +248,7 @@ def test_other_datasets_and_methods_are_refused(tmp_path):
 def test_parameters_are_counted_without_being_made():
     layer = TicketVAE(SPACE.group("HNP"), SCALE, (6, 6), 2)
     made = initialize(layer, 0)
-    trained = [made[name].size for name, spec in layer.parameters().items() if spec.trainable]
+    trained = [made[name].size for name, spec in layer.parameter_specs().items() if spec.trainable]
     assert Method("NFN_HNP", layer).parameters == sum(trained) < sum(x.size for x in made.values())
 
 
