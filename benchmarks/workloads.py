@@ -1,7 +1,6 @@
 """What is timed: NF-layers, as many channels out as in, on the weight spaces of the paper and on growing ones."""
 
 from dataclasses import dataclass
-from math import prod
 
 from nfn_core import Group, Sequential, WeightSpace, equivariant_network
 
@@ -27,7 +26,7 @@ class Workload:
 
     def parameters(self, kind: str) -> int:
         """Number of the network's parameters."""
-        return sum(prod(spec.shape) for spec in self.network(kind).parameter_specs().values())
+        return self.network(kind).parameter_count
 
     def group(self, kind: str) -> Group:
         """NP or HNP."""

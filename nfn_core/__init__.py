@@ -5,7 +5,8 @@ of Zhou et al., *Permutation Equivariant Neural Functionals* (NeurIPS 2023). Des
 modules by `nfn_torch` and into pure functions by `nfn_jax`; with NumPy they run as they are.
 """
 
-from nfn_core.arrays import Array, Features, check_features
+from nfn_core.arrays import Array, Features
+from nfn_core.descriptions import from_json, to_json
 from nfn_core.errors import (
     FeatureError,
     LabelError,
@@ -15,15 +16,16 @@ from nfn_core.errors import (
     PermutationError,
     SpecError,
 )
+from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group, Permutation
 from nfn_core.layers.base import Execution, Layer, Noise
+from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
-from nfn_core.models.labelling import labelled_space
 from nfn_core.models.views import ModelSpace, Verification, View
 from nfn_core.spaces import TensorSpec, WeightSpace
 
@@ -33,6 +35,7 @@ __all__ = [
     "ACTIVATIONS",
     "Activation",
     "Array",
+    "Composite",
     "Dropout",
     "Execution",
     "FeatureError",
@@ -69,9 +72,10 @@ __all__ = [
     "check_parameters",
     "equivariant_network",
     "fingerprint",
+    "from_json",
     "initialize",
     "invariant_network",
-    "labelled_space",
     "load_parameters",
     "save_parameters",
+    "to_json",
 ]

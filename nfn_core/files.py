@@ -1,25 +1,30 @@
-"""Parameter files: safetensors with a header that says which layer they belong to. No pickle is ever read."""
+"""Parameter files: safetensors with the description of their layer in the header. No pickle is ever read."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nfn_core.arrays import Array
-from nfn_core.errors import MissingDependencyError, ParameterError
+from nfn_core.checks import check_choice
+from nfn_core.descriptions import from_json, to_json
+from nfn_core.errors import MissingDependencyError, ParameterError, SpecError
+from nfn_core.layers.base import Layer
 from nfn_core.layers.parameters import check_parameters
 
-if TYPE_CHECKING:
-    from nfn_core.layers.base import Layer
+__all__ = ["fingerprint", "load_parameters", "read_shapes", "read_tensors", "save_parameters"]
 
-__all__ = ["FORMAT", "fingerprint", "load_parameters", "read_shapes", "read_tensors", "save_parameters"]
+HEADER = "nfn_core"
+"""The one key of a parameter file's header; it holds the layer's description as JSON."""
+SAFETENSORS = {"numpy": "numpy", "torch": "torch", "jax": "flax"}
+"""For each backend the module of safetensors that reads and writes its arrays."""
+FRAMEWORKS = {"numpy": "np", "torch": "pt", "jax": "flax"}
+"""For each backend what ``safe_open`` calls it."""
 
-FORMAT = "nfn-core parameters 1"
 
-
-def fingerprint(layer: "Layer") -> str:
+def fingerprint(layer: Layer) -> str:
     """Digest of a layer's whole description: weight space, group, channels and options.
 
     Parameters
@@ -30,12 +35,12 @@ def fingerprint(layer: "Layer") -> str:
     Returns
     -------
     str
-        SHA-256 of its representation, 64 hexadecimal digits.
+        SHA-256 of its JSON form, 64 hexadecimal digits.
     """
-    return hashlib.sha256(repr(layer).encode()).hexdigest()
+    return hashlib.sha256(to_json(layer).encode()).hexdigest()
 
 
-def save_parameters(path: str | Path, layer: "Layer", params: Mapping[str, Array], library: str = "numpy") -> None:
+def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array], backend: str = "numpy") -> None:
     """Write parameters to a safetensors file, which any backend can load.
 
     Parameters
@@ -45,9 +50,9 @@ def save_parameters(path: str | Path, layer: "Layer", params: Mapping[str, Array
     layer : Layer
         The layer or network description.
     params : mapping of str to array
-        Its parameters, arrays of `library`.
-    library : {"numpy", "torch", "flax"}
-        The safetensors module that writes them; ``"flax"`` stands for plain JAX arrays.
+        Its parameters, arrays of `backend`.
+    backend : {"numpy", "torch", "jax"}
+        Kind of the arrays.
 
     Raises
     ------
@@ -56,58 +61,78 @@ def save_parameters(path: str | Path, layer: "Layer", params: Mapping[str, Array
     MissingDependencyError
         If safetensors is not installed.
     """
+    check_choice("backend", backend, tuple(SAFETENSORS))
     check_parameters(layer.parameter_specs(), params)
-    save: Callable[..., None] = _safetensors(f".{library}").save_file
-    save(dict(params), Path(path), metadata={"format": FORMAT, "fingerprint": fingerprint(layer)})
+    save: Callable[..., None] = _safetensors(f".{SAFETENSORS[backend]}").save_file
+    save(dict(params), Path(path), metadata={HEADER: to_json(layer)})
 
 
-def load_parameters(path: str | Path, layer: "Layer", library: str = "numpy") -> dict[str, Array]:
+def load_parameters(
+    path: str | Path, layer: Layer | None = None, backend: str = "numpy"
+) -> tuple[Layer, dict[str, Array]]:
     """Read parameters written by `save_parameters` in any backend.
+
+    Files of nfn-core 0.1 name no description: give the layer they belong to, whose names and shapes are then checked, and
+    save the parameters again.
 
     Parameters
     ----------
     path : str or pathlib.Path
         File to read.
-    layer : Layer
-        The layer or network description they must belong to.
-    library : {"numpy", "torch", "flax"}
+    layer : Layer, optional
+        The description they must belong to; by default the one in the file.
+    backend : {"numpy", "torch", "jax"}
         Kind of arrays wanted.
 
     Returns
     -------
-    dict of str to array
-        The parameters, on the CPU, with the dtypes they were saved with.
+    Layer, dict of str to array
+        The description, and the parameters, on the CPU, with the dtypes they were saved with.
 
     Raises
     ------
     ParameterError
-        If the file is missing, damaged, of another format version, or belongs to another layer.
+        If the file is missing, damaged, of another format, or belongs to another layer.
     MissingDependencyError
         If safetensors is not installed.
     """
-    params, header = read_tensors(path, library)
-    if header.get("format") != FORMAT:
+    params, header = read_tensors(path, backend)
+    if HEADER in header:
+        try:
+            found = from_json(header[HEADER])
+        except SpecError as error:
+            raise ParameterError(f"parameter file {str(path)!r}: {error}") from error
+        if not isinstance(found, Layer):
+            raise ParameterError(f"parameter file {str(path)!r} describes a {type(found).__name__}, not a layer.")
+    elif header.get("format") == "nfn-core parameters 1" and layer is not None:
+        found = layer
+    elif header.get("format") == "nfn-core parameters 1":
         raise ParameterError(
-            f"parameter file {str(path)!r} has format {header.get('format')!r}, expected {FORMAT!r}: "
-            "it was written by another program or version."
+            f"parameter file {str(path)!r} was written by nfn-core 0.1, whose files hold no description: load it once with "
+            "its layer, load_parameters(path, layer), and save it again."
         )
-    check_parameters(layer.parameter_specs(), params)
-    if header.get("fingerprint") != fingerprint(layer):
+    else:
         raise ParameterError(
-            f"parameter file {str(path)!r} fits in names and shapes, but was written for a layer described otherwise "
-            "(weight space, group, pooling or another option): load it with the description it was saved with."
+            f"parameter file {str(path)!r} has no header {HEADER!r}: it was not written by save_parameters, nfn_torch.save or "
+            "nfn_jax.save."
         )
-    return {name: params[name] for name in layer.parameter_specs()}
+    check_parameters((layer or found).parameter_specs(), params)
+    if layer is not None and found != layer:
+        raise ParameterError(
+            f"parameter file {str(path)!r} fits in names and shapes, but was written for another description (weight space, "
+            "group, pooling or another option): load it without one, or with the description it was saved with."
+        )
+    return found, {name: params[name] for name in found.parameter_specs()}
 
 
-def read_tensors(path: str | Path, library: str) -> tuple[dict[str, Array], dict[str, str]]:
+def read_tensors(path: str | Path, backend: str) -> tuple[dict[str, Array], dict[str, str]]:
     """Read a safetensors file.
 
     Parameters
     ----------
     path : str or pathlib.Path
         File to read.
-    library : {"numpy", "torch", "flax"}
+    backend : {"numpy", "torch", "jax"}
         Kind of arrays wanted.
 
     Returns
@@ -122,8 +147,8 @@ def read_tensors(path: str | Path, library: str) -> tuple[dict[str, Array], dict
     MissingDependencyError
         If safetensors is not installed.
     """
-    framework = {"numpy": "np", "torch": "pt", "flax": "flax"}[library]
-    with _opened(path, framework) as file:
+    check_choice("backend", backend, tuple(FRAMEWORKS))
+    with _opened(path, FRAMEWORKS[backend]) as file:
         return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 

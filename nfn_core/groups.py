@@ -6,8 +6,9 @@ from math import factorial, prod
 
 import numpy as np
 
-from nfn_core.arrays import Array, Features, check_features, device_of
+from nfn_core.arrays import Array, Features, device_of
 from nfn_core.errors import PermutationError, SpecError
+from nfn_core.features import check_features
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["Group", "Permutation"]
@@ -91,6 +92,18 @@ class Group:
                 raise SpecError(f"group moves unknown neuron set {label!r}: this space has {tuple(sizes)}.")
         kept = tuple(label for label in sizes if label in self.permuted and sizes[label] > 1)
         object.__setattr__(self, "permuted", kept)
+
+    @property
+    def name(self) -> str:
+        """``"NP"`` or ``"HNP"``, or the neuron sets in braces."""
+        for name in ("NP", "HNP"):
+            if self.permuted == self.space.group(name).permuted:
+                return name
+        return "{" + ", ".join(self.permuted) + "}"
+
+    def __repr__(self) -> str:
+        """Space and name: ``WeightSpace.mlp([2, 32, 32, 1]).group('HNP')``."""
+        return f"{self.space!r}.group({self.name!r})"
 
     @property
     def order(self) -> int:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from nfn_core.checks import plain_int
 from nfn_core.errors import SpecError
 
 if TYPE_CHECKING:
@@ -35,6 +36,11 @@ class TensorSpec:
     shape: tuple[int, ...]
     labels: tuple[str | None, ...]
     layer: int = 0
+
+    def __post_init__(self) -> None:
+        """Take sizes of any integer type; what is no integer is refused by the space, which names the tensor."""
+        sizes = tuple(map(plain_int, self.shape))
+        object.__setattr__(self, "shape", sizes)
 
     @property
     def size(self) -> int:
@@ -113,6 +119,20 @@ class WeightSpace:
             for label in sets:
                 if label not in self.sizes:
                     raise SpecError(f"{role} names neuron set {label!r}, but the space has {tuple(self.sizes)}.")
+
+    def __repr__(self) -> str:
+        """How `mlp` or `cnn` would make the space, or a summary of any other space."""
+        made = _as_feedforward(self.tensors)
+        if made is not None and self == WeightSpace.cnn(*made):
+            sizes, filters, flags = made
+            options = "" if all(flags) else f", bias={list(flags)}" if any(flags) else ", bias=False"
+            return (
+                f"WeightSpace.mlp({sizes}{options})"
+                if not any(filters)
+                else f"WeightSpace.cnn({sizes}, {filters}{options})"
+            )
+        counts = f"{len(self.tensors)} tensors, {len(self.sizes)} neuron sets, {self.size:,} entries"
+        return f"WeightSpace({counts})"
 
     @property
     def size(self) -> int:
@@ -268,6 +288,16 @@ class WeightSpace:
             kept = {*self.inputs, *self.outputs} if permuted == "HNP" else set()
             permuted = [label for label in self.sizes if label not in kept]
         return Group(self, tuple(permuted))
+
+
+def _as_feedforward(tensors: tuple[TensorSpec, ...]) -> tuple[list[int], list[tuple[int, ...]], list[bool]] | None:
+    """Sizes, filters and biases of a feedforward network whose weights these may be, or None."""
+    weights = [t for t in tensors if len(t.shape) >= 2]
+    if not weights:
+        return None
+    names = {t.name for t in tensors}
+    sizes = [weights[0].shape[1], *(t.shape[0] for t in weights)]
+    return sizes, [t.shape[2:] for t in weights], [f"v{i}" in names for i in range(1, len(weights) + 1)]
 
 
 def _neuron_sets(tensors: tuple[TensorSpec, ...]) -> dict[str, int]:

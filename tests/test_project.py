@@ -1,6 +1,8 @@
 """The project itself: array API names only, lazy imports, public names, docstrings, README snippets."""
 
 import ast
+import doctest
+import importlib
 import json
 import re
 import subprocess
@@ -15,6 +17,7 @@ import numpydoc.validate
 import pytest
 
 import nfn_core
+import nfn_core.layers
 
 ROOT = Path(__file__).parent.parent
 CORE = sorted((ROOT / "nfn_core").rglob("*.py"))
@@ -63,56 +66,18 @@ def test_imports_are_lazy(module, absent):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == ""
 
 
-PUBLIC = {
-    nfn_torch: [
-        *("NFModule", "WeightSpaceFeatures", "load", "save"),
-        *("stack", "stream", "unstack", "unstack_modules", "weight_space"),
-    ],
-    nfn_jax: [
-        *("apply", "init", "load", "save", "trainable"),
-        *("leaves", "stack", "stream", "unstack", "weight_space"),
-    ],
-    nfn_conformance: [
-        "CHECKS",
-        "Measurement",
-        "Subject",
-        "assert_conforms",
-        "index_orbits",
-        "measure_all",
-        "pair_orbits",
-        "subject_of",
-    ],
-    nfn_core: [
-        *(
-            "ACTIVATIONS",
-            "Activation",
-            "Array",
-            "Dropout",
-            "Execution",
-            "FeatureError",
-            "Features",
-            "GaussianFourierFeatures",
-            "Group",
-        ),
-        *("InvariantPool", "Layer", "LayerNorm", "LearnedEncoding", "MLPHead", "MissingDependencyError", "NFLayer"),
-        *("NFNError", "Noise", "Normalize", "ParameterError", "ParameterSpec", "Permutation", "PermutationError"),
-        *("PointwiseLayer", "Residual", "Scale", "Sequential", "SinusoidalEncoding", "SpecError", "TensorSpec"),
-        *("WeightSpace", "check_features", "check_parameters", "equivariant_network", "fingerprint", "initialize"),
-        *("invariant_network", "load_parameters", "save_parameters"),
-        *("LabelError", "ModelSpace", "Verification", "View", "labelled_space"),
-    ],
-}
+PUBLIC = (nfn_core, nfn_core.layers, nfn_torch, nfn_jax, nfn_conformance)
 
 
 @pytest.mark.parametrize("module", PUBLIC, ids=lambda m: m.__name__)
 def test_public_names(module):
-    assert sorted(module.__all__) == sorted(PUBLIC[module])
+    assert list(module.__all__) == sorted(set(module.__all__))
     assert all(hasattr(module, name) for name in module.__all__)
 
 
 def documented():
-    for module, names in PUBLIC.items():
-        for name in names:
+    for module in PUBLIC:
+        for name in module.__all__:
             if (name != "Array" and isinstance(getattr(module, name), type)) or type(
                 getattr(module, name)
             ).__name__ == "function":
@@ -134,6 +99,17 @@ def test_library_has_no_bare_asserts_and_short_modules():
     for path in LIBRARY:
         assert bare_asserts(path.read_text()) == 0, path.name
         assert len(path.read_text().splitlines()) < 500, path.name
+
+
+DOCTESTS = [path for path in CORE if ">>> " in path.read_text()]
+
+
+@pytest.mark.parametrize("path", DOCTESTS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_docstring_examples(path):
+    module = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    found = doctest.testmod(importlib.import_module(module))
+    assert found.attempted > 0
+    assert found.failed == 0
 
 
 SNIPPETS = [

@@ -156,27 +156,27 @@ def save(path: str | Path, layer: Layer, params: Mapping[str, jax.Array]) -> Non
     MissingDependencyError
         If safetensors is not installed.
     """
-    save_parameters(path, layer, params, "flax")
+    save_parameters(path, layer, params, "jax")
 
 
-def load(path: str | Path, layer: Layer) -> Params:
-    """Read parameters from a file written by any backend.
+def load(path: str | Path, layer: Layer | None = None) -> tuple[Layer, Params]:
+    """Read a layer's description and parameters from a file written by any backend.
 
     Parameters
     ----------
     path : str or pathlib.Path
         File to read.
-    layer : Layer
-        The description the file was saved with.
+    layer : Layer, optional
+        The description that the file must belong to; by default the one in the file.
 
     Returns
     -------
-    dict of str to jax.Array
-        The parameters, with the dtypes they were saved with (float64 needs JAX's 64-bit mode).
+    Layer, dict of str to jax.Array
+        The description, and the parameters with the dtypes they were saved with (float64 needs JAX's 64-bit mode).
 
     Raises
     ------
     ParameterError
         If the file is damaged or belongs to another layer.
     """
-    return load_parameters(path, layer, "flax")
+    return load_parameters(path, layer, "jax")

@@ -197,7 +197,7 @@ def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterat
     dict of str to jax.Array
         Each tensor of shape (models, *axes, 1).
     """
-    return space.stream(paths, batch, "flax")
+    return space.stream(paths, batch, "jax")
 
 
 def _name(path: Any) -> str:

@@ -1,29 +1,13 @@
 """JAX primitives in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import wraps
-from typing import Any, TypeAlias
-
+from nfn_core.models.operations import Call, Registry
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["ELEMENTWISE", "PRIMITIVES", "Call", "Rule", "looks_up"]
+__all__ = ["ELEMENTWISE", "OPERATIONS", "looks_up"]
 
-
-@dataclass(frozen=True)
-class Call:
-    """One equation: its parameters, the shapes of its results, and the value of each operand that is a literal."""
-
-    params: Mapping[str, Any]
-    shapes: Sequence[tuple[int, ...]]
-    literals: Sequence[Any]
-
-
-Rule: TypeAlias = Callable[..., list[Value]]
-"""From the rules, the call and a `Value` for each operand to the results' values."""
-
-PRIMITIVES: dict[str, Rule] = {}
+OPERATIONS = Registry()
 """Rules by primitive."""
+operation = OPERATIONS.register
 
 ELEMENTWISE = (
     *("abs", "acos", "acosh", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "clamp"),
@@ -56,49 +40,34 @@ def looks_up(name: str, call: Call) -> bool:
     return name == "gather" or (name == "lt" and call.literals[1] == 0)
 
 
-def primitive(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Register a rule; a single value becomes a list."""
-
-    def register(rule: Callable[..., Any]) -> Callable[..., Any]:
-        @wraps(rule)
-        def listed(r: Rules, call: Call, *values: Value) -> list[Value]:
-            found = rule(r, call, *values)
-            return found if isinstance(found, list) else [found]
-
-        PRIMITIVES.update(dict.fromkeys(names, listed))
-        return rule
-
-    return register
-
-
-@primitive(*ELEMENTWISE)
+@operation(*ELEMENTWISE)
 def _elementwise(r: Rules, call: Call, *values: Value) -> Value:
     return r.elementwise(*values)
 
 
-@primitive("add")
+@operation("add")
 def _add(r: Rules, call: Call, x: Value, y: Value) -> Value:
     by = call.literals[1]
     return r.elementwise(x, y) if x.index is None or by is None else r.offset(x, int(by))
 
 
-@primitive("convert_element_type")
+@operation("convert_element_type")
 def _convert(r: Rules, call: Call, x: Value) -> Value:
     return x if call.params["new_dtype"].kind in "iu" else r.elementwise(x)
 
 
-@primitive("select_n")
+@operation("select_n")
 def _select(r: Rules, call: Call, predicate: Value, *cases: Value) -> Value:
     return r.select(predicate, *cases)
 
 
-@primitive("dot_general")
+@operation("dot_general")
 def _dot(r: Rules, call: Call, x: Value, y: Value) -> Value:
     summed, batch = (list(zip(*pairs, strict=True)) for pairs in call.params["dimension_numbers"])
     return r.contract(x, y, summed, batch)
 
 
-@primitive("conv_general_dilated")
+@operation("conv_general_dilated")
 def _convolution(r: Rules, call: Call, x: Value, kernel: Value) -> Value:
     p = call.params
     numbers = p["dimension_numbers"]
@@ -114,33 +83,33 @@ def _convolution(r: Rules, call: Call, x: Value, kernel: Value) -> Value:
     return r.transpose(out, sorted(range(len(out.axes)), key=numbers.out_spec.__getitem__))
 
 
-@primitive("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor")
+@operation("reduce_sum", "reduce_max", "reduce_min", "reduce_prod", "reduce_and", "reduce_or", "reduce_xor")
 def _reduce(r: Rules, call: Call, x: Value) -> Value:
     return r.reduce(x, call.params["axes"])
 
 
-@primitive("argmax", "argmin")
+@operation("argmax", "argmin")
 def _argmax(r: Rules, call: Call, x: Value) -> Value:
     return r.reduce(r.fix_axes(x, call.params["axes"]), call.params["axes"])
 
 
-@primitive("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
+@operation("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
 def _cumulative(r: Rules, call: Call, x: Value) -> Value:
     return r.fix_axes(x, [call.params["axis"]])
 
 
-@primitive("rev")
+@operation("rev")
 def _reverse(r: Rules, call: Call, x: Value) -> Value:
     return r.fix_axes(x, call.params["dimensions"])
 
 
-@primitive("sort")
+@operation("sort")
 def _sort(r: Rules, call: Call, *values: Value) -> list[Value]:
     joined = r.elementwise(*values)
     return [r.fix_axes(joined, [call.params["dimension"]])] * len(values)
 
 
-@primitive("reduce_window_sum", "reduce_window_max", "reduce_window_min")
+@operation("reduce_window_sum", "reduce_window_max", "reduce_window_min")
 def _window(r: Rules, call: Call, x: Value) -> Value:
     p = call.params
     steps = zip(p["window_dimensions"], p["window_strides"], p["padding"], strict=True)
@@ -148,27 +117,27 @@ def _window(r: Rules, call: Call, x: Value) -> Value:
     return r.resize(x, call.shapes[0], axes)
 
 
-@primitive("reshape", "squeeze", "expand_dims")
+@operation("reshape", "squeeze", "expand_dims")
 def _reshape(r: Rules, call: Call, x: Value) -> Value:
     return r.reshape(x, call.shapes[0])
 
 
-@primitive("transpose")
+@operation("transpose")
 def _transpose(r: Rules, call: Call, x: Value) -> Value:
     return r.transpose(x, call.params["permutation"])
 
 
-@primitive("broadcast_in_dim")
+@operation("broadcast_in_dim")
 def _broadcast(r: Rules, call: Call, x: Value) -> Value:
     return r.broadcast(x, call.shapes[0], call.params["broadcast_dimensions"])
 
 
-@primitive("concatenate")
+@operation("concatenate")
 def _concatenate(r: Rules, call: Call, *values: Value) -> Value:
     return r.concatenate(values, call.params["dimension"])
 
 
-@primitive("slice")
+@operation("slice")
 def _slice(r: Rules, call: Call, x: Value) -> Value:
     p = call.params
     for axis, (start, stop) in enumerate(zip(p["start_indices"], p["limit_indices"], strict=True)):
@@ -176,12 +145,12 @@ def _slice(r: Rules, call: Call, x: Value) -> Value:
     return x
 
 
-@primitive("split")
+@operation("split")
 def _split(r: Rules, call: Call, x: Value) -> list[Value]:
     return r.split(x, call.params["axis"], [int(n) for n in call.params["sizes"]])
 
 
-@primitive("pad")
+@operation("pad")
 def _pad(r: Rules, call: Call, x: Value, _: Value) -> Value:
     config = call.params["padding_config"]
     spaced = [a for a, (_, _, inner) in enumerate(config) if inner]
@@ -189,12 +158,12 @@ def _pad(r: Rules, call: Call, x: Value, _: Value) -> Value:
     return r.pad(x, [(0, 0) if inner else (low, high) for low, high, inner in config])
 
 
-@primitive("dynamic_slice")
+@operation("dynamic_slice")
 def _dynamic_slice(r: Rules, call: Call, x: Value, *_: Value) -> Value:
     return r.resize(x, call.shapes[0], [a for a, n in enumerate(call.shapes[0]) if n != x.shape[a]])
 
 
-@primitive("dynamic_update_slice")
+@operation("dynamic_update_slice")
 def _dynamic_update(r: Rules, call: Call, x: Value, part: Value, *_: Value) -> Value:
     for whole, piece in zip(x.axes, part.axes, strict=True):
         if whole.size == piece.size:
@@ -205,12 +174,12 @@ def _dynamic_update(r: Rules, call: Call, x: Value, part: Value, *_: Value) -> V
     return r.same_shape(x)
 
 
-@primitive("iota")
+@operation("iota")
 def _iota(r: Rules, call: Call) -> Value:
     return r.constant(call.shapes[0], [a == call.params["dimension"] for a in range(len(call.shapes[0]))])
 
 
-@primitive("gather")
+@operation("gather")
 def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
     g, sizes = call.params["dimension_numbers"], call.params["slice_sizes"]
     looked = list(g.start_index_map)

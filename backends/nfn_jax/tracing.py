@@ -14,8 +14,9 @@ from jax.extend.core import ClosedJaxpr, Literal
 
 from nfn_core.errors import LabelError
 from nfn_core.models.labelling import Labelling
+from nfn_core.models.operations import Call
 from nfn_core.models.rules import Value
-from nfn_jax.operations import PRIMITIVES, Call, looks_up
+from nfn_jax.operations import OPERATIONS, looks_up
 
 __all__ = ["CONTROL", "walk"]
 
@@ -92,14 +93,15 @@ class _Walker:
         """Values of one equation's results."""
         name = eqn.primitive.name
         if name in CONTROL:
-            return self._control(name, eqn.params, operands)
+            with self.rules.at(f"primitive {name}"):
+                return self._control(name, eqn.params, operands)
         key = f"{name}[{self.met[name]}]"
         self.met[name] += 1
         shapes = [tuple(v.aval.shape) for v in eqn.outvars]
         keys = [key] if len(shapes) == 1 else [f"{key}[{k}]" for k in range(len(shapes))]
         inside = str(eqn.source_info.name_stack)
-        call = Call(eqn.params, shapes, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
-        rule = PRIMITIVES.get(name)
+        call = Call(shapes, eqn.params, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
+        rule = OPERATIONS.get(name)
         return self.labelling.apply(
             f"primitive {key}" + (f" in {inside!r}" if inside else ""),
             keys,
@@ -116,14 +118,14 @@ class _Walker:
             before = [replace(x, constant=False) for x in operands[fixed:state]]
             rows = []
             for x in operands[state:]:
-                self.rules.where = "the steps of a scan"
-                self.rules.fix(x.axes[0])
+                with self.rules.at("the steps of a scan"):
+                    self.rules.fix(x.axes[0])
                 rows.append(replace(x, axes=x.axes[1:]))
             out = self.walk(params["jaxpr"], [*operands[:fixed], *before, *rows])
             after, steps = out[: len(before)], out[len(before) :]
             self._same(before, after)
-            self.rules.where = "the steps of a scan"
-            return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
+            with self.rules.at("the steps of a scan"):
+                return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
         if name == "while":
             first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
             before = [replace(x, constant=False) for x in operands[second:]]
@@ -145,13 +147,13 @@ class _Walker:
 
     def _constant(self, x: Any) -> Value:
         """Value of an array that is no part of the weight space."""
-        self.rules.where = "a constant"
         shape = tuple(np.shape(x))
-        if not shape or not isinstance(x, np.ndarray | jax.Array) or jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            return self.rules.constant(shape, [True] * len(shape))
-        host = np.asarray(x)
-        varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
-        return self.rules.constant(shape, varies)
+        varies = [True] * len(shape)
+        if shape and isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
+            host = np.asarray(x)
+            varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
+        with self.rules.at("a constant"):
+            return self.rules.constant(shape, varies)
 
 
 def _place(error: Exception) -> str:

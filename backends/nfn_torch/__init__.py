@@ -9,11 +9,11 @@ from pathlib import Path
 from nfn_core.errors import MissingDependencyError
 
 try:
-    import torch  # noqa: F401
+    import torch
 except ImportError as error:
     raise MissingDependencyError(f"nfn_torch needs PyTorch ({error}): install nfn-core[torch].") from error
 
-from nfn_core import load_parameters, save_parameters
+from nfn_core import Layer, load_parameters, save_parameters
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.models import stack, stream, unstack, unstack_modules, weight_space
 from nfn_torch.modules import NFModule
@@ -22,11 +22,11 @@ __all__ = [
     "NFModule",
     "WeightSpaceFeatures",
     "load",
-    "unstack_modules",
     "save",
     "stack",
     "stream",
     "unstack",
+    "unstack_modules",
     "weight_space",
 ]
 
@@ -50,19 +50,38 @@ def save(path: str | Path, module: NFModule) -> None:
     save_parameters(path, module.layer, params, "torch")
 
 
-def load(path: str | Path, module: NFModule) -> None:
-    """Read parameters from a file written by any backend into a module, casting to its dtype and device.
+def load(
+    path: str | Path,
+    layer: Layer | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> NFModule:
+    """Read a module from a file written by any backend.
 
     Parameters
     ----------
     path : str or pathlib.Path
         File to read.
-    module : NFModule
-        The module to fill, made from the description the file was saved with.
+    layer : Layer, optional
+        The description that the file must belong to; by default the one in the file.
+    dtype : torch.dtype, optional
+        Dtype of the parameters, by default the one they were saved with.
+    device : torch.device or str, optional
+        Device of the parameters, by default the CPU.
+
+    Returns
+    -------
+    NFModule
+        The module.
 
     Raises
     ------
     ParameterError
         If the file is damaged or belongs to another layer.
     """
-    module.load_state_dict(load_parameters(path, module.layer, "torch"))
+    found, params = load_parameters(path, layer, "torch")
+    kept = next((p.dtype for p in params.values()), None)
+    module = NFModule(found, dtype=dtype or kept, device=device)
+    module.load_state_dict(params)
+    return module

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from textwrap import indent
 from typing import Any
 
 import torch
@@ -115,10 +116,11 @@ class NFModule(nn.Module):
         value = self.layer.forward(params, features, self.in_training if self.training else self.evaluation)
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
-    def extra_repr(self) -> str:
-        """Name of the description and number of parameters."""
-        count = sum(p.numel() for p in self.parameters())
-        return f"{type(self.layer).__name__}, {count} parameters"
+    def __repr__(self) -> str:
+        """The description's tree of layers, with the shapes and numbers of parameters."""
+        sample = next(iter(self.named_arrays().values()), None)
+        where = "" if sample is None else f"{sample.dtype}, {sample.device}"
+        return f"{type(self).__name__}({where})\n" + indent(self.layer.tree(), "  ")
 
 
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -1,20 +1,18 @@
 """ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 
+from nfn_core.models.operations import Call, Registry, Rule
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["OPERATIONS", "Rule", "rule_of"]
+__all__ = ["OPERATIONS", "rule_of"]
 
-Rule: TypeAlias = Callable[..., Any]
-"""From the rules, the shape of the result (a list of shapes for several) and the operation's own arguments, with a
-`Value` for each tensor, to the result's `Value` (a list for several)."""
-
-OPERATIONS: dict[str, Rule] = {}
+OPERATIONS = Registry()
 """Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
+operation = OPERATIONS.register
 
 POINTWISE = "every operation that torch tags as pointwise"
 
@@ -24,61 +22,51 @@ def rule_of(target: Any) -> Rule | None:
     if not isinstance(target, torch._ops.OpOverload):
         return None
     name = target._schema.name.removeprefix("aten::")
-    if name in OPERATIONS:
-        return OPERATIONS[name]
     random = torch.Tag.nondeterministic_seeded in target.tags
-    return pointwise if torch.Tag.pointwise in target.tags and not random else None
+    is_pointwise = torch.Tag.pointwise in target.tags and not random
+    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise else None)
 
 
-def operation(*names: str) -> Callable[[Rule], Rule]:
-    """Register a rule."""
-
-    def register(rule: Rule) -> Rule:
-        OPERATIONS.update(dict.fromkeys(names, rule))
-        return rule
-
-    return register
-
-
-def pointwise(r: Rules, shape: Any, *args: Any, **kwargs: Any) -> Value:
+@operation("pointwise")
+def pointwise(r: Rules, call: Call, *args: Any, **kwargs: Any) -> Value:
     """Tensors of any arguments are broadcast."""
     return r.elementwise(*[x for x in (*args, *kwargs.values()) if isinstance(x, Value)])
 
 
 @operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")
-def _copy(r: Rules, shape: Any, x: Value, **_: Any) -> Value:
+def _copy(r: Rules, call: Call, x: Value, **_: Any) -> Value:
     return x
 
 
 @operation("mm")
-def _mm(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+def _mm(r: Rules, call: Call, x: Value, y: Value) -> Value:
     return r.contract(x, y, [(1, 0)], [])
 
 
 @operation("bmm")
-def _bmm(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+def _bmm(r: Rules, call: Call, x: Value, y: Value) -> Value:
     return r.contract(x, y, [(2, 1)], [(0, 0)])
 
 
 @operation("mv", "dot")
-def _mv(r: Rules, shape: Any, x: Value, y: Value) -> Value:
+def _mv(r: Rules, call: Call, x: Value, y: Value) -> Value:
     return r.contract(x, y, [(len(x.axes) - 1, 0)], [])
 
 
 @operation("addmm")
-def _addmm(r: Rules, shape: Any, bias: Value, x: Value, y: Value, **_: Any) -> Value:
-    return r.elementwise(bias, _mm(r, shape, x, y))
+def _addmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> Value:
+    return r.elementwise(bias, _mm(r, call.shape, x, y))
 
 
 @operation("baddbmm")
-def _baddbmm(r: Rules, shape: Any, bias: Value, x: Value, y: Value, **_: Any) -> Value:
-    return r.elementwise(bias, _bmm(r, shape, x, y))
+def _baddbmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> Value:
+    return r.elementwise(bias, _bmm(r, call.shape, x, y))
 
 
 @operation("convolution")
 def _convolution(
     r: Rules,
-    shape: Sequence[int],
+    call: Call,
     x: Value,
     kernel: Value,
     bias: Value | None,
@@ -91,7 +79,7 @@ def _convolution(
 ) -> Value:
     steps = zip(kernel.shape[2:], _each(stride, x), _each(padding, x), _each(output_padding, x), strict=True)
     mixing = [taps > 1 or step > 1 or pad > 0 or extra > 0 for taps, step, pad, extra in steps]
-    out = r.convolve(x, kernel, shape[2:], groups, mixing, transposed)
+    out = r.convolve(x, kernel, call.shape[2:], groups, mixing, transposed)
     return out if bias is None else r.scale_along(out, 1, bias)
 
 
@@ -102,14 +90,14 @@ def _each(numbers: Sequence[int], x: Value) -> list[int]:
 
 
 @operation("_native_batch_norm_legit_no_training", "_native_batch_norm_legit")
-def _batch_norm(r: Rules, shapes: Any, x: Value, *vectors: Any) -> list[Value]:
+def _batch_norm(r: Rules, call: Call, x: Value, *vectors: Any) -> list[Value]:
     out = r.scale_along(x, 1, *[v for v in vectors if isinstance(v, Value)])
     channels = Value((out.axes[1],))
     return [out, channels, channels]
 
 
 @operation("native_layer_norm")
-def _layer_norm(r: Rules, shapes: Any, x: Value, size: Any, *vectors: Any) -> list[Value]:
+def _layer_norm(r: Rules, call: Call, x: Value, size: Any, *vectors: Any) -> list[Value]:
     last = Value(x.axes[-len(size) :])
     for v in vectors:
         if isinstance(v, Value):
@@ -120,36 +108,36 @@ def _layer_norm(r: Rules, shapes: Any, x: Value, size: Any, *vectors: Any) -> li
 
 @operation("native_group_norm")
 def _group_norm(
-    r: Rules, shapes: Any, x: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
+    r: Rules, call: Call, x: Value, weight: Any, bias: Any, n: int, c: int, hw: int, groups: int, eps: float
 ) -> list[Value]:
     out = r.scale_along(r.in_groups(x, 1, groups), 1, *[v for v in (weight, bias) if v is not None])
-    return [out, *map(r.opaque, shapes[1:])]
+    return [out, *map(r.opaque, call.shapes[1:])]
 
 
 @operation("_softmax", "_log_softmax", "_safe_softmax")
-def _softmax(r: Rules, shape: Any, x: Value, dim: int, *_: Any) -> Value:
+def _softmax(r: Rules, call: Call, x: Value, dim: int, *_: Any) -> Value:
     return r.same_shape(x)
 
 
 @operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")
-def _reduce(r: Rules, shape: Sequence[int], x: Value, *args: Any, **kwargs: Any) -> Value:
+def _reduce(r: Rules, call: Call, x: Value, *args: Any, **kwargs: Any) -> Value:
     dims = kwargs.get("dim", next((a for a in args if isinstance(a, list)), args[0] if args else None))
     dims = range(len(x.axes)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else dims
-    return r.reduce(x, dims, keep=len(shape) == len(x.axes))
+    return r.reduce(x, dims, keep=len(call.shape) == len(x.axes))
 
 
 @operation("linalg_vector_norm")
-def _norm(r: Rules, shape: Sequence[int], x: Value, order: float = 2, dims: Any = None, *_: Any, **__: Any) -> Value:
-    return r.reduce(x, range(len(x.axes)) if dims is None else dims, keep=len(shape) == len(x.axes))
+def _norm(r: Rules, call: Call, x: Value, order: float = 2, dims: Any = None, *_: Any, **__: Any) -> Value:
+    return r.reduce(x, range(len(x.axes)) if dims is None else dims, keep=len(call.shape) == len(x.axes))
 
 
 @operation("var_mean")
-def _var_mean(r: Rules, shapes: Any, x: Value, dims: Any, *_: Any, **__: Any) -> list[Value]:
-    return [_reduce(r, shape, x, dims) for shape in shapes]
+def _var_mean(r: Rules, call: Call, x: Value, dims: Any, *_: Any, **__: Any) -> list[Value]:
+    return [_reduce(r, Call([shape]), x, dims) for shape in call.shapes]
 
 
 @operation("max", "min")
-def _max(r: Rules, shapes: Any, x: Value, dim: int | None = None, keep: bool = False) -> Any:
+def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Any:
     if dim is None:
         return r.reduce(x, range(len(x.axes)))
     r.fix_axes(x, [dim])  # its second result numbers the entries of this axis
@@ -157,68 +145,68 @@ def _max(r: Rules, shapes: Any, x: Value, dim: int | None = None, keep: bool = F
 
 
 @operation("argmax", "argmin")
-def _argmax(r: Rules, shape: Any, x: Value, dim: int | None = None, keep: bool = False) -> Value:
+def _argmax(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Value:
     dims = range(len(x.axes)) if dim is None else [dim]
     return r.reduce(r.fix_axes(x, dims), dims, keep)
 
 
 @operation("cumsum", "cumprod", "flip")
-def _ordered(r: Rules, shape: Any, x: Value, dims: Any, **_: Any) -> Value:
+def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
     return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
 
 
 @operation("roll")
-def _roll(r: Rules, shape: Any, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
+def _roll(r: Rules, call: Call, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
     return r.fix_axes(x, dims or range(len(x.axes)))
 
 
 @operation("sort")
-def _sort(r: Rules, shapes: Any, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
+def _sort(r: Rules, call: Call, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
     return [r.fix_axes(x, [dim])] * 2
 
 
 @operation("tril", "triu")
-def _triangle(r: Rules, shape: Any, x: Value, *_: Any) -> Value:
+def _triangle(r: Rules, call: Call, x: Value, *_: Any) -> Value:
     return r.fix_axes(x, [-2, -1])
 
 
 @operation("view", "_unsafe_view", "reshape")
-def _view(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
-    return r.reshape(x, shape)
+def _view(r: Rules, call: Call, x: Value, *_: Any) -> Value:
+    return r.reshape(x, call.shape)
 
 
 @operation("unsqueeze", "squeeze")
-def _squeeze(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
-    return r.reshape(x, shape)
+def _squeeze(r: Rules, call: Call, x: Value, *_: Any) -> Value:
+    return r.reshape(x, call.shape)
 
 
 @operation("permute")
-def _permute(r: Rules, shape: Any, x: Value, order: Sequence[int]) -> Value:
+def _permute(r: Rules, call: Call, x: Value, order: Sequence[int]) -> Value:
     return r.transpose(x, order)
 
 
 @operation("expand")
-def _expand(r: Rules, shape: Sequence[int], x: Value, *_: Any) -> Value:
-    return r.broadcast(x, shape, range(len(shape) - len(x.axes), len(shape)))
+def _expand(r: Rules, call: Call, x: Value, *_: Any) -> Value:
+    return r.broadcast(x, call.shape, range(len(call.shape) - len(x.axes), len(call.shape)))
 
 
 @operation("repeat")
-def _repeat(r: Rules, shape: Sequence[int], x: Value, times: Sequence[int]) -> Value:
+def _repeat(r: Rules, call: Call, x: Value, times: Sequence[int]) -> Value:
     own = [1] * (len(times) - len(x.axes)) + list(x.shape)
     pairs = [n for pair in zip(times, own, strict=True) for n in pair]
     x = r.broadcast(r.reshape(x, own), pairs, range(1, 2 * len(times), 2))
-    return r.reshape(x, shape)
+    return r.reshape(x, call.shape)
 
 
 @operation("cat")
-def _cat(r: Rules, shape: Any, xs: Sequence[Value], dim: int = 0) -> Value:
+def _cat(r: Rules, call: Call, xs: Sequence[Value], dim: int = 0) -> Value:
     return r.concatenate(xs, dim)
 
 
 @operation("slice")
 def _slice(
     r: Rules,
-    shape: Sequence[int],
+    call: Call,
     x: Value,
     dim: int = 0,
     start: int | None = None,
@@ -230,39 +218,39 @@ def _slice(
 
 
 @operation("select")
-def _select(r: Rules, shape: Sequence[int], x: Value, dim: int, index: int) -> Value:
+def _select(r: Rules, call: Call, x: Value, dim: int, index: int) -> Value:
     index %= x.shape[dim]
-    return r.reshape(r.slice(x, dim, index, index + 1), shape)
+    return r.reshape(r.slice(x, dim, index, index + 1), call.shape)
 
 
 @operation("split_with_sizes")
-def _split(r: Rules, shapes: Any, x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
+def _split(r: Rules, call: Call, x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
     return r.split(x, dim, sizes)
 
 
 @operation("constant_pad_nd")
-def _pad(r: Rules, shape: Any, x: Value, pad: Sequence[int], *_: Any) -> Value:
+def _pad(r: Rules, call: Call, x: Value, pad: Sequence[int], *_: Any) -> Value:
     widths = list(zip(pad[::2], pad[1::2], strict=True))[::-1]
     return r.pad(x, [(0, 0)] * (len(x.axes) - len(widths)) + widths)
 
 
 @operation("embedding")
-def _embedding(r: Rules, shape: Any, table: Value, numbers: Value, *_: Any) -> Value:
+def _embedding(r: Rules, call: Call, table: Value, numbers: Value, *_: Any) -> Value:
     return r.take(table, numbers, 0)
 
 
 @operation("index_select")
-def _index_select(r: Rules, shape: Any, x: Value, dim: int, numbers: Value) -> Value:
+def _index_select(r: Rules, call: Call, x: Value, dim: int, numbers: Value) -> Value:
     return r.take(x, numbers, dim)
 
 
 @operation("index")
-def _index(r: Rules, shape: Sequence[int], x: Value, numbers: Sequence[Value | None]) -> Value:
+def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> Value:
     places = [a for a, n in enumerate(numbers) if n is not None]
     if len(places) == 1:
         return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
     r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(shape)
+    return r.opaque(call.shape)
 
 
 @operation(
@@ -272,19 +260,17 @@ def _index(r: Rules, shape: Sequence[int], x: Value, numbers: Sequence[Value | N
     *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa"),
     *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad2d", "replication_pad3d"),
 )
-def _pool(r: Rules, shapes: Any, x: Value, *_: Any) -> Any:
-    several = bool(shapes) and not isinstance(shapes[0], int)
-    shape = shapes[0] if several else shapes
-    leading = 2 if len(shape) > 2 else 1
-    out = r.resize(x, shape, [a for a in range(leading, len(shape)) if (shape[a], x.shape[a]) != (1, 1)])
-    return [out, *map(r.opaque, shapes[1:])] if several else out
+def _pool(r: Rules, call: Call, x: Value, *_: Any) -> Any:
+    leading = 2 if len(call.shape) > 2 else 1
+    out = r.resize(x, call.shape, [a for a in range(leading, len(call.shape)) if (call.shape[a], x.shape[a]) != (1, 1)])
+    return [out, *map(r.opaque, call.shapes[1:])]
 
 
 @operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
-def _full(r: Rules, shape: Sequence[int], *_: Any, **__: Any) -> Value:
-    return r.constant(shape, [False] * len(shape))
+def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape))
 
 
 @operation("arange", "eye", "linspace")
-def _arange(r: Rules, shape: Sequence[int], *_: Any, **__: Any) -> Value:
-    return r.constant(shape, [True] * len(shape))
+def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [True] * len(call.shape))

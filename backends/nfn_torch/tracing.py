@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from nfn_core.errors import LabelError
 from nfn_core.models.labelling import Labelling
+from nfn_core.models.operations import Call
 from nfn_core.models.rules import Value
 from nfn_torch.operations import rule_of
 
@@ -105,10 +106,10 @@ def integers(x: torch.Tensor) -> bool:
 
 def _constant(labelling: Labelling, x: Any) -> Value:
     """Value of a tensor that is no part of the weight space."""
-    labelling.rules.where = "a constant"
     x = x.detach()
     varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
-    return labelling.rules.constant(tuple(x.shape), varies)
+    with labelling.rules.at("a constant"):
+        return labelling.rules.constant(tuple(x.shape), varies)
 
 
 def _call(labelling: Labelling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
@@ -125,9 +126,8 @@ def _call(labelling: Labelling, node: torch.fx.Node, values: Mapping[torch.fx.No
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Value)]
     rule = rule_of(node.target)
 
-    def call() -> Any:
-        found = rule(labelling.rules, shapes if several else shapes[0], *args, **kwargs) if rule else []
-        return found if several else [found]
+    def call() -> list[Value]:
+        return rule(labelling.rules, Call(shapes), *args, **kwargs) if rule else []
 
     looks_up = any(str(node.target).startswith(f"aten.{name}.") for name in LOOK_UPS)
     found = labelling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)

@@ -100,9 +100,7 @@ def _torch(layer: Layer, device: str) -> dict[str, Any]:
 
     def round_trip(module: Any, folder: Path) -> Any:
         nfn_torch.save(folder / "layer.safetensors", module)
-        again = nfn_torch.NFModule(layer, 10**6, dtype=torch.float64, device=device).eval()
-        nfn_torch.load(folder / "layer.safetensors", again)
-        return again
+        return nfn_torch.load(folder / "layer.safetensors", device=device).eval()
 
     return {
         "make": lambda seed: nfn_torch.NFModule(layer, seed, dtype=torch.float64, device=device).eval(),
@@ -133,7 +131,7 @@ def _jax(layer: Layer, device: str) -> dict[str, Any]:
 
     def round_trip(params: Any, folder: Path) -> Any:
         nfn_jax.save(folder / "layer.safetensors", layer, params)
-        return arrays(nfn_jax.load(folder / "layer.safetensors", layer))
+        return arrays(nfn_jax.load(folder / "layer.safetensors")[1])
 
     return {
         "make": lambda seed: arrays(nfn_jax.init(layer, seed, "float64")),

@@ -71,7 +71,7 @@ def linear_subject(backend, device):
             linear=True,
             maximal=True,
             redundant=small,
-            parameters=lambda _: layer.parameter_count,
+            parameters=lambda _: layer.linear_parameter_count,
             on=(lambda larger: make(larger, channels)) if pooling == "mean" else None,
         )
 

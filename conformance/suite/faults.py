@@ -40,7 +40,7 @@ def healthy(group: Group, layer: NFLayer | None = None) -> Subject:
         object.__setattr__(other, "graph", resized(layer.graph, NFLayer(larger, 1, 1).graph))
         return healthy(larger, other)
 
-    return subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.parameter_count, on=on)
+    return subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.linear_parameter_count, on=on)
 
 
 def resized(broken: HubGraph, larger: HubGraph) -> HubGraph:

@@ -1,15 +1,19 @@
 """Base of all layers: frozen descriptions that say which parameters they need and apply themselves to arrays."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from math import prod
 from typing import Any, Literal
 
 from nfn_core.arrays import Array
+from nfn_core.checks import check_counts
 from nfn_core.errors import SpecError
+from nfn_core.groups import Group
 from nfn_core.layers.hub_map import hub_map
 from nfn_core.layers.parameters import ParameterSpec, check_parameters
+from nfn_core.spaces import WeightSpace
 
-__all__ = ["Execution", "Init", "Layer", "Noise", "Recompute", "check_choice", "check_positive"]
+__all__ = ["DESCRIPTIONS", "Execution", "Init", "Layer", "Noise", "Recompute", "check_input_channels"]
 
 Noise = Callable[[tuple[int, ...], Array], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
@@ -50,14 +54,61 @@ class Execution:
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
-            check_positive(checkpoint=self.checkpoint)
+            check_counts(self, "checkpoint")
 
 
 Init = Literal["uniform", "kaiming"]
 
+DESCRIPTIONS: dict[str, type["Layer"]] = {}
+"""Layer classes by the name that JSON descriptions have for them; a class enters when it is defined."""
+
 
 class Layer:
     """Base of all layers. A subclass is a frozen dataclass with `parameter_specs` and `forward`."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        DESCRIPTIONS[cls.description_name()] = cls
+        if "__repr__" not in cls.__dict__:
+            cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # keeps dataclass from writing its own
+
+    @classmethod
+    def description_name(cls) -> str:
+        """Return the name of the class in JSON descriptions: with its module, if it is not of nfn_core."""
+        return (
+            cls.__name__ if cls.__module__.partition(".")[0] == "nfn_core" else f"{cls.__module__}:{cls.__qualname__}"
+        )
+
+    def __repr__(self) -> str:
+        """Class, arguments that are not the default, and number of parameters."""
+        count = [self.shown_count()] if self.parameter_count else []
+        return f"{type(self).__name__}({', '.join([*self.shown_arguments(), *count])})"
+
+    def tree(self) -> str:
+        """Return `repr` with a line for each parameter and constant below it: name and shape."""
+        return "\n  ".join([repr(self), *(f"{name} {spec.shape}" for name, spec in self.parameter_specs().items())])
+
+    def shown_arguments(self) -> list[str]:
+        """Return the arguments that `repr` shows; weight spaces and long tuples are left out."""
+        shown = []
+        described: tuple[Field[Any], ...] = fields(self) if is_dataclass(self) else ()
+        for f in described:
+            value = getattr(self, f.name)
+            long = isinstance(value, tuple) and len(repr(value)) > 40
+            if isinstance(value, Group):
+                shown.append(value.name)
+            elif f.init and value != f.default and not long and not isinstance(value, WeightSpace):
+                shown.append(f"{f.name}={value!r}")
+        return shown
+
+    def shown_count(self) -> str:
+        """Return the number of parameters in words."""
+        return f"{self.parameter_count:,} parameter{'' if self.parameter_count == 1 else 's'}"
+
+    @property
+    def parameter_count(self) -> int:
+        """Number of trained parameters."""
+        return sum(prod(spec.shape) for spec in self.parameter_specs().values() if spec.trainable)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters the layer needs, by dotted name; none unless a layer says so."""
@@ -115,14 +166,22 @@ class Layer:
         return self.forward(params, features, execution)
 
 
-def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
-    """Raise a SpecError unless `value` is one of `choices`."""
-    if value not in choices:
-        raise SpecError(f"{name} must be one of {', '.join(map(repr, choices))}, not {value!r}.")
+def check_input_channels(layer: Layer, expected: int, channels: int) -> None:
+    """Check the number of channels that the layer before gives.
 
+    Parameters
+    ----------
+    layer : Layer
+        The layer.
+    expected : int
+        Channels that it takes.
+    channels : int
+        Channels that the layer before it gives.
 
-def check_positive(**counts: Any) -> None:
-    """Raise a SpecError unless every count is a positive integer."""
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-            raise SpecError(f"{name} must be a positive integer, not {count!r}.")
+    Raises
+    ------
+    SpecError
+        If the two differ.
+    """
+    if channels != expected:
+        raise SpecError(f"{type(layer).__name__} takes {expected} channels, but the layer before it gives {channels}.")

@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nfn_core.arrays import Array, Features, check_features, namespace_of
+from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.checks import check_choice, check_counts
 from nfn_core.errors import SpecError
-from nfn_core.layers.base import Execution, Layer, check_choice
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import WeightSpace
 
@@ -49,6 +51,10 @@ class Activation(Layer):
 
     def __post_init__(self) -> None:
         check_choice("activation", self.name, tuple(ACTIVATIONS))
+
+    def shown_arguments(self) -> list[str]:
+        """Return the name."""
+        return [self.name]
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Map features of any space, or a plain array."""
@@ -107,11 +113,19 @@ class LayerNorm(Layer):
         Number of channels.
     epsilon : float
         Added to the variance.
+
+    Raises
+    ------
+    SpecError
+        If the number of channels is not positive.
     """
 
     space: WeightSpace
     channels: int
     epsilon: float = 1e-5
+
+    def __post_init__(self) -> None:
+        check_counts(self, "channels")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a scale and a shift of shape (channels,)."""

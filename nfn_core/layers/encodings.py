@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from math import pi
 from typing import Any
 
-from nfn_core.arrays import Array, Features, check_features, device_of, namespace_of
+from nfn_core.arrays import Array, Features, device_of, namespace_of
+from nfn_core.checks import check_counts
 from nfn_core.errors import SpecError
-from nfn_core.layers.base import Execution, Layer
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution, Layer, check_input_channels
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import TensorSpec, WeightSpace
 
@@ -49,8 +51,7 @@ class SinusoidalEncoding(Layer):
     layers: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.bands, bool) or not isinstance(self.bands, int) or self.bands < 1:
-            raise SpecError(f"bands must be a positive integer, not {self.bands!r}.")
+        check_counts(self, "bands")
 
     def channels_after(self, channels: int) -> int:
         """Return `channels` + 2 * bands + 1."""
@@ -92,11 +93,19 @@ class LearnedEncoding(Layer):
         Number of channels.
     layers : bool
         Whether every tensor also gets an embedding of its own, as the paper's code does for layer indices.
+
+    Raises
+    ------
+    SpecError
+        If the number of channels is not positive.
     """
 
     space: WeightSpace
     channels: int
     layers: bool = False
+
+    def __post_init__(self) -> None:
+        check_counts(self, "channels")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each marked neuron set an embedding (n, channels), and optionally for each tensor (channels,)."""
@@ -146,8 +155,9 @@ class GaussianFourierFeatures(Layer):
     scale: float = 3.0
 
     def __post_init__(self) -> None:
-        if self.in_channels < 1 or self.frequencies < 1 or not self.scale > 0:
-            raise SpecError(f"channels, frequencies and scale must be positive, not {self!r}.")
+        check_counts(self, "in_channels", "frequencies")
+        if not 0 < self.scale < float("inf"):
+            raise SpecError(f"scale must be positive and finite, not {self.scale!r}.")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the constant B, shape (in_channels, frequencies)."""
@@ -156,10 +166,7 @@ class GaussianFourierFeatures(Layer):
 
     def channels_after(self, channels: int) -> int:
         """Return 2 * `frequencies`."""
-        if channels != self.in_channels:
-            raise SpecError(
-                f"GaussianFourierFeatures takes {self.in_channels} channels, but {channels} come before it."
-            )
+        check_input_channels(self, self.in_channels, channels)
         return 2 * self.frequencies
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:

@@ -1,15 +1,17 @@
 """Networks: layers in sequence, residual blocks, heads, and the two shapes the paper uses (section 3 and appendix D)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from nfn_core.arrays import Array, namespace_of
+from nfn_core.checks import check_counts
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
+from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import Activation, Dropout, LayerNorm
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
@@ -19,8 +21,8 @@ __all__ = ["MLPHead", "Residual", "Sequential", "equivariant_network", "invarian
 
 
 @dataclass(frozen=True)
-class Sequential(Layer):
-    """Layers applied one after another; parameter names get the layer's index in front, ``"0.hub"``.
+class Sequential(Composite):
+    """Layers applied one after another; a layer's parameters carry its index in front, ``"0.hub"``.
 
     Parameters
     ----------
@@ -34,23 +36,16 @@ class Sequential(Layer):
     """
 
     layers: tuple[Layer, ...]
-    names: tuple[tuple[tuple[str, str], ...], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "layers", tuple(self.layers))
         for i, layer in enumerate(self.layers):
             if not isinstance(layer, Layer):
                 raise SpecError(f"layers[{i}] must be a layer description, not {type(layer).__name__}.")
-        names = (
-            tuple((name, f"{i}.{name}") for name in layer.parameter_specs()) for i, layer in enumerate(self.layers)
-        )
-        object.__setattr__(self, "names", tuple(names))
 
-    def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return all layers' parameters."""
-        return {
-            f"{i}.{name}": spec for i, layer in enumerate(self.layers) for name, spec in layer.parameter_specs().items()
-        }
+    def children(self) -> dict[str, Layer]:
+        """Return the layers by index."""
+        return {str(i): layer for i, layer in enumerate(self.layers)}
 
     def channels_after(self, channels: int) -> int:
         """Return the last layer's channels."""
@@ -71,8 +66,8 @@ class Sequential(Layer):
 
     def _steps(self, start: int, stop: int, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply layers start to stop - 1."""
-        for layer, names in zip(self.layers[start:stop], self.names[start:stop], strict=True):
-            x = layer.forward({inner: params[outer] for inner, outer in names}, x, execution)
+        for i in range(start, stop):
+            x = self.call(str(i), params, x, execution)
         return x
 
 
@@ -138,8 +133,9 @@ class MLPHead(Layer):
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sizes", tuple(self.sizes))
-        if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise SpecError(f"a head needs at least two positive sizes (inputs and outputs), not {self.sizes}.")
+        check_counts(self, "sizes")
+        if len(self.sizes) < 2:
+            raise SpecError(f"a head needs at least two sizes (inputs and outputs), not {self.sizes}.")
         _ = Activation(self.activation), Dropout(self.dropout)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
@@ -297,5 +293,5 @@ def invariant_network(
         final_activation=True,
     )
     return Sequential(
-        (*stack.layers, pooled, MLPHead((pooled.outputs * channels[-1], *head), activation, head_dropout))
+        (*stack.layers, pooled, MLPHead((pooled.num_outputs * channels[-1], *head), activation, head_dropout))
     )

@@ -6,10 +6,11 @@ Eq. 3 and tables 8-11 of the paper; NFN_PT of section 3; P of section 2.3 and PÌ
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from nfn_core.arrays import Array, Features, check_features
-from nfn_core.errors import SpecError
+from nfn_core.arrays import Array, Features
+from nfn_core.checks import check_choice, check_counts
+from nfn_core.features import check_features
 from nfn_core.groups import Group
-from nfn_core.layers.base import Execution, Init, Layer, check_choice, check_positive
+from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import HubGraph, Pooling, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
@@ -48,8 +49,8 @@ class NFLayer(Layer):
     >>> import numpy as np
     >>> space = WeightSpace.mlp([2, 3, 3, 2])
     >>> layer = NFLayer(space.group("NP"), 1, 1, bias=False)
-    >>> layer.parameter_count
-    62
+    >>> layer
+    NFLayer(NP, 1 -> 1, bias=False, 62 parameters)
     >>> ones = {t.name: np.ones((5, *t.shape, 1)) for t in space.tensors}
     >>> layer.apply(initialize(layer, seed=0), ones)["W1"].shape
     (5, 3, 2, 1)
@@ -64,13 +65,13 @@ class NFLayer(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_counts(self, "in_channels", "out_channels")
         check_choice("pooling", self.pooling, ("mean", "sum"))
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
-    def parameter_count(self) -> int:
+    def linear_parameter_count(self) -> int:
         """Number of entries of all hub matrices: orbits of index pairs times channels in times channels out."""
         graph = self.graph
         orbits = sum(graph.num_inputs(hub) * sum(map(graph.width, hub.outputs)) for hub in graph.hubs)
@@ -93,9 +94,14 @@ class NFLayer(Layer):
                     specs["bias"] = ParameterSpec((columns,), "constant")
         return specs
 
+    def shown_arguments(self) -> list[str]:
+        """Return the group, the channels in and out, and the options that are not the default."""
+        return _with_channels(super().shown_arguments(), self.in_channels, self.out_channels)
+
     def channels_after(self, channels: int) -> int:
         """Return `out_channels`."""
-        return _matched(self, self.in_channels, channels, self.out_channels)
+        check_input_channels(self, self.in_channels, channels)
+        return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Pool every tensor, mix in every hub, spread back: Eq. 3."""
@@ -139,7 +145,7 @@ class PointwiseLayer(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_counts(self, "in_channels", "out_channels")
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
@@ -154,9 +160,14 @@ class PointwiseLayer(Layer):
                 specs[f"{plan.spec.name}.bias"] = ParameterSpec((columns,), constant, ((columns, rows),))
         return specs
 
+    def shown_arguments(self) -> list[str]:
+        """Return the group, the channels in and out, and the options that are not the default."""
+        return _with_channels(super().shown_arguments(), self.in_channels, self.out_channels)
+
     def channels_after(self, channels: int) -> int:
         """Return `out_channels`."""
-        return _matched(self, self.in_channels, channels, self.out_channels)
+        check_input_channels(self, self.in_channels, channels)
+        return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Mix the channels of every entry."""
@@ -201,7 +212,7 @@ class InvariantPool(Layer):
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
-    def outputs(self) -> int:
+    def num_outputs(self) -> int:
         """Number of invariants for each channel."""
         graph = self.graph
         return graph.num_inputs(graph.hubs[0])
@@ -218,8 +229,7 @@ class InvariantPool(Layer):
         return xp.concat(totals, axis=1)
 
 
-def _matched(layer: Layer, expected: int, came: int, after: int) -> int:
-    """Channels after a layer that takes `expected` channels."""
-    if came != expected:
-        raise SpecError(f"{type(layer).__name__} takes {expected} channels, but the layer before it gives {came}.")
-    return after
+def _with_channels(shown: list[str], in_channels: int, out_channels: int) -> list[str]:
+    """Arguments of a layer with the channels as one: ``1 -> 16``."""
+    options = [text for text in shown[1:] if not text.startswith(("in_channels=", "out_channels="))]
+    return [shown[0], f"{in_channels} -> {out_channels}", *options]

@@ -6,7 +6,8 @@ other is, products and concatenations are cut until their parts agree. Every ste
 what cannot be cut evenly is fixed, so whatever comes out is a symmetry of all steps together.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
@@ -100,6 +101,21 @@ class Algebra:
     def __init__(self) -> None:
         self.where = "the labelling"
 
+    @contextmanager
+    def at(self, where: str) -> Iterator[None]:
+        """Name the operation at work, while it works.
+
+        Parameters
+        ----------
+        where : str
+            The operation, for messages.
+        """
+        before, self.where = self.where, where
+        try:
+            yield
+        finally:
+            self.where = before
+
     def fixed(self, size: int) -> Node:
         """New axis that is not permuted."""
         return Node(size, fixed=self.where)
@@ -191,9 +207,8 @@ class Algebra:
 
     def _fix_as(self, node: Node, why: str) -> None:
         """Fix an axis for an earlier reason."""
-        here, self.where = self.where, why
-        self.fix(node)
-        self.where = here
+        with self.at(why):
+            self.fix(node)
 
     def _halve(self, node: Node, size: int) -> tuple[Node, Node]:
         """A leaf or concatenation as a product of a leading factor of a size, which divides its own, and the rest."""

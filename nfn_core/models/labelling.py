@@ -2,70 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from nfn_core.errors import LabelError
-from nfn_core.files import read_shapes
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, ModelSpace, View, freeze
 
-__all__ = ["Labelling", "labelled_space"]
-
-
-def labelled_space(
-    shapes: Mapping[str, Sequence[int]] | str | Path,
-    labels: Mapping[str, str],
-    inputs: Iterable[str] = (),
-    outputs: Iterable[str] = (),
-) -> ModelSpace:
-    """Weight space of a checkpoint from explicit labels alone.
-
-    Parameters
-    ----------
-    shapes : mapping of str to sequence of int, or path
-        Shape of each tensor, or a safetensors file that holds them.
-    labels : mapping of str to str
-        Pattern of each tensor that is to be in the space, such as ``"h in _ _"`` or ``"(3 heads=4 e) d"``: one word
-        for each axis, a neuron set, ``_`` for a fixed axis, ``(a b)`` for a row-major product, ``(a + b)`` for a
-        concatenation. What has no pattern is not in the space.
-    inputs, outputs : iterable of str
-        Neuron sets of the network's inputs and outputs, which HNP leaves alone.
-
-    Returns
-    -------
-    ModelSpace
-        The weight space with its views. Nothing is verified: that needs the network, see `nfn_torch.weight_space`.
-
-    Raises
-    ------
-    LabelError
-        If a label names no tensor, leaves an axis to be derived, or does not fit its tensor.
-
-    Examples
-    --------
-    >>> space = labelled_space({"qkv.weight": (12, 8), "qkv.bias": (12,)}, {
-    ...     "qkv.weight": "(3 heads=2 e) d", "qkv.bias": "(3 heads e)",
-    ... })
-    >>> [(t.name, t.shape) for t in space.space.tensors]
-    [('qkv.weight', (3, 2, 2, 8)), ('qkv.bias', (3, 2, 2))]
-    """
-    known = shapes if isinstance(shapes, Mapping) else read_shapes(shapes)
-    missing = [name for name in labels if name not in known]
-    derived = [name for name, pattern in labels.items() if "?" in pattern]
-    if missing or derived:
-        raise LabelError(
-            f"labels are given for {missing or derived}, but "
-            + (
-                f"the tensors are {list(known)}."
-                if missing
-                else "there is no network from which to derive '?': label it."
-            )
-        )
-    labelling = Labelling({name: tuple(known[name]) for name in labels}, labels)
-    labelling.used.update(labels)
-    return replace(labelling.finish(), inputs=tuple(inputs), outputs=tuple(outputs))
+__all__ = ["Labelling"]
 
 
 @dataclass
@@ -139,7 +83,7 @@ class Labelling:
         keys: Sequence[str],
         shapes: Sequence[Sequence[int]],
         values: Sequence[Value],
-        rule: Callable[[], Sequence[Value]] | None,
+        rule: Callable[[], list[Value]] | None,
         looks_up: bool = False,
     ) -> list[Value]:
         """Apply one operation.
@@ -170,16 +114,17 @@ class Labelling:
             If there is neither a rule nor a label.
         """
         given = [self.label(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-        self.rules.where = where
         labelled = [value for value in given if value is not None]
         constant = bool(values) and all(x.constant for x in values)
         if len(labelled) == len(shapes):
             self.unruled += [(where, x) for x in values]
             found = labelled
         elif rule is not None:
-            found = list(rule())
+            with self.rules.at(where):
+                found = rule()
         elif constant:
-            found = [self.rules.opaque(shape) for shape in shapes]
+            with self.rules.at(where):
+                found = [self.rules.opaque(shape) for shape in shapes]
         else:
             raise LabelError(
                 f"no rule says how {where} acts on axes. Label its result: labels={{{keys[0]!r}: '...'}} with one word "
@@ -187,15 +132,16 @@ class Labelling:
             )
         for x in () if looks_up else values:
             if x.index is not None and all(out.index is not x.index for out in found):
-                self.rules.invalidate(x.index)
+                with self.rules.at(where):
+                    self.rules.invalidate(x.index)
         return [replace(out, constant=True) for out in found] if constant else found
 
     def output(self, value: Value) -> None:
         """Take a value as the next output."""
-        self.rules.where = "being an output"
         given = self.label(f"output[{len(self.outputs)}]", value.shape)
         if given is not None:
-            self.rules.equal(given, value)
+            with self.rules.at("being an output"):
+                self.rules.equal(given, value)
         self.outputs.append(value)
 
     def input(self, shape: Sequence[int], integer: bool) -> Value:
@@ -228,10 +174,10 @@ class Labelling:
         """
         named = {id(leaf) for node in self.named.values() for leaf in leaves(node)}
         for where, value in self.unruled:
-            self.rules.where = where
-            for leaf in (leaf for axis in value.axes for leaf in leaves(axis)):
-                if id(leaf) not in named:
-                    self.rules.fix(leaf)
+            with self.rules.at(where):
+                for leaf in (leaf for axis in value.axes for leaf in leaves(axis)):
+                    if id(leaf) not in named:
+                        self.rules.fix(leaf)
         unknown = [name for name in self.patterns if name not in self.asked]
         if unknown:
             raise LabelError(
@@ -240,8 +186,8 @@ class Labelling:
             )
         for name, value in self.tensors.items():
             if name not in self.used:
-                self.rules.where = "not being used"
-                self.rules.fix_axes(value, range(len(value.axes)))
+                with self.rules.at("not being used"):
+                    self.rules.fix_axes(value, range(len(value.axes)))
         self.names = names = self._names()
         axes = self.frozen(self.tensors.values(), names)
         views = tuple(View(n, a, tuple(self.also.get(n, ()))) for n, a in zip(self.tensors, axes, strict=True))

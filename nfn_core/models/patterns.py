@@ -58,8 +58,9 @@ def label_tensors(
     while waiting:
         done = {}
         for (name, a), (word, size) in waiting.items():
-            rules.where = f"the label {patterns[name]!r} of {name!r}"
-            node = _build(rules, word, size, named, rules.where)
+            where = f"the label {patterns[name]!r} of {name!r}"
+            with rules.at(where):
+                node = _build(rules, word, size, named, where)
             if node is not None:
                 done[name, a] = node
         if not done:

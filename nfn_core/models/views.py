@@ -7,16 +7,17 @@ reshape, slice and concatenate, so a round trip is exact.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby, islice
 from math import prod
 from pathlib import Path
 from typing import Any, Literal
 
-from nfn_core.arrays import Array, Features, check_features, namespace_of
-from nfn_core.errors import FeatureError
-from nfn_core.files import read_tensors
+from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.errors import FeatureError, LabelError
+from nfn_core.features import check_features
+from nfn_core.files import read_shapes, read_tensors
 from nfn_core.groups import Group
 from nfn_core.models.axes import Node, factors, resolve, segments
 from nfn_core.spaces import TensorSpec, WeightSpace
@@ -46,7 +47,7 @@ class Axis:
     parts: tuple["Axis", ...] = ()
 
     def __str__(self) -> str:
-        """Pattern of the axis, as `nfn_core.labelled_space` reads it."""
+        """Pattern of the axis, as `ModelSpace.from_patterns` reads it."""
         if self.kind == "leaf":
             return self.label or str(self.size)
         return "(" + (" " if self.kind == "product" else " + ").join(map(str, self.parts)) + ")"
@@ -237,7 +238,7 @@ class Verification:
 class ModelSpace:
     """The weight space of a model, with the view of every tensor of the model.
 
-    Made by `nfn_torch.weight_space`, `nfn_jax.weight_space` or `labelled_space`.
+    Made by `nfn_torch.weight_space`, `nfn_jax.weight_space` or `from_patterns`.
 
     Parameters
     ----------
@@ -261,6 +262,63 @@ class ModelSpace:
     outputs: tuple[str, ...] = ()
     fixed: tuple[tuple[str, str], ...] = ()
     verification: Verification | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_patterns(
+        cls,
+        shapes: Mapping[str, Sequence[int]] | str | Path,
+        labels: Mapping[str, str],
+        inputs: Iterable[str] = (),
+        outputs: Iterable[str] = (),
+    ) -> "ModelSpace":
+        """Weight space of a checkpoint from explicit labels alone.
+
+        Parameters
+        ----------
+        shapes : mapping of str to sequence of int, or path
+            Shape of each tensor, or a safetensors file that holds them.
+        labels : mapping of str to str
+            Pattern of each tensor that is to be in the space, such as ``"h in _ _"`` or ``"(3 heads=4 e) d"``: one word
+            for each axis, a neuron set, ``_`` for a fixed axis, ``(a b)`` for a row-major product, ``(a + b)`` for a
+            concatenation. What has no pattern is not in the space.
+        inputs, outputs : iterable of str
+            Neuron sets of the network's inputs and outputs, which HNP leaves alone.
+
+        Returns
+        -------
+        ModelSpace
+            The weight space with its views. Nothing is verified: that needs the network, see `nfn_torch.weight_space`.
+
+        Raises
+        ------
+        LabelError
+            If a label names no tensor, leaves an axis to be derived, or does not fit its tensor.
+
+        Examples
+        --------
+        >>> space = ModelSpace.from_patterns({"qkv.weight": (12, 8), "qkv.bias": (12,)}, {
+        ...     "qkv.weight": "(3 heads=2 e) d", "qkv.bias": "(3 heads e)",
+        ... })
+        >>> [(t.name, t.shape) for t in space.space.tensors]
+        [('qkv.weight', (3, 2, 2, 8)), ('qkv.bias', (3, 2, 2))]
+        """
+        from nfn_core.models.labelling import Labelling  # labelling builds on views; this is the one arrow back
+
+        known = shapes if isinstance(shapes, Mapping) else read_shapes(shapes)
+        missing = [name for name in labels if name not in known]
+        derived = [name for name, pattern in labels.items() if "?" in pattern]
+        if missing or derived:
+            raise LabelError(
+                f"labels are given for {missing or derived}, but "
+                + (
+                    f"the tensors are {list(known)}."
+                    if missing
+                    else "there is no network from which to derive '?': label it."
+                )
+            )
+        labelling = Labelling({name: tuple(known[name]) for name in labels}, labels)
+        labelling.used.update(labels)
+        return replace(labelling.finish(), inputs=tuple(inputs), outputs=tuple(outputs))
 
     @cached_property
     def space(self) -> WeightSpace:
@@ -358,7 +416,7 @@ class ModelSpace:
                 model.update(dict.fromkeys((view.name, *view.also), whole[k, ...]))
         return models
 
-    def stream(self, paths: Iterable[str | Path], batch: int, library: str = "numpy") -> Iterator[Features]:
+    def stream(self, paths: Iterable[str | Path], batch: int, backend: str = "numpy") -> Iterator[Features]:
         """Read models from safetensors files, a batch at a time.
 
         Parameters
@@ -367,7 +425,7 @@ class ModelSpace:
             One file for each model, with the names of the model's tensors.
         batch : int
             Models in a batch; the last one may have fewer.
-        library : {"numpy", "torch", "flax"}
+        backend : {"numpy", "torch", "jax"}
             Kind of arrays.
 
         Yields
@@ -384,7 +442,7 @@ class ModelSpace:
         """
         paths = iter(paths)
         while chosen := list(islice(paths, batch)):
-            yield self.stack([read_tensors(path, library)[0] for path in chosen])
+            yield self.stack([read_tensors(path, backend)[0] for path in chosen])
 
     def describe(self) -> str:
         """Return a Markdown table of the model's tensors: name, shape, axes, and what fixed them."""

@@ -112,11 +112,11 @@ def row(name: str, model: Model) -> str:
         raise ExperimentError(f"{name}: the narrow model has other neuron sets than the full one: correct `MODELS`.")
     began = time.perf_counter()
     layers = [NFLayer(full.group(kind), CHANNELS, CHANNELS) for kind in ("NP", "HNP")]
-    counts = [layer.parameter_count for layer in layers]
+    counts = [layer.linear_parameter_count for layer in layers]
     structured = time.perf_counter() - began
     group = tiny.group("NP")
     layer = NFLayer(group, 1, 1)
-    subject = subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.parameter_count)
+    subject = subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.linear_parameter_count)
     found = assert_conforms(subject, "maximality")
     cells = [
         name,
@@ -156,10 +156,10 @@ def operation_table() -> str:
     jax_rules, jax_walk = import_module("nfn_jax.operations"), import_module("nfn_jax.tracing")
     lines = ["| rules | ATen operations | JAX primitives |", "|---|---|---|"]
     rows: dict[str, list[list[str]]] = {}
-    for side, table in enumerate((torch_rules.OPERATIONS, jax_rules.PRIMITIVES)):
+    for side, table in enumerate((torch_rules.OPERATIONS, jax_rules.OPERATIONS)):
         for name, rule in table.items():
-            rows.setdefault(", ".join(_used(rule, table)), [[], []])[side].append(f"`{name}`")
-    rows["elementwise"][0].insert(0, torch_rules.POINTWISE)
+            shown = torch_rules.POINTWISE if name == "pointwise" else f"`{name}`"
+            rows.setdefault(", ".join(_used(rule, table)), [[], []])[side].append(shown)
     lines += [f"| {rules or 'no change'} | {', '.join(a)} | {', '.join(b)} |" for rules, (a, b) in rows.items()]
     lines += [
         f"| walked inside | | {', '.join(f'`{name}`' for name in jax_walk.CONTROL)} |",

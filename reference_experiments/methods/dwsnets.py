@@ -27,8 +27,10 @@ from math import sqrt
 from typing import Any, Literal
 
 from nfn_core import Activation, Dropout, Layer, LayerNorm, MLPHead, Sequential, SpecError, WeightSpace
-from nfn_core.arrays import Array, Features, check_features
-from nfn_core.layers.base import Execution, check_choice, check_positive
+from nfn_core.arrays import Array, Features
+from nfn_core.checks import check_choice, check_counts
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import HubGraph, TensorPlan, fold, hub_graph, unfold
 from nfn_core.layers.parameters import ParameterSpec
@@ -76,7 +78,7 @@ class DWSLayer(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_positive(in_channels=self.in_channels, out_channels=self.out_channels)
+        check_counts(self, "in_channels", "out_channels")
         check_choice("pooling", self.pooling, ("max", "mean", "sum"))
         object.__setattr__(self, "graph", hub_graph(self.space.group("HNP")))
         for plan in self.graph.tensors:

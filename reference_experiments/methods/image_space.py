@@ -12,7 +12,8 @@ from typing import Literal
 
 from nfn_core import Activation, FeatureError, Layer, MLPHead, Sequential, SpecError
 from nfn_core.arrays import Array, namespace_of
-from nfn_core.layers.base import Execution, check_choice, check_positive
+from nfn_core.checks import check_choice, check_counts
+from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.parameters import ParameterSpec
 from reference_experiments.networks.classifiers import patches
@@ -41,7 +42,7 @@ class Linear(Layer):
     outputs: int
 
     def __post_init__(self) -> None:
-        check_positive(inputs=self.inputs, outputs=self.outputs)
+        check_counts(self, "inputs", "outputs")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return a weight (inputs, outputs) and a bias (outputs,), uniform in ±1/√inputs."""
@@ -80,7 +81,7 @@ class Convolution(Layer):
     stride: int = 1
 
     def __post_init__(self) -> None:
-        check_positive(inputs=self.inputs, outputs=self.outputs, size=self.size, stride=self.stride)
+        check_counts(self, "inputs", "outputs", "size", "stride")
         if self.size % 2 == 0:
             raise SpecError(f"size must be odd, so that a filter has a middle, not {self.size}.")
 
@@ -116,7 +117,7 @@ class GroupNorm(Layer):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
-        check_positive(channels=self.channels)
+        check_counts(self, "channels")
         if self.channels > GROUP and self.channels % GROUP:
             raise SpecError(f"channels must be at most {GROUP} or a multiple of {GROUP}, not {self.channels}.")
 

@@ -16,8 +16,10 @@ from typing import cast
 import numpy as np
 
 from nfn_core import Activation, FeatureError, Layer, Sequential, SpecError, WeightSpace
-from nfn_core.arrays import Array, check_features, namespace_of
-from nfn_core.layers.base import Execution, check_positive
+from nfn_core.arrays import Array, namespace_of
+from nfn_core.checks import check_counts
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.parameters import ParameterSpec
 from reference_experiments.engines.base import Engine, Inputs
@@ -141,7 +143,7 @@ class ImplicitDecoder(Layer):
     parts: dict[str, Layer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_positive(embedding=self.embedding, coordinates=self.coordinates, hidden=self.hidden)
+        check_counts(self, "embedding", "coordinates", "hidden")
         entry = Linear(self.embedding + self.coordinates * (2 * FREQUENCIES + 1), self.hidden)
         layers = (Linear(self.hidden, self.hidden), Activation("relu")) * 2
         before, after = Sequential(layers), Sequential((*layers, Linear(self.hidden, 1)))

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Literal
 
 import numpy as np
@@ -125,8 +124,7 @@ class Method:
     def parameters(self) -> int:
         """Number of trained parameters; an autoencoder's decoder, which tells nothing, is not counted."""
         layers = [self.layer, *([] if self.autoencoder is None else [self.autoencoder.encoder])]
-        specs = [spec for layer in layers for spec in layer.parameter_specs().values()]
-        return sum(prod(spec.shape) for spec in specs if spec.trainable)
+        return sum(layer.parameter_count for layer in layers)
 
     def part(self, features: Callable[[np.ndarray], dict[str, np.ndarray]], targets: np.ndarray) -> Part:
         """Networks of a split as this method takes them.

@@ -14,8 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from nfn_core import FeatureError, Group, Layer, Normalize, SinusoidalEncoding, WeightSpace, equivariant_network
-from nfn_core.arrays import Array, Features, check_features
-from nfn_core.layers.base import Execution, check_positive
+from nfn_core.arrays import Array, Features
+from nfn_core.checks import check_counts
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution
 from nfn_core.layers.parameters import ParameterSpec
 from reference_experiments.datasets.format import (
     Networks,
@@ -86,7 +88,7 @@ class TicketVAE(Layer):
     parts: dict[str, Layer] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_positive(latent=self.latent)
+        check_counts(self, "latent")
         before = [] if self.encoding is None else [SinusoidalEncoding(self.space, *self.encoding)]
         encoder, decoder = (
             equivariant_network(

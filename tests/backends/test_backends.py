@@ -63,11 +63,12 @@ def test_parameters_travel_between_backends(tmp_path):
     layer = network(MLP)
     module = nfn_torch.NFModule(layer, 5)
     nfn_torch.save(tmp_path / "a", module)
-    tree = nfn_jax.load(tmp_path / "a", layer)
-    nfn_jax.save(tmp_path / "b", layer, tree)
-    again = nfn_torch.NFModule(layer, 6)
-    assert not torch.equal(again.state_dict()["2.hub"], module.state_dict()["2.hub"])
-    nfn_torch.load(tmp_path / "b", again)
+    found, tree = nfn_jax.load(tmp_path / "a")
+    assert found == layer
+    nfn_jax.save(tmp_path / "b", found, tree)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    again = nfn_torch.load(tmp_path / "b", layer)
+    assert not torch.equal(nfn_torch.NFModule(layer, 6).state_dict()["2.hub"], module.state_dict()["2.hub"])
     for name, p in module.state_dict().items():
         assert torch.equal(p, again.state_dict()[name])
 

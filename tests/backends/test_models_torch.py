@@ -213,7 +213,7 @@ def test_labelled_checkpoint(tmp_path):
     state = {"qkv.weight": torch.randn(12, 8), "proj.weight": torch.randn(8, 4), "cat.weight": torch.randn(2, 12)}
     save_file(state, tmp_path / "model")
     labels = {"qkv.weight": "(3 heads=2 e) d", "proj.weight": "d (heads e)", "cat.weight": "out (d + (heads e))"}
-    space = nfn_core.labelled_space(tmp_path / "model", labels, outputs=["out"])
+    space = nfn_core.ModelSpace.from_patterns(tmp_path / "model", labels, outputs=["out"])
     assert patterns(space) == {k: p.replace("=2", "") for k, p in labels.items()}
     (features,) = nfn_torch.stream(space, [tmp_path / "model"], 4)
     assert [tuple(x.shape[1:-1]) for x in features.values()] == [(3, 2, 2, 8), (8, 2, 2), (2, 8), (2, 2, 2)]

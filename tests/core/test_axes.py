@@ -58,11 +58,11 @@ def test_unified_axes_are_equal(case):
 def test_what_is_fixed_says_why():
     algebra = Algebra()
     x = product(2, 3)
-    algebra.where = "a flip"
-    algebra.fix(x)
+    with algebra.at("a flip"):
+        algebra.fix(x)
     y = Node(6)
-    algebra.where = "an addition"
-    algebra.unify(y, x)
+    with algebra.at("an addition"):
+        algebra.unify(y, x)
     assert fixed_by(y) == "a flip"
 
 

@@ -38,14 +38,14 @@ def draw(space, batch=3, channels=1, seed=0):
     ],
 )
 def test_parameter_counts_are_orbit_counts(space, np_count, hnp_count):
-    assert NFLayer(space.group("NP"), 1, 1).parameter_count == np_count
-    assert NFLayer(space.group("HNP"), 2, 3).parameter_count == 6 * hnp_count
+    assert NFLayer(space.group("NP"), 1, 1).linear_parameter_count == np_count
+    assert NFLayer(space.group("HNP"), 2, 3).linear_parameter_count == 6 * hnp_count
 
 
 def test_invariants():
     space = WeightSpace.mlp([5, 4, 3, 2])
-    assert InvariantPool(space.group("NP")).outputs == 6
-    assert InvariantPool(space.group("HNP")).outputs == 2 * 3 - 3 + 5 + 2 * 2
+    assert InvariantPool(space.group("NP")).num_outputs == 6
+    assert InvariantPool(space.group("HNP")).num_outputs == 2 * 3 - 3 + 5 + 2 * 2
     u = draw(space)
     pooled = InvariantPool(space.group("NP"), "sum").apply({}, u)
     np.testing.assert_allclose(pooled[:, 0], u["W1"].sum(axis=(1, 2)))

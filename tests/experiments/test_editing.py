@@ -313,8 +313,7 @@ def test_edited_networks_are_ordinary_models(dataset, results, tmp_path):
     paths = sorted((tmp_path / "edited").glob("*.safetensors"))
     assert [path.stem for path in paths] == [f"network-{number:06}" for number in test]
     method = prepared("NFN_NP", dataset, Sizes(**json.loads(trained.with_suffix(".json").read_text())["sizes"]))[0]
-    module = nfn_torch.NFModule(method.layer)
-    nfn_torch.load(trained / "parameters.safetensors", module)  # of this very description
+    module = nfn_torch.load(trained / "parameters.safetensors", method.layer)  # of this very description
     features = {name: torch.tensor(x) for name, x in dataset.features(test).items()}
     expected = {name: x.detach().numpy() for name, x in module(features).items()}
     points = coordinates(8, 8)

@@ -1,0 +1,158 @@
+"""Descriptions as JSON: weight spaces, groups, layers and networks in a canonical form with a format version.
+
+A description becomes an object with its class under ``"type"`` and its constructor's arguments by name. Weight spaces
+stand once, in a list, and are referred to by their number. Reading never runs code from the text: it builds known classes
+only, through their own constructors.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from math import isfinite
+from typing import Any
+
+from nfn_core.errors import NFNError, SpecError
+from nfn_core.groups import Group
+from nfn_core.layers.base import DESCRIPTIONS, Layer
+from nfn_core.spaces import TensorSpec, WeightSpace
+
+__all__ = ["from_json", "to_json"]
+
+FORMAT = "nfn-core description 1"
+Description = Layer | Group | WeightSpace
+
+
+def to_json(description: Description) -> str:
+    """Write a description as canonical JSON: equal descriptions give equal texts.
+
+    Parameters
+    ----------
+    description : Layer, Group or WeightSpace
+        A layer or network, a group, or a weight space.
+
+    Returns
+    -------
+    str
+        JSON on one line, keys sorted.
+
+    Raises
+    ------
+    SpecError
+        If it is no description, or holds a value that JSON has no form for (a function, an infinite number).
+
+    Examples
+    --------
+    >>> space = WeightSpace.mlp([2, 3, 1])
+    >>> from_json(to_json(space)) == space
+    True
+    """
+    if not isinstance(description, Layer | Group | WeightSpace):
+        raise SpecError(f"to_json takes a layer, a group or a weight space, not {type(description).__name__}.")
+    spaces: dict[WeightSpace, int] = {}
+    body = _encoded(description, spaces, type(description).__name__)
+    value = {"format": FORMAT, "description": body, "spaces": [_arguments(s, spaces, "space") for s in spaces]}
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def from_json(text: str) -> Any:
+    """Read a description that `to_json` wrote.
+
+    Parameters
+    ----------
+    text : str
+        The JSON.
+
+    Returns
+    -------
+    Layer, Group or WeightSpace
+        The description.
+
+    Raises
+    ------
+    SpecError
+        If the text is no description of this format, names an unknown class, or its values do not fit.
+    """
+    try:
+        value = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise SpecError(f"the description is not JSON: {error}.") from error
+    if not isinstance(value, dict) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+        raise SpecError(f"expected a description of format {FORMAT!r}, but found {found!r}.")
+    try:
+        spaces = [_built(WeightSpace, entry, []) for entry in value["spaces"]]
+        description = _decoded(value["description"], spaces)
+    except NFNError:
+        raise
+    except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise SpecError(f"the description is damaged ({type(error).__name__}: {error}): write it again.") from error
+    if not isinstance(description, Layer | Group | WeightSpace):
+        raise SpecError(f"expected a layer, a group or a weight space, but found {type(description).__name__}.")
+    return description
+
+
+def _encoded(value: Any, spaces: dict[WeightSpace, int], where: str) -> Any:
+    """JSON form of one value."""
+    if isinstance(value, WeightSpace):
+        return {"type": "WeightSpace", "number": spaces.setdefault(value, len(spaces))}
+    if is_dataclass(value) and _name_of(type(value)) in _known():
+        return {"type": _name_of(type(value)), **_arguments(value, spaces, where)}
+    if isinstance(value, tuple):
+        return [_encoded(v, spaces, f"{where}[{i}]") for i, v in enumerate(value)]
+    if isinstance(value, float) and isfinite(value):
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value  # 10.0 and 10 are equal arguments
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    raise SpecError(f"{where} is {value!r}, which JSON has no form for: a description holds numbers, texts and tuples.")
+
+
+def _arguments(value: Any, spaces: dict[WeightSpace, int], where: str) -> dict[str, Any]:
+    """Arguments of a description's constructor."""
+    return {f.name: _encoded(getattr(value, f.name), spaces, f"{where}.{f.name}") for f in fields(value) if f.init}
+
+
+def _decoded(value: Any, spaces: list[WeightSpace]) -> Any:
+    """Undo `_encoded`."""
+    if isinstance(value, list):
+        return tuple(_decoded(v, spaces) for v in value)
+    if not isinstance(value, dict):
+        return value
+    name = value["type"]
+    if name == "WeightSpace":
+        return spaces[_number(value["number"], len(spaces))]
+    known = _known()
+    if name not in known:
+        raise SpecError(
+            f"unknown type {name!r} in a description: import the module that defines it, or update nfn-core."
+        )
+    return _built(known[name], {key: v for key, v in value.items() if key != "type"}, spaces)
+
+
+def _built(cls: type, arguments: Mapping[str, Any], spaces: list[WeightSpace]) -> Any:
+    """Call a description's constructor; arguments that it does not know, or lacks, are errors."""
+    wanted = [f for f in fields(cls) if f.init]
+    unknown = [key for key in arguments if key not in {f.name for f in wanted}]
+    missing = [f.name for f in wanted if f.name not in arguments and f.default is MISSING]
+    if unknown or missing:
+        raise SpecError(
+            f"{cls.__name__} in a description: unknown arguments {unknown}, missing arguments {missing}: it was written "
+            "by another version."
+        )
+    return cls(**{key: _decoded(v, spaces) for key, v in arguments.items()})
+
+
+def _number(value: Any, count: int) -> int:
+    """Number of a space in the list."""
+    if not isinstance(value, int) or not 0 <= value < count:
+        raise SpecError(f"a description refers to weight space {value!r}, but holds {count}.")
+    return value
+
+
+def _known() -> dict[str, type]:
+    """Classes that descriptions may hold, by name."""
+    return {"Group": Group, "TensorSpec": TensorSpec, **DESCRIPTIONS}
+
+
+def _name_of(cls: type) -> str:
+    """Name of a class in descriptions: those of other packages carry their module's."""
+    return cls.__name__ if cls.__module__.partition(".")[0] == "nfn_core" else f"{cls.__module__}:{cls.__qualname__}"

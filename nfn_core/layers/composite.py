@@ -1,0 +1,91 @@
+"""Layers made of named children, whose parameters carry the child's name in front."""
+
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from typing import Any
+
+from nfn_core.arrays import Array
+from nfn_core.layers.base import Execution, Layer
+from nfn_core.layers.parameters import ParameterSpec
+
+__all__ = ["Composite"]
+
+
+class Composite(Layer):
+    """Base of layers made of named children. A subclass is a frozen dataclass with `children` and `forward`.
+
+    The parameters of a child are named ``"CHILD.NAME"``. In `forward`, `call` applies a child.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> from nfn_core.layers import Layer
+    >>> @dataclass(frozen=True)
+    ... class Difference(Composite):
+    ...     first: Layer
+    ...     second: Layer
+    ...
+    ...     def children(self):
+    ...         return {"first": self.first, "second": self.second}
+    ...
+    ...     def forward(self, params, x, execution):
+    ...         y, z = (self.call(name, params, x, execution) for name in ("first", "second"))
+    ...         return {name: y[name] - z[name] for name in y}
+    """
+
+    def children(self) -> Mapping[str, Layer]:
+        """Return the children by name."""
+        raise NotImplementedError(f"{type(self).__name__} does not say what it is made of: define children.")
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[Layer, tuple[tuple[str, str], ...]]]:
+        """Each child with the names of its parameters, in it and here."""
+        return {
+            child: (layer, tuple((name, f"{child}.{name}") for name in layer.parameter_specs()))
+            for child, layer in self.children().items()
+        }
+
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
+        """Return all children's parameters."""
+        return {
+            f"{child}.{name}": spec
+            for child, (layer, _) in self._named.items()
+            for name, spec in layer.parameter_specs().items()
+        }
+
+    def call(self, child: str, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
+        """Apply a child.
+
+        Parameters
+        ----------
+        child : str
+            Its name.
+        params : mapping of str to array
+            The parameters of this layer.
+        x : mapping of str to array, or array
+            The child's input.
+        execution : Execution
+            As `forward` got it.
+
+        Returns
+        -------
+        dict of str to array, or array
+            The child's output.
+        """
+        layer, names = self._named[child]
+        return layer.forward({inner: params[outer] for inner, outer in names}, x, execution)
+
+    def __repr__(self) -> str:
+        """A line for itself, and a line or more for each child."""
+        return self._lines(repr)
+
+    def tree(self) -> str:
+        """Return `repr` with a line for each parameter and constant below its layer: name and shape."""
+        return self._lines(lambda layer: layer.tree())
+
+    def _lines(self, shown: Callable[[Layer], str]) -> str:
+        """The children below this layer, each shown in its own lines."""
+        lines = [f"{type(self).__name__}({self.shown_count()})"]
+        for name, (layer, _) in self._named.items():
+            lines += f"{name}: {shown(layer)}".splitlines()
+        return "\n  ".join(lines)

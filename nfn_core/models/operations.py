@@ -1,0 +1,77 @@
+"""What a front end's rules are registered in, and what they are given of an operation: one form for every front end."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Any, TypeAlias
+
+from nfn_core.models.rules import Value
+
+__all__ = ["Call", "Registry", "Rule"]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation of a traced network.
+
+    Parameters
+    ----------
+    shapes : sequence of tuple of int
+        Shape of each result.
+    params : mapping of str to object
+        Parameters of a JAX primitive; ATen operations have theirs among the rule's arguments.
+    literals : sequence of object
+        For each operand of a JAX primitive its value where it is a literal, otherwise None.
+    """
+
+    shapes: Sequence[tuple[int, ...]]
+    params: Mapping[str, Any] = field(default_factory=dict)
+    literals: Sequence[Any] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the only result."""
+        return self.shapes[0]
+
+
+Rule: TypeAlias = Callable[..., list[Value]]
+"""From the rules, the call, and the operation's operands (a `Value` for each tensor), to a value for each result."""
+
+
+class Registry(dict[str, Rule]):
+    """Rules of operations by name.
+
+    Examples
+    --------
+    >>> RULES = Registry()
+    >>> @RULES.register("clone", "detach")
+    ... def _copy(r, call, x):
+    ...     return x
+    >>> sorted(RULES)
+    ['clone', 'detach']
+    """
+
+    def register(self, *names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        """Register a function under some names; the single value that it may return becomes a list.
+
+        Parameters
+        ----------
+        *names : str
+            Names of operations.
+
+        Returns
+        -------
+        callable
+            A decorator, which leaves the function as it is.
+        """
+
+        def register(rule: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(rule)
+            def listed(*args: Any, **kwargs: Any) -> list[Value]:
+                found = rule(*args, **kwargs)
+                return found if isinstance(found, list) else [found]
+
+            self.update(dict.fromkeys(names, listed))
+            return rule
+
+        return register

@@ -1,0 +1,153 @@
+"""Descriptions at the prompt and as JSON, and counts of any integer type."""
+
+import json
+from dataclasses import dataclass
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+import nfn_core
+from nfn_core import (
+    GaussianFourierFeatures,
+    InvariantPool,
+    LearnedEncoding,
+    MLPHead,
+    NFLayer,
+    Normalize,
+    PointwiseLayer,
+    SinusoidalEncoding,
+    SpecError,
+    WeightSpace,
+    equivariant_network,
+    fingerprint,
+    from_json,
+    invariant_network,
+    to_json,
+)
+from nfn_core.layers import Layer
+
+MLP = WeightSpace.mlp([2, 4, 4, 1])
+CNN = WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])
+RNN = WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "b": [("h", 4), (None, 3)]}, inputs=["h"])
+HNP = MLP.group("HNP")
+FEATURES = {t.name: np.random.default_rng(0).normal(size=(3, *t.shape, 1)) for t in MLP.tensors}
+DESCRIPTIONS = [
+    *(MLP, CNN, RNN, HNP, CNN.group("NP"), RNN.group({"h"})),
+    *(NFLayer(HNP, 1, 2, "sum", bias=False, init="kaiming"), PointwiseLayer(HNP, 1, 2), InvariantPool(HNP, "sum")),
+    *(nfn_core.Activation("tanh"), nfn_core.Dropout(0.1, "channels"), nfn_core.LayerNorm(MLP, 3), nfn_core.Scale(MLP)),
+    *(Normalize.from_features(MLP, FEATURES), SinusoidalEncoding(MLP, layers=True), LearnedEncoding(MLP, 3)),
+    *(GaussianFourierFeatures(1, 4, 0.5), MLPHead((3, 2), "gelu", 0.1), nfn_core.Residual(NFLayer(HNP, 2, 2))),
+    invariant_network(HNP, [1, 4, 4], [8, 3], pool=HNP, head_dropout=0.1),
+    equivariant_network(MLP.group("NP"), [1, 4, 1], normalize=True, before=[SinusoidalEncoding(MLP)], dropout=0.1),
+]
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS, ids=lambda d: type(d).__name__)
+def test_json_round_trip(description):
+    text = to_json(description)
+    assert from_json(text) == description
+    assert to_json(from_json(text)) == text
+    assert len(repr(description)) < 2000
+
+
+def test_every_layer_of_the_package_has_been_tried():
+    tried = {type(layer).__name__ for layer in DESCRIPTIONS}
+    known = {name for name in nfn_core.__all__ if isinstance(getattr(nfn_core, name), type)}
+    layers = {name for name in known if issubclass(getattr(nfn_core, name), Layer)} - {"Layer", "Composite"}
+    assert layers - tried == set()
+
+
+def test_fingerprints_tell_descriptions_apart():
+    assert fingerprint(NFLayer(HNP, 1, 2)) == fingerprint(NFLayer(HNP, np.int64(1), 2))
+    assert len({fingerprint(d) for d in DESCRIPTIONS if isinstance(d, Layer)}) == sum(
+        isinstance(d, Layer) for d in DESCRIPTIONS
+    )
+    assert to_json(SinusoidalEncoding(MLP, 10)) == to_json(SinusoidalEncoding(MLP, 10.0))
+
+
+@dataclass(frozen=True)
+class Own(Layer):
+    """A layer of a user's."""
+
+    size: object
+
+
+def changed(**changes):
+    return json.dumps(json.loads(to_json(NFLayer(HNP, 1, 2))) | changes)
+
+
+BAD = {
+    "not JSON": ("{", "is not JSON"),
+    "a number": (3, "is not JSON"),
+    "another format": (changed(format="other 2"), "expected a description of format"),
+    "a list": ("[]", "found 'list'"),
+    "an unknown class": (changed(description={"type": "os.system", "x": "ls"}), "unknown type 'os.system'"),
+    "no type": (changed(description={}), "damaged"),
+    "missing argument": (changed(description={"type": "NFLayer"}), "missing arguments"),
+    "unknown argument": (changed(description={"type": "Activation", "slope": 1}), r"unknown arguments \['slope'\]"),
+    "no space": (changed(spaces=[]), "refers to weight space 0, but holds 0"),
+    "a number for a layer": (changed(description=3), "found int"),
+    "wrong kind": (changed(description={"type": "Sequential", "layers": 3}), "damaged"),
+    "negative": (changed(description={"type": "MLPHead", "sizes": [3, -1]}), "must be a positive integer"),
+    "deep": ("[" * 100_000, "is not JSON"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_json(case):
+    text, message = BAD[case]
+    with pytest.raises(SpecError, match=message):
+        from_json(text)
+
+
+def test_what_json_has_no_form_for():
+    for value in (print, float("nan"), float("inf"), {"a": 1}, np.ones(2)):
+        with pytest.raises(SpecError, match=r"Own.size is .*, which JSON has no form for"):
+            to_json(Own(value))
+    assert from_json(to_json(Own((1, 2.5, "x", None, True)))) == Own((1, 2.5, "x", None, True))
+    with pytest.raises(SpecError, match="takes a layer, a group or a weight space, not dict"):
+        to_json({})
+
+
+@pytest.mark.parametrize(
+    "number", [np.int64(3), np.array(3), jnp.asarray(3), torch.tensor(3)], ids=lambda x: type(x).__name__
+)
+def test_counts_of_any_integer_type(number):
+    space = WeightSpace.mlp([2, number, number])
+    assert space == WeightSpace.mlp([2, 3, 3])
+    assert hash(space) == hash(WeightSpace.mlp([2, 3, 3]))
+    assert NFLayer(space.group("HNP"), number, number) == NFLayer(space.group("HNP"), 3, 3)
+    assert MLPHead((number, 2)) == MLPHead((3, 2))
+    assert SinusoidalEncoding(space, bands=number) == SinusoidalEncoding(space, bands=3)
+    assert nfn_core.Execution(checkpoint=number).checkpoint == 3
+    assert to_json(NFLayer(space.group("HNP"), number, 1))
+
+
+@pytest.mark.parametrize("number", [True, np.True_, 2.0, "2", 0, -1, None, np.array([2])], ids=repr)
+def test_what_is_no_count(number):
+    for make in (
+        lambda: NFLayer(HNP, number, 1),
+        lambda: WeightSpace.mlp([2, number]),
+        lambda: MLPHead((3, number)),
+        lambda: SinusoidalEncoding(MLP, bands=number),
+        lambda: nfn_core.LayerNorm(MLP, number),
+        lambda: LearnedEncoding(MLP, number),
+        lambda: GaussianFourierFeatures(number),
+    ):
+        with pytest.raises(SpecError, match="must be a positive integer"):
+            make()
+
+
+def test_representations():
+    assert repr(MLP) == "WeightSpace.mlp([2, 4, 4, 1])"
+    assert repr(CNN) == "WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])"
+    assert repr(RNN) == "WeightSpace(2 tensors, 1 neuron sets, 28 entries)"
+    assert repr(HNP) == "WeightSpace.mlp([2, 4, 4, 1]).group('HNP')"
+    assert repr(NFLayer(HNP, 1, 16)) == "NFLayer(HNP, 1 -> 16, 1,312 parameters)"
+    assert repr(NFLayer(MLP.group({"h1"}), 1, 2, pooling="sum")).startswith("NFLayer({h1}, 1 -> 2, pooling='sum', ")
+    assert repr(nfn_core.Activation("tanh")) == "Activation(tanh)"
+    lines = repr(invariant_network(HNP, [1, 4], [8, 3])).splitlines()
+    assert lines[1] == "  0: NFLayer(HNP, 1 -> 4, 328 parameters)"
+    assert len(lines) == 5
