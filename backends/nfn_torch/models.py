@@ -142,10 +142,10 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like,
     states = [{**known, **state} for state in space.unstack(features, channel)]
     if not isinstance(like, torch.nn.Module):
         return cast("list[Like]", states)
-    modules: list[torch.nn.Module] = [copy.deepcopy(like) for _ in states]
+    modules: list[Any] = [copy.deepcopy(like) for _ in states]
     for module, state in zip(modules, states, strict=True):
         module.load_state_dict(state)
-    return cast("list[Like]", modules)
+    return modules
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[WeightSpaceFeatures]:
