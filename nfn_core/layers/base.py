@@ -1,7 +1,7 @@
 """Base of all layers: frozen descriptions that say which parameters they need and apply themselves to arrays."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, is_dataclass
+from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from math import prod
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from nfn_core.layers.hub_map import hub_map
 from nfn_core.layers.parameters import ParameterSpec, check_parameters
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["DESCRIPTIONS", "Execution", "Init", "Layer", "Noise", "Recompute", "check_input_channels"]
+__all__ = ["DESCRIPTIONS", "Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
 
 Noise = Callable[[tuple[int, ...], Array], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
@@ -21,6 +21,9 @@ Noise = Callable[[tuple[int, ...], Array], Array]
 Recompute = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
 """Given a function of parameters and a value, and these two, its result, of which nothing inside is kept: the backward
 pass computes it again (activation checkpointing)."""
+
+Statistics = Callable[[str, Array], None]
+"""Takes the new value of a constant of a layer, by its name in that layer."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +54,19 @@ class Execution:
     activations: Mapping[str, Callable[[Array], Array]] = field(default_factory=dict)
     recompute: Recompute | None = None
     checkpoint: int | None = None
+    statistics: Statistics | None = None
+    total: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
             check_counts(self, "checkpoint")
+
+    def within(self, child: str) -> "Execution":
+        """Return the same for a child, whose constants carry its name in front."""
+        collect = self.statistics
+        if collect is None:
+            return self
+        return replace(self, statistics=lambda name, value: collect(f"{child}.{name}", value))
 
 
 Init = Literal["uniform", "kaiming"]

@@ -73,7 +73,7 @@ class Composite(Layer):
             The child's output.
         """
         layer, names = self._named[child]
-        return layer.forward({inner: params[outer] for inner, outer in names}, x, execution)
+        return layer.forward({inner: params[outer] for inner, outer in names}, x, execution.within(child))
 
     def __repr__(self) -> str:
         """A line for itself, and a line or more for each child."""

@@ -15,7 +15,7 @@ from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["ACTIVATIONS", "Activation", "Dropout", "LayerNorm", "Normalize", "Scale"]
+__all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "Scale"]
 
 ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
     "relu": lambda xp, x: xp.where(x > 0, x, xp.zeros_like(x)),
@@ -60,6 +60,49 @@ class Activation(Layer):
         """Map features of any space, or a plain array."""
         own = execution.activations.get(self.name)
         return _each(x, own or (lambda y: ACTIVATIONS[self.name](namespace_of(y), y)))
+
+
+@dataclass(frozen=True)
+class Gate(Layer):
+    """Gated activation: the first half of the channels, activated, times the second half (Dauphin et al., ICML 2017).
+
+    Parameters
+    ----------
+    activation : str
+        One of `ACTIVATIONS`.
+
+    Raises
+    ------
+    SpecError
+        If the name is unknown.
+
+    Examples
+    --------
+    >>> Gate().channels_after(64)
+    32
+    """
+
+    activation: str = "silu"
+
+    def __post_init__(self) -> None:
+        check_choice("activation", self.activation, tuple(ACTIVATIONS))
+
+    def channels_after(self, channels: int) -> int:
+        """Return half of `channels`, which must be even."""
+        if channels % 2:
+            raise SpecError(f"Gate halves the channels, but {channels} is odd: give the layer before it twice as many.")
+        return channels // 2
+
+    def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
+        """Gate features of any space, or a plain array of shape (batch, ..., channels)."""
+        inner = Activation(self.activation)
+
+        def gate(y: Array) -> Array:
+            half = self.channels_after(y.shape[-1])
+            gated: Array = inner.forward({}, y[..., :half], execution) * y[..., half:]
+            return gated
+
+        return _each(x, gate)
 
 
 @dataclass(frozen=True)

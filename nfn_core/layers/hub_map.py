@@ -6,6 +6,7 @@ adapter can differentiate `hub_map` by `hub_map_vjp`, which needs nothing but th
 """
 
 from collections.abc import Callable, Sequence
+from math import sqrt
 from typing import Literal
 
 from nfn_core.arrays import Array, namespace_of
@@ -54,7 +55,7 @@ def hub_map(
     ----------
     graph : HubGraph
         Tensors and hubs.
-    pooling : {"mean", "sum"}
+    pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
     tensors : sequence of array
         Folded tensors, each (batch, *moved axes, width * in_channels).
@@ -94,7 +95,7 @@ def spread_mixed(
     list of array
         As `hub_map`.
     """
-    return _mix(graph, "outputs", gathered, matrices, bias, scaled=False, multiply_add=multiply_add)
+    return _mix(graph, "outputs", gathered, matrices, bias, "sum", multiply_add)
 
 
 def hub_map_vjp(
@@ -123,9 +124,7 @@ def hub_map_vjp(
     xp = namespace_of(*gathered)
     back = gather(graph, "outputs", cotangents, "sum")
     slopes = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
-    into = _mix(
-        graph, "inputs", back, [m.T for m in matrices], None, scaled=pooling == "mean", multiply_add=multiply_add
-    )
+    into = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
     return into, slopes, None if bias is None else xp.sum(back[0], axis=0)
 
 
@@ -159,10 +158,10 @@ def _mix(
     gathered: Sequence[Array],
     matrices: Sequence[Array],
     bias: Array | None,
-    scaled: bool,
+    pooling: Pooling,
     multiply_add: MultiplyAdd,
 ) -> list[Array]:
-    """Multiply in every hub and spread to the tensors on one side, each form divided by its entries if `scaled`."""
+    """Multiply in every hub and spread to the tensors on one side, by the adjoint of `pooling`."""
     xp = namespace_of(*gathered)
     parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in graph.tensors]
     whole = {}
@@ -178,7 +177,8 @@ def _mix(
             stop = start + graph.width(v) * channels
             form = graph.tensors[v.tensor].forms[v.form]
             part = _ordered(mixed[..., start:stop], tuple(sorted(range(len(v.order)), key=v.order.__getitem__)))
-            part = part / form.pooled if scaled and form.pooled > 1 else part
+            share = {"sum": 1, "mean": form.pooled, "scaled_sum": sqrt(form.pooled)}[pooling]
+            part = part / share if share > 1 else part
             known = parts[v.tensor][v.form]
             parts[v.tensor][v.form] = part if known is None else known + part
             start = stop

@@ -14,16 +14,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import combinations, permutations
-from math import prod
+from math import prod, sqrt
 from typing import Any, Literal
 
 from nfn_core.arrays import Array, device_of
 from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
-__all__ = ["Form", "Hub", "HubGraph", "TensorPlan", "HubMember", "fold", "pool", "spread", "hub_graph", "unfold"]
+__all__ = ["POOLINGS", "Form", "Hub", "HubGraph", "TensorPlan", "HubMember", "fold", "pool", "spread", "hub_graph", "unfold"]
 
-Pooling = Literal["mean", "sum"]
+Pooling = Literal["mean", "sum", "scaled_sum"]
+"""How axes are pooled; the scaled sum is divided by the square root of the number of entries, so that entries that are
+independent and of unit variance pool to unit variance."""
+POOLINGS = ("mean", "sum", "scaled_sum")
 Block = tuple[int, ...]
 State = tuple[tuple[Block, ...], frozenset[Block]]
 
@@ -283,7 +286,7 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[i
         The tensor's plan.
     x : array
         Shape (batch, *moved axes, c).
-    pooling : {"mean", "sum"}
+    pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
     xp : module
         Array namespace of `x`.
@@ -306,7 +309,8 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[i
         if k not in wanted:
             forms.append(None)
         elif form.partner < 0:
-            forms.append(reduce(parent, axis=form.axis + 1))
+            y = reduce(parent, axis=form.axis + 1)
+            forms.append(y / sqrt(parent.shape[form.axis + 1]) if pooling == "scaled_sum" else y)
         else:
             forms.append(_diagonal(parent, form.partner + 1, form.axis + 1, xp))
     return forms

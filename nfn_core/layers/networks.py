@@ -57,12 +57,22 @@ class Sequential(Composite):
         """Apply the layers in order, in segments if activations are to be computed again."""
         if execution.recompute is None or execution.checkpoint is None:
             return self._steps(0, len(self.layers), params, x, execution)
-        mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, NFLayer | PointwiseLayer | Residual)]
+        kinds = NFLayer | PointwiseLayer | Residual | Composite
+        mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, kinds)]
         cuts = [0, *mixing[execution.checkpoint :: execution.checkpoint], len(self.layers)]
         for start, stop in pairwise(cuts):
-            segment = partial(self._steps, start, stop, execution=replace(execution, checkpoint=None))
-            x = execution.recompute(segment, params, x)
+            x, found = execution.recompute(partial(self._segment, start, stop, execution), params, x)
+            for name, value in found.items():
+                execution.statistics(name, value)  # type: ignore[misc]  # found are only collected where it is given
         return x
+
+    def _segment(
+        self, start: int, stop: int, execution: Execution, params: Mapping[str, Array], x: Any
+    ) -> tuple[Any, dict[str, Array]]:
+        """Apply layers start to stop - 1; new constants are returned, so that computing again does not count twice."""
+        found: dict[str, Array] = {}
+        collect = None if execution.statistics is None else found.__setitem__
+        return self._steps(start, stop, params, x, replace(execution, checkpoint=None, statistics=collect)), found
 
     def _steps(self, start: int, stop: int, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply layers start to stop - 1."""

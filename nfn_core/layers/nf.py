@@ -12,7 +12,7 @@ from nfn_core.features import check_features
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
 from nfn_core.layers.hub_map import product
-from nfn_core.layers.hubs import HubGraph, Pooling, fold, hub_graph, pool, unfold
+from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
@@ -30,7 +30,7 @@ class NFLayer(Layer):
         The group, with its weight space.
     in_channels, out_channels : int
         Channels of input and output features.
-    pooling : {"mean", "sum"}
+    pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled (the star of Eq. 3).
     bias : bool
         Whether to add learned constants, one for each orbit of indices and channel.
@@ -66,7 +66,7 @@ class NFLayer(Layer):
 
     def __post_init__(self) -> None:
         check_counts(self, "in_channels", "out_channels")
-        check_choice("pooling", self.pooling, ("mean", "sum"))
+        check_choice("pooling", self.pooling, POOLINGS)
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
@@ -194,7 +194,7 @@ class InvariantPool(Layer):
     group : Group
         The group, with its weight space. Pooling with HNP after NP layers keeps input and output neurons apart, as
         the paper's code does.
-    pooling : {"mean", "sum"}
+    pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
 
     Raises
@@ -208,7 +208,7 @@ class InvariantPool(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_choice("pooling", self.pooling, ("mean", "sum"))
+        check_choice("pooling", self.pooling, POOLINGS)
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property

@@ -18,7 +18,7 @@ from nfn_core.errors import ParameterError, SpecError
 if TYPE_CHECKING:
     from nfn_core.layers.base import Layer
 
-__all__ = ["ParameterSpec", "check_parameters", "initialize"]
+__all__ = ["ParameterSpec", "check_parameters", "first_array", "initialize"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,13 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
     }
 
 
+def first_array(x: Any) -> Any:
+    """Return the first array of features, or of a tuple of features; an array or None as it is."""
+    while isinstance(x, Mapping | tuple):
+        x = next(iter(x.values() if isinstance(x, Mapping) else x), None)
+    return x
+
+
 def check_parameters(
     specs: Mapping[str, ParameterSpec], params: Mapping[str, Any], like: Mapping[str, Array] | Array | None = None
 ) -> None:
@@ -133,7 +140,7 @@ def check_parameters(
             + (f"; not in the layer: {extra[:5]}" if extra else "")
             + ". Initialise or load them for the same weight space, group and channels."
         )
-    sample = None if like is None else next(iter(like.values())) if isinstance(like, Mapping) else like
+    sample = first_array(like)
     for name, spec in specs.items():
         p = params[name]
         if tuple(p.shape) != spec.shape:
