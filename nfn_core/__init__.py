@@ -21,17 +21,35 @@ from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group, Permutation
 from nfn_core.layers.base import Execution, Layer, Noise
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, LayerNorm, Normalize, Scale
+from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
+from nfn_core.layers.message_networks import MessageBlock, MessageInput, message_network
+from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
+from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
+from nfn_core.layers.norms import BatchNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
+from nfn_core.layers.phases import NeuronPhases
 from nfn_core.models.views import ModelSpace, Verification, View
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "neuron_group",
+    "message_network",
+    "TensorUpdate",
+    "SetNorm",
+    "NeuronPool",
+    "NeuronPhases",
+    "Messages",
+    "MessageState",
+    "MessageReadout",
+    "MessageInput",
+    "MessageBlock",
+    "Gate",
+    "BatchNorm",
     "ACTIVATIONS",
     "Activation",
     "Array",

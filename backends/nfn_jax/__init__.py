@@ -11,11 +11,12 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"nfn_jax needs JAX ({error}): install nfn-core[jax].") from error
 
-from nfn_jax.apply import apply, init, load, save, trainable
+from nfn_jax.apply import apply, apply_in_training, init, load, save, trainable
 from nfn_jax.models import leaves, stack, stream, unstack, weight_space
 
 __all__ = [
     "apply",
+    "apply_in_training",
     "init",
     "leaves",
     "load",

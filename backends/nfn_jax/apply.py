@@ -2,6 +2,8 @@
 
 import operator
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import jax.numpy as jnp
 
 from nfn_core import Execution, Features, Layer, SpecError, initialize, load_parameters, save_parameters
 
-__all__ = ["apply", "init", "load", "save", "trainable"]
+__all__ = ["apply", "apply_in_training", "init", "load", "save", "trainable"]
 
 Params = dict[str, jax.Array]
 
@@ -99,6 +101,44 @@ def apply(
     SpecError
         If `checkpoint` is not a positive integer.
     """
+    return _run(layer, params, features, key, Execution(recompute=_recompute, checkpoint=checkpoint))
+
+
+def apply_in_training(
+    layer: Layer,
+    params: Mapping[str, jax.Array],
+    features: Mapping[str, jax.Array] | jax.Array,
+    key: Any = None,
+    *,
+    checkpoint: int | None = None,
+    axis_name: Any = None,
+) -> tuple[Features | jax.Array, Params]:
+    """Apply a layer or network that normalizes by the statistics of the batch, and return its new constants.
+
+    Parameters
+    ----------
+    layer, params, features, key, checkpoint : see `apply`
+        As there.
+    axis_name : str or tuple of str, optional
+        Mapped axes of `vmap` or `shard_map` over which the statistics are taken together. Under `jit` with sharded
+        arrays they are those of the whole batch without it.
+
+    Returns
+    -------
+    dict of str to jax.Array, or jax.Array
+        As `apply`.
+    dict of str to jax.Array
+        New values of the constants; the next parameters are ``params | constants``.
+    """
+    found: Params = {}
+    total = None if axis_name is None else partial(jax.lax.psum, axis_name=axis_name)
+    execution = Execution(recompute=_recompute, checkpoint=checkpoint, statistics=found.__setitem__, total=total)
+    value = _run(layer, params, features, key, execution)
+    return value, {name: jax.lax.stop_gradient(x) for name, x in found.items()}
+
+
+def _run(layer: Layer, params: Any, features: Any, key: Any, execution: Execution) -> Any:
+    """Apply a layer with constants held fixed, and noise from a key."""
     specs = layer.parameter_specs()
     frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
     draws = count()
@@ -106,9 +146,7 @@ def apply(
     def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, next(draws)), shape, like.dtype)
 
-    execution = Execution(None if key is None else uniform, recompute=_recompute, checkpoint=checkpoint)
-    value: Features | jax.Array = layer.apply(frozen, features, execution)
-    return value
+    return layer.apply(frozen, features, replace(execution, noise=None if key is None else uniform))
 
 
 def _recompute(function: Callable[[Any, Any], Any], params: Any, value: Any) -> Any:

@@ -12,6 +12,7 @@ from torch import nn
 
 from nfn_core import Execution, Layer, SpecError, check_parameters, initialize
 from nfn_core.arrays import namespace_of
+from nfn_core.layers.parameters import first_array
 from nfn_torch.derivative import hub_map
 from nfn_torch.features import WeightSpaceFeatures
 
@@ -113,7 +114,16 @@ class NFModule(nn.Module):
         params = self.named_arrays()
         if not _autocasts(params, features):
             check_parameters(self.specs, params, features)
-        value = self.layer.forward(params, features, self.in_training if self.training else self.evaluation)
+        if not self.training:
+            value = self.layer.forward(params, features, self.evaluation)
+        else:
+            found: dict[str, torch.Tensor] = {}
+            execution = replace(self.in_training, statistics=found.__setitem__, total=_total())
+            value = self.layer.forward(params, features, execution)
+            if not torch._C._are_functorch_transforms_active():  # buffers stay as they are inside torch.func
+                with torch.no_grad():
+                    for name, new in found.items():
+                        params[name].copy_(new)
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
     def __repr__(self) -> str:
@@ -128,6 +138,27 @@ def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     return torch.rand(shape, dtype=like.dtype, device=like.device)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        torch.distributed.all_reduce(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
+        cotangent = cotangent.clone()
+        torch.distributed.all_reduce(cotangent)
+        return cotangent
+
+
+def _total() -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """Sum over the processes that share a batch; None for one process."""
+    d = torch.distributed
+    several = d.is_available() and d.is_initialized() and d.get_world_size() > 1
+    return _SumOverProcesses.apply if several else None  # type: ignore[return-value]
+
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
     "leaky_relu": partial(nn.functional.leaky_relu, negative_slope=0.01),
@@ -140,8 +171,8 @@ RECOMPUTE = partial(torch.utils.checkpoint.checkpoint, use_reentrant=False)
 
 def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
     """Whether autocast is on for the device at hand, so that dtypes may differ."""
-    tensors = list(features.values()) if isinstance(features, Mapping) else [features]
-    if not tensors or not isinstance(tensors[0], torch.Tensor):
+    sample = first_array(features)
+    if not isinstance(sample, torch.Tensor):
         return False
-    kind = tensors[0].device.type
+    kind = sample.device.type
     return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)

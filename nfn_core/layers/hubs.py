@@ -21,7 +21,19 @@ from nfn_core.arrays import Array, device_of
 from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
-__all__ = ["POOLINGS", "Form", "Hub", "HubGraph", "TensorPlan", "HubMember", "fold", "pool", "spread", "hub_graph", "unfold"]
+__all__ = [
+    "POOLINGS",
+    "Form",
+    "Hub",
+    "HubGraph",
+    "TensorPlan",
+    "HubMember",
+    "fold",
+    "pool",
+    "spread",
+    "hub_graph",
+    "unfold",
+]
 
 Pooling = Literal["mean", "sum", "scaled_sum"]
 """How axes are pooled; the scaled sum is divided by the square root of the number of entries, so that entries that are
