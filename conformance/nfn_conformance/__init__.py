@@ -12,7 +12,7 @@ from nfn_core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from nfn_conformance.checks import CHECKS, Measurement, assert_conforms, measure_all
-    from nfn_conformance.oracle import index_orbits, pair_orbits
+    from nfn_conformance.oracle import connected_triples, index_orbits, pair_orbits, triple_orbits
     from nfn_conformance.subject import Subject
     from nfn_conformance.subjects import subject_of
 
@@ -21,10 +21,12 @@ __all__ = [
     "Measurement",
     "Subject",
     "assert_conforms",
+    "connected_triples",
     "index_orbits",
     "measure_all",
     "pair_orbits",
     "subject_of",
+    "triple_orbits",
 ]
 
 _HOMES = {
@@ -34,6 +36,8 @@ _HOMES = {
     "measure_all": "checks",
     "index_orbits": "oracle",
     "pair_orbits": "oracle",
+    "connected_triples": "oracle",
+    "triple_orbits": "oracle",
     "Subject": "subject",
     "subject_of": "subjects",
 }

@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from nfn_core import Group, Permutation
 
-__all__ = ["index_orbits", "index_permutation", "pair_orbits"]
+__all__ = ["connected_triples", "index_orbits", "index_permutation", "pair_orbits", "triple_orbits"]
 
 
 def index_permutation(group: Group, sigma: Permutation) -> np.ndarray:
@@ -73,6 +73,58 @@ def pair_orbits(group: Group) -> np.ndarray:
     n = group.space.size
     moves = [index_permutation(group, g) for g in group.generators()]
     return _components(n * n, [(p[:, None] * n + p[None, :]).ravel() for p in moves]).reshape(n, n)
+
+
+def triple_orbits(group: Group, neurons: Group) -> np.ndarray:
+    """Orbits of index triples: the bilinear equivariant maps from features and neurons to neurons, one for each.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+    neurons : Group
+        The same group on the space of its neurons.
+
+    Returns
+    -------
+    numpy.ndarray
+        Orbit number of every triple of an output neuron, an input neuron and an entry, shape (dim h, dim h, dim U).
+    """
+    m, n = neurons.space.size, group.space.size
+    moves = []
+    for sigma in group.generators():
+        h, u = index_permutation(neurons, sigma), index_permutation(group, sigma)
+        moves.append(((h[:, None, None] * m + h[None, :, None]) * n + u[None, None, :]).ravel())
+    return _components(m * m * n, moves).reshape(m, m, n)
+
+
+def connected_triples(group: Group, neurons: Group) -> np.ndarray:
+    """Tell of every index triple whether the input neuron is one of the entry's, and the output neuron one of both.
+
+    Parameters
+    ----------
+    group, neurons : Group
+        As `triple_orbits`.
+
+    Returns
+    -------
+    numpy.ndarray
+        Booleans of shape (dim h, dim h, dim U).
+    """
+    label = np.concatenate([np.full(t.size, k) for k, t in enumerate(neurons.space.tensors)])
+    place = np.concatenate([np.arange(t.size) for t in neurons.space.tensors])
+    touches = []
+    for t in group.space.tensors:
+        index = np.indices(t.shape).reshape(len(t.shape), t.size)
+        hit = np.zeros((len(label), t.size), dtype=bool)
+        for axis, name in enumerate(t.labels):
+            for k, s in enumerate(neurons.space.tensors):
+                if s.name == name:
+                    hit |= (label == k)[:, None] & (place[:, None] == index[axis][None, :])
+        touches.append(hit)
+    touched = np.concatenate(touches, axis=1)
+    same = np.eye(len(label), dtype=bool)
+    return touched[None, :, :] & (touched[:, None, :] | same[:, :, None])
 
 
 def _components(n: int, moves: list[np.ndarray]) -> np.ndarray:

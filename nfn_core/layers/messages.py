@@ -13,6 +13,7 @@ from typing import Any
 
 from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.checks import check_choice, check_counts
+from nfn_core.errors import FeatureError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
@@ -76,11 +77,12 @@ class Messages(Layer):
     out_channels: int
     pooling: Pooling = "mean"
     graph: HubGraph = field(init=False, repr=False, compare=False)
+    neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_counts(self, "tensor_channels", "in_channels", "out_channels")
         check_choice("pooling", self.pooling, POOLINGS)
-        neuron_group(self.group)
+        object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
@@ -116,7 +118,7 @@ class Messages(Layer):
 
     def forward(self, params: Mapping[str, Array], x: MessageState, execution: Execution) -> Features:
         """Return for each permuted set an array of shape (batch, n, out_channels)."""
-        xp = check_state(self.group, x, self.tensor_channels, self.in_channels)
+        xp = check_state(self.group, self.neurons, x, self.tensor_channels, self.in_channels)
         out: Features = {}
 
         def arrive(label: str, message: Array) -> None:
@@ -174,11 +176,12 @@ class MessageReadout(Layer):
     channels: int
     pooling: Pooling = "mean"
     graph: HubGraph = field(init=False, repr=False, compare=False)
+    neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_counts(self, "tensor_channels", "channels")
         check_choice("pooling", self.pooling, POOLINGS)
-        neuron_group(self.group)
+        object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
@@ -202,9 +205,8 @@ class MessageReadout(Layer):
 
     def forward(self, params: Mapping[str, Array], x: MessageState, execution: Execution) -> Array:
         """Return an array of shape (batch, num_outputs, channels): pools of the sets, then contractions."""
-        xp = check_state(self.group, x, self.tensor_channels, self.channels)
-        neurons = neuron_group(self.group)
-        found = [pool(plan, x.neurons[plan.spec.name], self.pooling, xp)[1] for plan in hub_graph(neurons).tensors]
+        xp = check_state(self.group, self.neurons, x, self.tensor_channels, self.channels)
+        found = [pool(plan, x.neurons[plan.spec.name], self.pooling, xp)[1] for plan in self.neurons.tensors]
         for plan in self.graph.tensors:
             one_axis = _one_axis(plan)
             forms = pool(plan, fold(plan, x.tensors[plan.spec.name], xp), self.pooling, xp, only=one_axis)
@@ -244,10 +246,11 @@ class TensorUpdate(Layer):
     out_channels: int
     rank: int = 4
     graph: HubGraph = field(init=False, repr=False, compare=False)
+    neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_counts(self, "tensor_channels", "in_channels", "out_channels", "rank")
-        neuron_group(self.group)
+        object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
@@ -274,7 +277,7 @@ class TensorUpdate(Layer):
 
     def forward(self, params: Mapping[str, Array], x: MessageState, execution: Execution) -> Features:
         """Return for each tensor an array of shape (batch, *axes, out_channels)."""
-        xp = check_state(self.group, x, self.tensor_channels, self.in_channels)
+        xp = check_state(self.group, self.neurons, x, self.tensor_channels, self.in_channels)
         out: Features = {}
         for plan in self.graph.tensors:
             name = plan.spec.name
@@ -302,9 +305,16 @@ class TensorUpdate(Layer):
         return met
 
 
-def check_state(group: Group, x: MessageState, tensor_channels: int, channels: int) -> Any:
+def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channels: int, channels: int) -> Any:
     """Check a state's tensors and neurons, and return their array namespace."""
-    check_features(neuron_group(group).space, x.neurons, channels)
+    for plan in neurons.tensors:
+        name = plan.spec.name
+        shape = tuple(x.neurons[name].shape) if name in x.neurons else None
+        if shape is None or shape[1:] != (*plan.spec.shape, channels):
+            raise FeatureError(
+                f"neurons {name!r}: expected shape (batch, {plan.spec.shape[0]}, {channels}), not {shape}: give features "
+                f"of each permuted set, {tuple(p.spec.name for p in neurons.tensors)}."
+            )
     return check_features(group.space, x.tensors, tensor_channels)
 
 
