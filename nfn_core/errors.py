@@ -1,6 +1,6 @@
 """The exceptions of nfn-core: one family, so that ``except NFNError`` catches them all.
 
-Every message says what was expected, what came, which argument or tensor it concerns, and what to do.
+Every message states what was expected, what was given, which argument or tensor it concerns, and how to correct it.
 """
 
 __all__ = [

@@ -36,7 +36,7 @@ CONTROL = (
 
 
 def walk(labelling: Labelling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
-    """Walk a function's computation and put what it says about axes into a labelling.
+    """Walk a function's computation and record its constraints on axes in a labelling.
 
     Parameters
     ----------

@@ -23,7 +23,7 @@ __all__ = ["integers", "walk"]
 
 
 def walk(labelling: Labelling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
-    """Walk a module's computation and put what it says about axes into a labelling.
+    """Walk a module's computation and record its constraints on axes in a labelling.
 
     Parameters
     ----------

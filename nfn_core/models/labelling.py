@@ -1,4 +1,4 @@
-"""From the axes of a network's tensors, inputs and outputs to its weight space: what a front end hands over."""
+"""From the axes of a network's tensors, inputs and outputs to its weight space: the interface of the front ends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,7 +32,7 @@ class Labelling:
     tensors : dict of str to Value
         The network's tensors.
     inputs, outputs : list of Value
-        What goes in and comes out.
+        The network's inputs and outputs so far.
     named : dict of str to Node
         Neuron sets named by patterns.
     used : set of str
@@ -61,8 +61,8 @@ class Labelling:
     def __post_init__(self) -> None:
         given = {name: self.patterns[name] for name in self.shapes if name in self.patterns}
         self.asked.update(given)
-        labelled = label_tensors(self.rules, self.shapes, given, self.named)
-        self.tensors = {n: labelled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
+        labeled = label_tensors(self.rules, self.shapes, given, self.named)
+        self.tensors = {n: labeled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
 
     @property
     def explicit(self) -> bool:
@@ -114,11 +114,11 @@ class Labelling:
             If there is neither a rule nor a label.
         """
         given = [self.label(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-        labelled = [value for value in given if value is not None]
+        labeled = [value for value in given if value is not None]
         constant = bool(values) and all(x.constant for x in values)
-        if len(labelled) == len(shapes):
+        if len(labeled) == len(shapes):
             self.unruled += [(where, x) for x in values]
-            found = labelled
+            found = labeled
         elif rule is not None:
             with self.rules.at(where):
                 found = rule()
@@ -151,7 +151,7 @@ class Labelling:
         return self.inputs[-1]
 
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
-        """Take all inputs (shape, whether integers) and outputs (shape) as they are labelled, fixed where they are not."""
+        """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
         self.used.update(self.tensors)
         for shape, integer in inputs:
             self.input(shape, integer)
@@ -165,7 +165,7 @@ class Labelling:
         -------
         ModelSpace
             The weight space with its views. Sets that reach an input are called ``in``, those that reach an output
-            ``out``, others ``h1``, ``h2``, ... in order of appearance; patterns' names come first.
+            ``out``, others ``h1``, ``h2``, ... in order of appearance; names of patterns take precedence.
 
         Raises
         ------
@@ -231,7 +231,7 @@ class Labelling:
             )
             if problem and node.size > 1:
                 raise LabelError(
-                    f"neuron set {label!r} of the given labels cannot be permuted as labelled: {problem}. Drop the label, "
+                    f"neuron set {label!r} of the given labels cannot be permuted as labeled: {problem}. Drop the label, "
                     "or label that operation's result."
                 )
             names[id(node)] = label

@@ -1,7 +1,7 @@
 """Does a network respect its labelling? Permute its tensors, inputs and outputs by group elements, and run it.
 
-This sees only the labelling and the network as a function from arrays to arrays; it shares nothing with the rules that
-the labelling was derived by.
+This uses only the labelling and the network as a function from arrays to arrays. It shares no code with the rules from
+which the labelling was derived.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +23,7 @@ Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.nda
 """A network: from its tensors by name and its inputs to its outputs."""
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
-"""For a neuron set the old place of what comes to each new place."""
+"""For a neuron set, at each new position the old position of the neuron that is moved there."""
 
 ROUNDING = 2.0**12
 """Largest error that passes, in units of the outputs' rounding: deep networks add roundings up."""
@@ -73,7 +73,7 @@ def verify(
     Returns
     -------
     Verification
-        Errors, what could move, what was not seen.
+        Errors, axes that are fixed without need, and tensors that the check does not test.
 
     Raises
     ------
@@ -157,8 +157,8 @@ class _Trial:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
         x = self.tensors[name]
         changed = {**self.tensors, name: (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)}
-        came = self.run(changed, list(self.inputs))
-        return max(_difference(y, e) for y, e in zip(came, self.still, strict=True)) > self.limit
+        actual = self.run(changed, list(self.inputs))
+        return max(_difference(y, e) for y, e in zip(actual, self.still, strict=True)) > self.limit
 
     def diagnosis(self, error: float, rng: np.random.Generator) -> str:
         """Say which neuron sets and tensors break the symmetry."""
@@ -254,9 +254,9 @@ def _apart(sources: Sources) -> list[Sources]:
     return [{n: sources[n] for k, n in enumerate(labels) if (k >> bit) % 2 == side} for bit in bits for side in (0, 1)]
 
 
-def _difference(came: np.ndarray, expected: np.ndarray) -> float:
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference, relative to the largest expected entry."""
-    came, expected = came.astype("complex128"), expected.astype("complex128")
+    actual, expected = actual.astype("complex128"), expected.astype("complex128")
     scale = float(np.max(np.abs(expected), initial=0.0))
-    error = float(np.max(np.abs(came - expected), initial=0.0)) / (scale or 1.0)
+    error = float(np.max(np.abs(actual - expected), initial=0.0)) / (scale or 1.0)
     return error if np.isfinite(error) else float("inf")

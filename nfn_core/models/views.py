@@ -20,11 +20,13 @@ from nfn_core.features import check_features
 from nfn_core.files import read_shapes, read_tensors
 from nfn_core.groups import Group
 from nfn_core.models.axes import Node, factors, resolve, segments
+from nfn_core.registry import describable
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __all__ = ["Axis", "ModelSpace", "View", "freeze", "join_axes", "split_axes"]
 
 
+@describable
 @dataclass(frozen=True)
 class Axis:
     """One axis of a model's tensor.
@@ -54,7 +56,7 @@ class Axis:
 
 
 def freeze(node: Node, label_of: Callable[[Node], str | None]) -> Axis:
-    """Expression of an axis, as simple as it gets: fixed neighbours merged, equal segments as a product.
+    """Expression of an axis, as simple as it gets: fixed neighbors merged, equal segments as a product.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ def _product(parts: Sequence[Axis]) -> Axis:
 
 
 def _merged(parts: Sequence[Axis], total: Callable[[Sequence[int]], int]) -> list[Axis]:
-    """Parts with fixed neighbours merged."""
+    """Parts with fixed neighbors merged."""
     found: list[Axis] = []
     for fixed, run in groupby(parts, key=lambda part: part.kind == "leaf" and part.label is None):
         members = list(run)
@@ -175,6 +177,7 @@ def leaf_axes(axes: Sequence[Axis]) -> Iterator[tuple[Axis, ...]]:
     yield tuple(axes)
 
 
+@describable
 @dataclass(frozen=True)
 class View:
     """How one tensor of a model is read.
@@ -213,7 +216,7 @@ class View:
 
 @dataclass(frozen=True)
 class Verification:
-    """What running a network on permuted tensors and inputs showed; see `nfn_core.models.verification.verify`.
+    """Results of running a network on permuted tensors and inputs; see `nfn_core.models.verification.verify`.
 
     Parameters
     ----------
@@ -234,6 +237,7 @@ class Verification:
     untested: tuple[str, ...]
 
 
+@describable
 @dataclass(frozen=True)
 class ModelSpace:
     """The weight space of a model, with the view of every tensor of the model.
@@ -352,7 +356,7 @@ class ModelSpace:
         Parameters
         ----------
         *channels : sequence of mapping of str to array
-            For each channel (weights, gradients, an optimiser's moments, masks, ...) one mapping for each model, from
+            For each channel (weights, gradients, an optimizer's moments, masks, ...) one mapping for each model, from
             a tensor's name to an array of its shape in the model. What the space does not hold is left out.
         fill : float, optional
             Entries of tensors that a mapping lacks or has None for (running statistics have no gradients); without it
