@@ -58,7 +58,7 @@ def is_array(x: Any) -> bool:
 
 
 def device_of(x: Array) -> Any:
-    """Device of an array, None where it is not known (an array being traced by JAX, NumPy before 2)."""
+    """Device of an array, None where it is not known (an array being traced by JAX)."""
     return getattr(x, "device", None)
 
 

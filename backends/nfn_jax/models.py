@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +87,9 @@ def weight_space(
     evaluate, compiled = (run, run) if labelling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
     wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
     try:
-        with _wide():
+        with jax.enable_x64(True):
             evaluate(wide[: len(tensors)], wide[len(tensors) :])
-        mode: Callable[[], AbstractContextManager[Any]] = _wide
+        mode: Callable[[], AbstractContextManager[Any]] = partial(jax.enable_x64, True)
     except TypeError:  # the function has 32-bit arrays of its own that do not mix
         mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
 
@@ -225,10 +224,3 @@ def _check(tensors: Mapping[str, Any]) -> None:
             raise LabelError(
                 f"tensor {other!r} is {y.dtype}, but {name!r} is {x.dtype}: bring all tensors to one dtype."
             )
-
-
-def _wide() -> AbstractContextManager[Any]:
-    """64-bit mode, for a while."""
-    home: Any = jax if hasattr(jax, "enable_x64") else import_module("jax.experimental")  # before JAX 0.8
-    context: AbstractContextManager[Any] = home.enable_x64(True)
-    return context

@@ -15,7 +15,7 @@ except ImportError as error:
 
 from nfn_core import Layer, load_parameters, save_parameters
 from nfn_torch.features import WeightSpaceFeatures
-from nfn_torch.models import stack, stream, unstack, unstack_modules, weight_space
+from nfn_torch.models import stack, stream, unstack, weight_space
 from nfn_torch.modules import NFModule
 
 __all__ = [
@@ -26,7 +26,6 @@ __all__ = [
     "stack",
     "stream",
     "unstack",
-    "unstack_modules",
     "weight_space",
 ]
 

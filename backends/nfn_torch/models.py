@@ -6,22 +6,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
-from nfn_core.errors import LabelError
+from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labelling import Labelling
 from nfn_core.models.verification import verify
 from nfn_core.models.views import ModelSpace
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 
-__all__ = ["unstack_modules", "stack", "stream", "unstack", "weight_space"]
+__all__ = ["stack", "stream", "unstack", "weight_space"]
 
 Model = torch.nn.Module | Mapping[str, torch.Tensor]
+Like = TypeVar("Like", torch.nn.Module, Mapping[str, torch.Tensor])
 
 
 def weight_space(
@@ -107,8 +108,8 @@ def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = No
     return WeightSpaceFeatures(space.stack(*states, fill=fill))
 
 
-def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], channel: int = 0) -> list[dict[str, torch.Tensor]]:
-    """Turn features into state dicts of the space's tensors; see `nfn_core.models.views.ModelSpace.unstack`.
+def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like, channel: int = 0) -> list[Like]:
+    """Turn features back into models; see `nfn_core.models.views.ModelSpace.unstack`.
 
     Parameters
     ----------
@@ -116,55 +117,35 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], channel: in
         The models' space.
     features : mapping of str to torch.Tensor
         Each tensor of shape (models, *axes, channels).
+    like : torch.nn.Module or mapping of str to torch.Tensor
+        A module or state dict of the architecture; what the space does not hold is copied from it.
     channel : int
         The channel.
 
     Returns
     -------
-    list of dict of str to torch.Tensor
-        For each model its tensors. What the space does not hold, such as counters of batches, is not in it: load it
-        with ``strict=False``.
+    list of torch.nn.Module or list of dict of str to torch.Tensor
+        For each model what `like` is.
 
     Raises
     ------
     FeatureError
-        If the features do not fit the space.
+        If the features do not fit the space, or `like` lacks one of its tensors.
     """
-    return space.unstack(features, channel)
-
-
-def unstack_modules(
-    space: ModelSpace, features: Mapping[str, torch.Tensor], like: torch.nn.Module, channel: int = 0
-) -> list[torch.nn.Module]:
-    """Turn features into modules.
-
-    Parameters
-    ----------
-    space : ModelSpace
-        The models' space.
-    features : mapping of str to torch.Tensor
-        Each tensor of shape (models, *axes, channels).
-    like : torch.nn.Module
-        A module of the architecture; what the space does not hold is copied from it.
-    channel : int
-        The channel.
-
-    Returns
-    -------
-    list of torch.nn.Module
-        The modules.
-
-    Raises
-    ------
-    FeatureError
-        If the features do not fit the space.
-    """
-    found = []
-    for state in unstack(space, features, channel):
-        module = copy.deepcopy(like)
-        module.load_state_dict(state, strict=False)
-        found.append(module)
-    return found
+    known = like.state_dict() if isinstance(like, torch.nn.Module) else like
+    missing = [view.name for view in space.views if view.name not in known]
+    if missing:
+        raise FeatureError(
+            f"`like` lacks tensors {missing[:5]} of the space, it has {list(known)[:5]}: give a module or state dict of the "
+            "same architecture."
+        )
+    states = [{**known, **state} for state in space.unstack(features, channel)]
+    if not isinstance(like, torch.nn.Module):
+        return cast("list[Like]", states)
+    modules: list[Any] = [copy.deepcopy(like) for _ in states]
+    for module, state in zip(modules, states, strict=True):
+        module.load_state_dict(state)
+    return modules
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[WeightSpaceFeatures]:

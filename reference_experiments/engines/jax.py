@@ -43,12 +43,12 @@ class JaxLearner:
         optimizer = optax.masked(adamw, nfn_jax.trainable(layer))
         self.moments = optimizer.init(self.params)
 
-        def outputs(params: nfn_jax.Params, inputs: Any, key: jax.Array | None = None) -> Any:
+        def outputs(params: dict[str, jax.Array], inputs: Any, key: jax.Array | None = None) -> Any:
             if recipe.dtype == "bfloat16":
                 params, inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, inputs))
             return jax.tree.map(lambda x: x.astype(jnp.float32), nfn_jax.apply(layer, params, inputs, key))
 
-        def loss(params: nfn_jax.Params, inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
+        def loss(params: dict[str, jax.Array], inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
             return LOSSES[recipe.loss](outputs(params, inputs, key), targets)
 
         @partial(jax.jit, donate_argnums=(0, 1))

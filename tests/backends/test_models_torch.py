@@ -170,7 +170,7 @@ def test_real_architectures(name):
     features = nfn_torch.stack(space, [module, make()])
     network = nfn_torch.NFModule(nfn_core.invariant_network(space.group("NP"), [1, 2], [3]))
     assert network(features).shape == (2, 3)
-    (again, _) = nfn_torch.unstack_modules(space, features, module)
+    (again, _) = nfn_torch.unstack(space, features, module)
     for name, value in module.state_dict().items():
         assert torch.equal(value, again.state_dict()[name])
 
@@ -195,8 +195,11 @@ def test_weights_gradients_moments_and_masks_are_channels(tmp_path):
     features = nfn_torch.stack(space, models, grads, moments, masks, fill=0.0)
     assert features["4.weight"].shape == (3, 2, 4, 4, 4)
     for channel, states in enumerate((map(nn.Module.state_dict, models), grads, moments, masks)):
-        for state, again in zip(states, nfn_torch.unstack(space, features, channel), strict=True):
-            assert all(torch.equal(state[name], x) for name, x in again.items() if name in state)
+        for state, again in zip(
+            states, nfn_torch.unstack(space, features, models[0].state_dict(), channel), strict=True
+        ):
+            held = [view.name for view in space.views]
+            assert all(torch.equal(state[name], again[name]) for name in held if name in state)
     assert not features["1.running_mean"][..., 1].any()
     paths = [tmp_path / f"{k}.safetensors" for k in range(3)]
     for path, model in zip(paths, models, strict=True):
@@ -206,7 +209,11 @@ def test_weights_gradients_moments_and_masks_are_channels(tmp_path):
     with pytest.raises(ParameterError, match="cannot read"):
         next(nfn_torch.stream(space, [tmp_path / "absent"], 2))
     with pytest.raises(FeatureError, match="channel 4"):
-        nfn_torch.unstack(space, features, 4)
+        nfn_torch.unstack(space, features, models[0], 4)
+    counter = "1.num_batches_tracked"
+    assert torch.equal(nfn_torch.unstack(space, features, models[1])[0].state_dict()[counter], torch.tensor(1))
+    with pytest.raises(FeatureError, match=r"`like` lacks tensors \['0.weight'"):
+        nfn_torch.unstack(space, features, nn.Linear(3, 2))
 
 
 def test_labelled_checkpoint(tmp_path):
@@ -217,7 +224,7 @@ def test_labelled_checkpoint(tmp_path):
     assert patterns(space) == {k: p.replace("=2", "") for k, p in labels.items()}
     (features,) = nfn_torch.stream(space, [tmp_path / "model"], 4)
     assert [tuple(x.shape[1:-1]) for x in features.values()] == [(3, 2, 2, 8), (8, 2, 2), (2, 8), (2, 2, 2)]
-    (again,) = nfn_torch.unstack(space, features)
+    (again,) = nfn_torch.unstack(space, features, like=state)
     assert all(torch.equal(state[name], x) for name, x in again.items())
 
 

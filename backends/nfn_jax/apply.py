@@ -1,0 +1,161 @@
+"""Descriptions as pure functions of pytrees: initial parameters, application, files."""
+
+import operator
+from collections.abc import Callable, Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from nfn_core import Execution, Features, Layer, SpecError, initialize, load_parameters, save_parameters
+
+__all__ = ["apply", "init", "load", "save", "trainable"]
+
+Params = dict[str, jax.Array]
+
+
+def init(layer: Layer, seed: Any, dtype: Any = jnp.float32) -> Params:
+    """Initial parameters of a layer or network.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description.
+    seed : int or jax.Array
+        Seed, the same numbers as in every backend; or a JAX key, from which a seed is derived.
+    dtype : jnp.dtype
+        Dtype of the parameters.
+
+    Returns
+    -------
+    dict of str to jax.Array
+        Parameters and constants by dotted name.
+
+    Raises
+    ------
+    SpecError
+        If the seed is neither a non-negative integer nor a concrete key.
+    """
+    if isinstance(seed, jax.core.Tracer):
+        raise SpecError("init draws on the host and cannot be traced: call it outside jit, vmap and grad.")
+    if isinstance(seed, jax.Array) and (seed.ndim or jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)):
+        seed = operator.index(jax.random.bits(seed, dtype=jnp.uint32).item())
+    return {name: jnp.asarray(value, dtype=dtype) for name, value in initialize(layer, seed).items()}
+
+
+def trainable(layer: Layer) -> dict[str, bool]:
+    """Tell for each parameter whether it is trained: a mask for optax, where constants must not decay.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description.
+
+    Returns
+    -------
+    dict of str to bool
+        False for constants, whose gradient is zero.
+    """
+    return {name: spec.trainable for name, spec in layer.parameter_specs().items()}
+
+
+def apply(
+    layer: Layer,
+    params: Mapping[str, jax.Array],
+    features: Mapping[str, jax.Array] | jax.Array,
+    key: Any = None,
+    *,
+    checkpoint: int | None = None,
+) -> Features | jax.Array:
+    """Apply a layer or network.
+
+    Parameters
+    ----------
+    layer : Layer
+        The description; static under jit.
+    params : mapping of str to jax.Array
+        Parameters as `init` gives them.
+    features : mapping of str to jax.Array, or jax.Array
+        Each tensor of shape (batch, *axes, channels), of the parameters' dtype.
+    key : jax.Array, optional
+        Key for dropout (training); without it nothing is dropped.
+    checkpoint : int, optional
+        Activation checkpointing: the number of successive NF-layers of a `Sequential` whose activations are not kept
+        but computed again in the backward pass. Without it all are kept.
+
+    Returns
+    -------
+    dict of str to jax.Array, or jax.Array
+        Features, or an array of shape (batch, ...) from an invariant layer on.
+
+    Raises
+    ------
+    ParameterError
+        If the parameters are not this layer's.
+    FeatureError
+        If the features do not fit the weight space.
+    SpecError
+        If `checkpoint` is not a positive integer.
+    """
+    specs = layer.parameter_specs()
+    frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
+    draws = count()
+
+    def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
+        return jax.random.uniform(jax.random.fold_in(key, next(draws)), shape, like.dtype)
+
+    execution = Execution(None if key is None else uniform, recompute=_recompute, checkpoint=checkpoint)
+    value: Features | jax.Array = layer.apply(frozen, features, execution)
+    return value
+
+
+def _recompute(function: Callable[[Any, Any], Any], params: Any, value: Any) -> Any:
+    """Activation checkpointing of a function."""
+    return jax.checkpoint(function)(params, value)
+
+
+def save(path: str | Path, layer: Layer, params: Mapping[str, jax.Array]) -> None:
+    """Write parameters to a safetensors file that every backend can load.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to write.
+    layer : Layer
+        The description.
+    params : mapping of str to jax.Array
+        Its parameters.
+
+    Raises
+    ------
+    ParameterError
+        If the parameters are not this layer's.
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    save_parameters(path, layer, params, "jax")
+
+
+def load(path: str | Path, layer: Layer | None = None) -> tuple[Layer, Params]:
+    """Read a layer's description and parameters from a file written by any backend.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to read.
+    layer : Layer, optional
+        The description that the file must belong to; by default the one in the file.
+
+    Returns
+    -------
+    Layer, dict of str to jax.Array
+        The description, and the parameters with the dtypes they were saved with (float64 needs JAX's 64-bit mode).
+
+    Raises
+    ------
+    ParameterError
+        If the file is damaged or belongs to another layer.
+    """
+    return load_parameters(path, layer, "jax")
