@@ -31,7 +31,7 @@ class PermutationError(NFNError, ValueError):
 
 
 class LabelError(NFNError, ValueError):
-    """The neuron sets of a network cannot be derived, or a labelling of its tensors is no symmetry of the network."""
+    """The neuron sets of a network cannot be derived, or a labeling of its tensors is no symmetry of the network."""
 
 
 class ParameterError(NFNError, ValueError):

@@ -99,7 +99,7 @@ class Algebra:
     """
 
     def __init__(self) -> None:
-        self.where = "the labelling"
+        self.where = "the labeling"
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:

@@ -2,18 +2,28 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
-from nfn_core.models.views import Axis, ModelSpace, View, freeze
+from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Labelling"]
+__all__ = ["Derivation", "Labeling"]
+
+
+class Derivation(NamedTuple):
+    """What is derived of a network: the arguments of `nfn_core.ModelSpace`."""
+
+    views: tuple[View, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fixed: tuple[tuple[str, str], ...]
 
 
 @dataclass
-class Labelling:
+class Labeling:
     """Axes of all tensors of a network, as far as its operations have been walked.
 
     Parameters
@@ -158,13 +168,13 @@ class Labelling:
         for k, shape in enumerate(outputs):
             self.outputs.append(self.label(f"output[{k}]", shape) or self.rules.opaque(shape))
 
-    def finish(self) -> ModelSpace:
+    def finish(self) -> Derivation:
         """Name the neuron sets and freeze all axes.
 
         Returns
         -------
-        ModelSpace
-            The weight space with its views. Sets that reach an input are called ``in``, those that reach an output
+        Derivation
+            Views, and what they are labeled by. Sets that reach an input are called ``in``, those that reach an output
             ``out``, others ``h1``, ``h2``, ... in order of appearance; names of patterns take precedence.
 
         Raises
@@ -198,7 +208,7 @@ class Labelling:
         )
         reasons = {n: dict.fromkeys(why for why in map(fixed_by, v.axes) if why) for n, v in self.tensors.items()}
         fixed = tuple((n, "; ".join(whys)) for n, whys in reasons.items() if whys)
-        return ModelSpace(views, inputs, outputs, fixed)
+        return Derivation(views, inputs, outputs, fixed)
 
     def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
         """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
