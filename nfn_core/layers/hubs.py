@@ -21,7 +21,7 @@ from nfn_core.arrays import Array, device_of
 from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
-__all__ = ["Form", "Hub", "HubGraph", "TensorPlan", "HubMember", "fold", "pool", "spread", "hub_graph", "unfold"]
+__all__ = ["Form", "Hub", "HubGraph", "HubMember", "TensorPlan", "fold", "hub_graph", "pool", "spread", "unfold"]
 
 Pooling = Literal["mean", "sum"]
 Block = tuple[int, ...]
