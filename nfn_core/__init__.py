@@ -26,7 +26,9 @@ from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, 
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
-from nfn_core.models.views import ModelSpace, Verification, View
+from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.verification import Verification
+from nfn_core.models.views import View
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __version__ = "0.1.0"

@@ -35,7 +35,7 @@ class Composite(Layer):
 
     def children(self) -> Mapping[str, Layer]:
         """Return the children by name."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it is made of: define children.")
+        raise NotImplementedError(f"{type(self).__name__} has no children: define them by name.")
 
     @cached_property
     def _named(self) -> dict[str, tuple[Layer, tuple[tuple[str, str], ...]]]:

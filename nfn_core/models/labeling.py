@@ -1,19 +1,29 @@
-"""From the axes of a network's tensors, inputs and outputs to its weight space: what a front end hands over."""
+"""From the axes of a network's tensors, inputs and outputs to its weight space: the interface of the front ends."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
-from nfn_core.models.views import Axis, ModelSpace, View, freeze
+from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Labelling"]
+__all__ = ["Derivation", "Labeling"]
+
+
+class Derivation(NamedTuple):
+    """What is derived of a network: the arguments of `nfn_core.ModelSpace`."""
+
+    views: tuple[View, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fixed: tuple[tuple[str, str], ...]
 
 
 @dataclass
-class Labelling:
+class Labeling:
     """Axes of all tensors of a network, as far as its operations have been walked.
 
     Parameters
@@ -32,7 +42,7 @@ class Labelling:
     tensors : dict of str to Value
         The network's tensors.
     inputs, outputs : list of Value
-        What goes in and comes out.
+        The network's inputs and outputs so far.
     named : dict of str to Node
         Neuron sets named by patterns.
     used : set of str
@@ -61,8 +71,8 @@ class Labelling:
     def __post_init__(self) -> None:
         given = {name: self.patterns[name] for name in self.shapes if name in self.patterns}
         self.asked.update(given)
-        labelled = label_tensors(self.rules, self.shapes, given, self.named)
-        self.tensors = {n: labelled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
+        labeled = label_tensors(self.rules, self.shapes, given, self.named)
+        self.tensors = {n: labeled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
 
     @property
     def explicit(self) -> bool:
@@ -114,11 +124,11 @@ class Labelling:
             If there is neither a rule nor a label.
         """
         given = [self.label(key, shape) for key, shape in zip(keys, shapes, strict=True)]
-        labelled = [value for value in given if value is not None]
+        labeled = [value for value in given if value is not None]
         constant = bool(values) and all(x.constant for x in values)
-        if len(labelled) == len(shapes):
+        if len(labeled) == len(shapes):
             self.unruled += [(where, x) for x in values]
-            found = labelled
+            found = labeled
         elif rule is not None:
             with self.rules.at(where):
                 found = rule()
@@ -151,21 +161,21 @@ class Labelling:
         return self.inputs[-1]
 
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
-        """Take all inputs (shape, whether integers) and outputs (shape) as they are labelled, fixed where they are not."""
+        """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
         self.used.update(self.tensors)
         for shape, integer in inputs:
             self.input(shape, integer)
         for k, shape in enumerate(outputs):
             self.outputs.append(self.label(f"output[{k}]", shape) or self.rules.opaque(shape))
 
-    def finish(self) -> ModelSpace:
+    def finish(self) -> Derivation:
         """Name the neuron sets and freeze all axes.
 
         Returns
         -------
-        ModelSpace
-            The weight space with its views. Sets that reach an input are called ``in``, those that reach an output
-            ``out``, others ``h1``, ``h2``, ... in order of appearance; patterns' names come first.
+        Derivation
+            Views, and what they are labeled by. Sets that reach an input are called ``in``, those that reach an output
+            ``out``, others ``h1``, ``h2``, ... in order of appearance; names of patterns take precedence.
 
         Raises
         ------
@@ -198,7 +208,7 @@ class Labelling:
         )
         reasons = {n: dict.fromkeys(why for why in map(fixed_by, v.axes) if why) for n, v in self.tensors.items()}
         fixed = tuple((n, "; ".join(whys)) for n, whys in reasons.items() if whys)
-        return ModelSpace(views, inputs, outputs, fixed)
+        return Derivation(views, inputs, outputs, fixed)
 
     def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
         """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
@@ -231,7 +241,7 @@ class Labelling:
             )
             if problem and node.size > 1:
                 raise LabelError(
-                    f"neuron set {label!r} of the given labels cannot be permuted as labelled: {problem}. Drop the label, "
+                    f"neuron set {label!r} of the given labels cannot be permuted as labeled: {problem}. Drop the label, "
                     "or label that operation's result."
                 )
             names[id(node)] = label
