@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import trange
 
-from reference_experiments.datasets.model_zoos import Task, Trainer, epochs, initial, train
+from reference_experiments.datasets.image_inrs import SirenMaker
 from reference_experiments.engines.base import BACKENDS, blocks, engine
-from reference_experiments.networks.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
+from reference_experiments.networks.classifiers import Task, Trainer, epochs, initial, train
+from reference_experiments.networks.sirens import OMEGA, coordinates, fit, learning_rates
 from reference_experiments.networks.sirens import initial as initial_sirens
 from reference_experiments.sources.images import load_images
 
