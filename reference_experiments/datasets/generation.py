@@ -22,7 +22,7 @@ from reference_experiments.datasets.format import Networks, finish, is_whole, re
 from reference_experiments.engines.base import engine
 from reference_experiments.files import ExperimentError, claim_run_dir
 
-__all__ = ["SCALES", "Maker", "dataset_dir", "make", "shard_count", "shard_range"]
+__all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
 
 SCALES = ("smoke", "small", "paper")
 """Names of the presets that every maker and every experiment has."""

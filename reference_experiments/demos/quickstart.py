@@ -25,7 +25,7 @@ from reference_experiments.methods.registry import build
 from reference_experiments.networks.classifiers import Trainer
 from reference_experiments.training import Split, fit, predict, rank_correlation
 
-__all__ = ["PRESETS", "SPACES", "DemoPreset", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
+__all__ = ["DemoPreset", "PRESETS", "SPACES", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
 
 SPACES = {
     "MLP 64-16-16-10": WeightSpace.mlp([64, 16, 16, 10]),

@@ -8,7 +8,7 @@ from reference_experiments.engines.base import Recipe
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.base import Task
 
-__all__ = ["TINY", "Experiment", "Preset"]
+__all__ = ["Experiment", "Preset", "TINY"]
 
 
 @dataclass(frozen=True)

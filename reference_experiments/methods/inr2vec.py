@@ -27,7 +27,7 @@ from reference_experiments.methods.image_space import Linear, shared_mlp
 from reference_experiments.networks.sirens import render
 from reference_experiments.training import Split, fit, predict
 
-__all__ = ["DISTANCES", "POINTS", "Autoencoder", "ImplicitDecoder", "RowStack", "embedded", "encoder"]
+__all__ = ["Autoencoder", "DISTANCES", "ImplicitDecoder", "POINTS", "RowStack", "embedded", "encoder"]
 
 POINTS, DISTANCES = "points", "distances"
 """Names under which an autoencoder's input holds them, beside the weight space's tensors."""

@@ -22,8 +22,8 @@ from reference_experiments.sources.images import gray, load_images
 __all__ = [
     "ARCHITECTURES",
     "INITIALIZERS",
-    "TrainingImages",
     "Trainer",
+    "TrainingImages",
     "classify",
     "epochs",
     "init_state",
