@@ -32,6 +32,11 @@ from nfn_core import (
     to_json,
 )
 from nfn_core.layers import Layer, ParameterSpec
+from reference_experiments.methods.dwsnets import dwsnet
+from reference_experiments.methods.editor import Editor
+from reference_experiments.methods.image_space import pointnet, resnet18
+from reference_experiments.methods.inr2vec import Autoencoder, ImplicitDecoder, encoder
+from reference_experiments.methods.ticket_vae import TicketVAE
 
 MLP = WeightSpace.mlp([2, 4, 4, 1])
 CNN = WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])
@@ -281,3 +286,18 @@ def test_a_module_prints_its_tree():
 def test_parameter_counts(layer):
     specs = layer.parameter_specs()
     assert layer.parameter_count == sum(p.size for n, p in initialize(layer, 0).items() if specs[n].trainable)
+
+
+def test_baselines_round_trip():
+    """Layers of another package: registered by their definition, under their module's name."""
+    space = WeightSpace.mlp([3, 8, 1])
+    rows = encoder(space, (16, 32))
+    network = equivariant_network(space.group("NP"), [1, 4, 1])
+    scale = Normalize(space, ((0.0,),) * 4, ((1.0,),) * 4)
+    layers = [
+        *(dwsnet(space, (1, 4), (3,)), resnet18(3, 10, 16), pointnet(4), Autoencoder(rows, ImplicitDecoder(32, 3, 8))),
+        *(Editor(space, network), TicketVAE(space.group("NP"), scale, (4,), 2)),
+    ]
+    for layer in layers:
+        assert from_json(to_json(layer)) == layer
+    assert '"type":"reference_experiments.methods.editor:Editor"' in to_json(Editor(space, network))
