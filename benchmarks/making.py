@@ -18,7 +18,7 @@ from tqdm import trange
 
 from reference_experiments.datasets.image_inrs import SirenMaker
 from reference_experiments.engines.base import BACKENDS, blocks, engine
-from reference_experiments.networks.classifiers import Trainer, TrainingImages, epochs, initial, train
+from reference_experiments.networks.classifiers import ARCHITECTURES, Trainer, TrainingImages, epochs, initial, train
 from reference_experiments.networks.sirens import OMEGA, coordinates, fit, learning_rates
 from reference_experiments.networks.sirens import initial as initial_sirens
 from reference_experiments.sources.images import load_images
