@@ -41,9 +41,9 @@ __all__ = ["DWSLayer", "DWSPool", "dwsnet"]
 Pooling = Literal["max", "mean", "sum"]
 
 TERMS: tuple[dict[str, tuple[int, ...]], ...] = (
-    {"per_network": ()},  # fully-connected
-    {"per_network": (), "pooled": (1,)},  # set layer (Zaheer et al. 2017)
-    {"per_network": (), "columns": (1,), "rows": (2,), "all": (1, 2)},  # matrix set layer (Hartford et al. 2018)
+    {"each": ()},  # fully-connected
+    {"each": (), "pooled": (1,)},  # set layer (Zaheer et al. 2017)
+    {"each": (), "columns": (1,), "rows": (2,), "all": (1, 2)},  # matrix set layer (Hartford et al. 2018)
 )
 """By the number of shared neuron sets, a sublayer's matrices and the shared axes that are pooled before each."""
 
