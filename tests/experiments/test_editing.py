@@ -45,7 +45,7 @@ def sirens(space=SPACE, batch=4):
 
 FEATURES = sirens()
 IMAGES = RNG.uniform(-1, 1, (4, 5, 7, 3))
-METHODS = {name: Editing("table6-dilate").build(name, SPACE, FEATURES, SIZES) for name in EDITORS}
+METHODS = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in EDITORS}
 PARAMETERS = {name: initialize(method.layer, 1) for name, method in METHODS.items()}
 
 
@@ -110,7 +110,7 @@ def test_drawn_is_what_an_ordinary_siren_draws():
 
 
 def moved(group, features):
-    around = {label: [*range(1, SPACE.config[label]), 0] for label in group.permuted}
+    around = {label: [*range(1, SPACE.sizes[label]), 0] for label in group.permuted}
     return group.act(group.permutation(around), features)
 
 
@@ -203,7 +203,7 @@ def dataset(tmp_path_factory):
 
 
 def prepared(name, dataset, config=SIZES):
-    task, training = Editing("table6-dilate"), dataset.split("training")
+    task, training = Editing("dilate"), dataset.split("training")
     method = task.build(name, dataset.space, dataset.features(training), config)
     return method, task.split(method, dataset, training)
 
@@ -260,11 +260,11 @@ def results(dataset, tmp_path_factory):
 
 
 def test_results_name_the_error_of_leaving_the_weights_alone(dataset, results, tmp_path):
-    task = Editing("table6-dilate")
+    task = Editing("dilate")
     method = task.build("MLP", dataset.space, dataset.features(dataset.split("training")), SIZES)
     test = task.split(method, dataset, dataset.split("test"))
     everything = test.inputs(np.arange(len(test)), None)
-    found = [json.loads((results / f"dilate/MNIST/{name}-seed0.json").read_text()) for name in TRAINED["table6-dilate"]]
+    found = [json.loads((results / f"table6-dilate/MNIST/{name}-seed0.json").read_text()) for name in TRAINED["table6-dilate"]]
     untouched = errors(everything, everything.pop(IMAGE)).mean()
     for result in found:
         assert result["metrics"]["test_error_unedited"] == pytest.approx(untouched, rel=1e-5)
@@ -273,7 +273,7 @@ def test_results_name_the_error_of_leaving_the_weights_alone(dataset, results, t
     page = report(results / "table6-dilate").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith("| MNIST | NFN_NP |")]
     assert f"{untouched:.3f} ± 0.000" in row
-    assert (results / "dilate/figures/dilate-smoke-torch-MNIST-predictions.png").exists()
+    assert (results / "table6-dilate/figures/table6-dilate-smoke-torch-MNIST-predictions.png").exists()
 
 
 def test_only_inrs_of_images_are_edited(dataset):
@@ -282,7 +282,7 @@ def test_only_inrs_of_images_are_edited(dataset):
     try:
         del dataset.columns["image"]
         with pytest.raises(ExperimentError, match="is not of INRs of images"):
-            Editing("table6-contrast").split(method, dataset, dataset.split("test"))
+            Editing("contrast").split(method, dataset, dataset.split("test"))
     finally:
         dataset.columns.update(columns)
     with pytest.raises(ExperimentError, match="DWSNets edits no networks"):
@@ -361,10 +361,10 @@ def test_predictions_are_those_of_the_experiment(dataset, results, tmp_path):
         command("predict", trained, dataset.folder, tmp_path / f"{name}.csv", "--split", "test")
         with (tmp_path / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        predicted = json.loads(trained.with_suffix(".json").read_text())["predicted"]
+        predicted = json.loads(trained.with_suffix(".json").read_text())["details"]["predicted"]
         assert [int(row["prediction"]) for row in rows] == predicted
         for row in rows:
-            shares = [float(row[f"probability of {k}"]) for k in range(10)]
+            shares = [float(row[f"probability_{k}"]) for k in range(10)]
             assert sum(shares) == pytest.approx(1)
             assert int(np.argmax(shares)) == int(row["prediction"])
     files = save_own(tmp_path / "custom", dataset, numbers=dataset.split("test")[:2].tolist())
@@ -375,10 +375,10 @@ def test_predictions_are_those_of_the_experiment(dataset, results, tmp_path):
 
 
 def test_what_does_not_fit_is_named(dataset, results, tmp_path):
-    editor, predictor = results / "dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
+    editor, predictor = results / "table6-dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
     out, own = tmp_path / "out", save_own(tmp_path / "custom", dataset)
     command("predict", editor, own, tmp_path / "x.csv", message="expected a method of `run` table2 or table3")
-    command("edit", predictor, own, out, message="expected a method of `run` dilate or contrast")
+    command("edit", predictor, own, out, message="expected a method of `run` table6-dilate or table6-contrast")
     command("predict", results / "table3/MNIST/STATNN-seed0", own, tmp_path / "x.csv", message="STATNN needs more than")
     command("edit", results / "table6-dilate", own, out, message="is no trained method")
     command("edit", editor, own, own, message="name another folder")
@@ -412,7 +412,7 @@ def replace_width(dataset):
 
 
 def test_damaged_results_are_named(dataset, results, tmp_path):
-    trained = results / "dilate/MNIST/MLP-seed0"
+    trained = results / "table6-dilate/MNIST/MLP-seed0"
     result, parameters = trained.with_suffix(".json"), trained / "parameters.safetensors"
     arguments = ("edit", trained, dataset.folder, tmp_path / "out")
     about, whole = result.read_text(), parameters.read_bytes()
@@ -420,7 +420,7 @@ def test_damaged_results_are_named(dataset, results, tmp_path):
         result.write_text(about[:-20])
         command(*arguments, message="MLP-seed0.json is damaged")
         result.write_text(json.dumps({k: v for k, v in json.loads(about).items() if k != "config"}))
-        command(*arguments, message="is damaged, or of another version (KeyError('sizes'))")
+        command(*arguments, message="is damaged, or of another version (KeyError('config'))")
         result.write_text(about)
         parameters.write_bytes(whole[:-20])
         command(*arguments, message="parameters.safetensors")

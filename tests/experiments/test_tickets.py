@@ -164,7 +164,7 @@ def test_tickets_are_learned_where_there_is_something_to_learn(backend, name, tm
     for shuffled in (False, True):
         dataset = toy(tmp_path / f"data {shuffled}", shuffled)
         method, (training, validation, test) = prepared(dataset, name)
-        recipe = Recipe("custom", 200, 8, 1e-2, eval_every=100)
+        recipe = Recipe("custom", 300, 8, 1e-2, eval_every=100)
         folder = tmp_path / f"run {shuffled}"
         learner, _ = fit(engine(backend), name, method.layer, training, validation, recipe, 0, folder)
         masks, truth = lottery_tickets.masks_of(test.scores(learner), 0.75), dataset.features(test.targets, "masks")
@@ -235,7 +235,7 @@ def test_highest_scores_stay_and_equal_scores_too_are_pruned_to_the_number():
 
 def test_other_datasets_and_methods_are_refused(tmp_path):
     dataset = toy(tmp_path)
-    with pytest.raises(ExperimentError, match="tickets are told by NFN_NP, .*, not by STATNN"):
+    with pytest.raises(ExperimentError, match="tickets are predicted by NFN_NP, .*, not by STATNN"):
         TicketPrediction().build("STATNN", dataset.space, dataset.features(np.arange(3)), SIZES)
     method = TicketPrediction().build("NFN_NP", dataset.space, dataset.features(np.arange(3)), SIZES)
     dataset.about["learning_rate"] = 1e-3
@@ -291,13 +291,13 @@ def test_an_experiment_from_end_to_end(dataset, tmp_path):
     assert len(results) == 3
     index = dataset.split("test")
     for result in results.values():
-        assert result["sparsity"] == result["imp_sparsity"]
-        assert {n: x[0] for n, x in result["sparsity"].items()}["W2"] == pytest.approx(0.95, abs=1e-4)
+        assert result["details"]["sparsity"] == result["details"]["imp_sparsity"]
+        assert {n: x[0] for n, x in result["details"]["sparsity"].items()}["W2"] == pytest.approx(0.95, abs=1e-4)
         assert result["metrics"]["test_accuracy"] == pytest.approx(np.mean(result["per_network"]["test_accuracy"]))
         for name, column in (("Dense", "dense"), ("IMP", "ticket"), ("Random", "random")):
             values = result["baselines"][name]["per_network"]["test_accuracy"]
             np.testing.assert_allclose(values, 100 * dataset.columns[f"{column} accuracy"][index], rtol=1e-6)
-        assert set(result["scores"]) == {"W1", "W2", "W3"}
+        assert set(result["details"]["scores"]) == {"W1", "W2", "W3"}
         assert "W2 0.9500 (0.0000)" in result["notes"][0]
     page = report.report(tmp_path).read_text()
     rows = {line.split(" | ")[1]: line for line in page.splitlines() if line.startswith("| MNIST |")}
@@ -316,7 +316,7 @@ def test_pruned_networks_come_back_as_modules_and_files(dataset, tmp_path):
     (result,) = run(dataset, tmp_path, ("NFN_PT",)).values()
     pruned = WeightDataset(tmp_path / "MNIST" / "NFN_PT-seed0" / "tickets")
     pruned.verify()
-    images = lottery_tickets.TicketMaker.of(dataset).trainer.task
+    images = lottery_tickets.TicketMaker.of(dataset).trainer.images
     for k, expected in enumerate(result["per_network"]["test_accuracy"]):
         weights, mask = pruned.network(k), pruned.features([k], "masks")
         model = classifier(pruned.space, weights)
@@ -345,7 +345,7 @@ def test_killed_between_blocks_it_goes_on(dataset, tmp_path, monkeypatch):
     folder = tmp_path / "cut" / "MNIST" / "NFN_PT-seed0" / "tickets"
     assert sorted(path.name for path in folder.glob("shard-*.safetensors")) == ["shard-00000.safetensors"]
     again = run(dataset, tmp_path / "cut", ("NFN_PT",))
-    for key in ("metrics", "per_network", "sparsity", "scores", "curve"):
+    for key in ("metrics", "per_network", "details", "curve"):
         assert again["NFN_PT-seed0.json"][key] == whole["NFN_PT-seed0.json"][key]
     for path in folder.glob("shard-*.safetensors"):
         assert path.read_bytes() == (tmp_path / "whole" / "MNIST" / "NFN_PT-seed0" / "tickets" / path.name).read_bytes()
