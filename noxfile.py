@@ -28,11 +28,12 @@ RUNS = (  # experiment, dataset, maker of its networks
     ("table3", "MNIST", "image-inrs"),
     ("table4", "ModelNet10", "shape-inrs"),
     ("table5", "CIFAR-10", "tickets"),
-    ("dilate", "MNIST", "image-inrs"),
-    ("contrast", "CIFAR-10", "image-inrs"),
+    ("table6-dilate", "MNIST", "image-inrs"),
+    ("table6-contrast", "CIFAR-10", "image-inrs"),
     ("table19", "5-Layer", "mlp-zoo"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 CONFORMANCE = {
     "numpy": (".[conformance]",),
     "strict": (".[conformance]", "array-api-strict"),
@@ -64,9 +65,20 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Unit tests of everything, README snippets included."""
-    install(session, EVERYTHING, *PEERS)
-    session.run("pytest", "tests", *session.posargs)
+    """Unit tests of everything, README snippets included; processes of one thread each, `-- -n0` for one process."""
+    install(session, EVERYTHING, *PEERS, "pytest-xdist")
+    parallel = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
+    session.run("pytest", "tests", *parallel, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def lowest(session: nox.Session) -> None:
+    """Tests of the library with the lowest versions that pyproject.toml allows; warnings of old packages are no errors."""
+    project = nox.project.load_toml("pyproject.toml")["project"]
+    extras = (r for extra in ("torch", "jax", "conformance") for r in project["optional-dependencies"][extra])
+    session.install(*(r.replace(">=", "==") for r in (*project["dependencies"], *extras)), *PEERS)
+    session.install("--no-deps", ".")
+    session.run("pytest", "-W", "default", "tests/core", "tests/backends", "tests/test_bad_input.py", *session.posargs)
 
 
 @nox.session
@@ -74,13 +86,13 @@ def tests(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """The conformance suite on one backend; `-- --profile thorough` draws 2,000 examples a check."""
     install(session, *CONFORMANCE[backend])
-    session.run("pytest", "conformance/suite", "--backend", backend, *session.posargs)
+    session.run("pytest", "conformance/suite", "--backend", backend, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 @nox.parametrize("backend", list(EXPERIMENTS), ids=list(EXPERIMENTS))
 def smoke(session: nox.Session, backend: str) -> None:
-    """Every experiment at its smallest scale, into a folder that is thrown away."""
+    """Every experiment at its smallest scale, in a temporary folder."""
     install(session, *EXPERIMENTS[backend])
     experiments = ("python", "-m", "reference_experiments")
     with tempfile.TemporaryDirectory() as folder:
@@ -95,11 +107,11 @@ def smoke(session: nox.Session, backend: str) -> None:
             session.run(*experiments, "verify", made[maker[0]])
         for name, dataset, maker_name in RUNS:
             common = ("--backend", backend, "--scale", "smoke", "--output", f"{folder}/results/{name}")
-            session.run(*experiments, "run", name, "--data", dataset, made[maker_name], *common)
+            session.run(*experiments, "run", name, "--dataset-dir", dataset, made[maker_name], *common)
         session.run(*experiments, "report", f"{folder}/results")
-        editor, teller = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("dilate", "table3"))
+        editor, predictor = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("table6-dilate", "table3"))
         session.run(*experiments, "edit", editor, made["image-inrs"], f"{folder}/edited")
-        session.run(*experiments, "predict", teller, f"{folder}/edited", f"{folder}/told.csv")
+        session.run(*experiments, "predict", predictor, f"{folder}/edited", f"{folder}/predictions.csv")
 
 
 @nox.session

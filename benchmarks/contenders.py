@@ -124,12 +124,12 @@ class Textbook(nn.Module):
         super().__init__()
         group, space = case.workload.group(case.kind), case.workload.space
         self.tensors = {t.name: t for t in space.tensors}
-        self.moved = {t.name: [x for x in t.labels if x in group.permuted] for t in space.tensors}
+        self.permuted = {t.name: [x for x in t.labels if x in group.permuted] for t in space.tensors}
         self.mixes = nn.ParameterDict()
         self.terms: list[tuple[str, str, tuple[str, ...], str]] = []
         for a in space.tensors:
             for b in space.tensors:
-                common = [x for x in self.moved[a.name] if x in self.moved[b.name]]
+                common = [x for x in self.permuted[a.name] if x in self.permuted[b.name]]
                 for kept in chain.from_iterable(combinations(common, k) for k in range(len(common) + 1)):
                     rows, columns = (self.width(t) * case.workload.channels for t in (a, b))
                     key = f"{a.name}-{b.name}-{'-'.join(kept)}"
@@ -139,16 +139,16 @@ class Textbook(nn.Module):
     def width(self, tensor: Any) -> int:
         """Entries of the axes that stay."""
         pairs = zip(tensor.shape, tensor.labels, strict=True)
-        return prod(n for n, label in pairs if label not in self.moved[tensor.name])
+        return prod(n for n, label in pairs if label not in self.permuted[tensor.name])
 
     def order(self, tensor: Any) -> list[int]:
         """Axes that move, then those that stay."""
-        return sorted(range(len(tensor.labels)), key=lambda a: tensor.labels[a] not in self.moved[tensor.name])
+        return sorted(range(len(tensor.labels)), key=lambda a: tensor.labels[a] not in self.permuted[tensor.name])
 
     def fold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
         """Axes that stay into the channels."""
         x = x.permute(0, *(a + 1 for a in self.order(tensor)), x.ndim - 1)
-        return x.reshape(*x.shape[: 1 + len(self.moved[tensor.name])], -1)
+        return x.reshape(*x.shape[: 1 + len(self.permuted[tensor.name])], -1)
 
     def unfold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
         """Undo `fold`."""
@@ -161,11 +161,11 @@ class Textbook(nn.Module):
         folded = {name: self.fold(features[name], tensor) for name, tensor in self.tensors.items()}
         out: dict[str, torch.Tensor] = {}
         for a, b, kept, key in self.terms:
-            gone = [k + 1 for k, label in enumerate(self.moved[a]) if label not in kept]
+            gone = [k + 1 for k, label in enumerate(self.permuted[a]) if label not in kept]
             x = (folded[a].mean(gone) if gone else folded[a]) @ self.mixes[key]
-            order = [kept.index(label) + 1 for label in self.moved[b] if label in kept]
+            order = [kept.index(label) + 1 for label in self.permuted[b] if label in kept]
             x = x.permute(0, *order, x.ndim - 1)
-            for k, label in enumerate(self.moved[b]):
+            for k, label in enumerate(self.permuted[b]):
                 if label not in kept:
                     x = x.unsqueeze(k + 1)
             out[b] = x + out[b] if b in out else x.expand(*folded[b].shape[:-1], x.shape[-1])

@@ -16,9 +16,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from tqdm import trange
 
-from reference_experiments.datasets.model_zoos import Task, Trainer, epochs, initial, train
+from reference_experiments.datasets.image_inrs import SirenMaker
 from reference_experiments.engines.base import BACKENDS, blocks, engine
-from reference_experiments.networks.sirens import OMEGA, SirenMaker, coordinates, fit, learning_rates
+from reference_experiments.networks.classifiers import ARCHITECTURES, Trainer, TrainingImages, epochs, initial, train
+from reference_experiments.networks.sirens import OMEGA, coordinates, fit, learning_rates
 from reference_experiments.networks.sirens import initial as initial_sirens
 from reference_experiments.sources.images import load_images
 
@@ -75,10 +76,12 @@ def classifier_contenders(architecture: str) -> dict[str, Callable[[], float]]:
     side, batch, count = (32 if architecture == "cnn" else 28), 64, 20
     images = load_images("digits").train_images[:640]
     big = np.kron(images, np.ones((1, -(-side // 8), -(-side // 8), 1), np.uint8))[:, :side, :side]
-    task = Task(big.astype(np.float32) / 255, load_images("digits").train_labels[:640], big, np.zeros(640, int), {})
+    labels = load_images("digits").train_labels[:640]
+    pictures = TrainingImages(big.astype(np.float32) / 255, labels, big, np.zeros(640, int), {})
+    space = ARCHITECTURES[architecture](1, side * side)
 
     def ours(backend: str) -> Callable[[], float]:
-        trainer = Trainer(engine(backend), task, architecture, "adam", "relu")
+        trainer = Trainer(engine(backend), pictures, space, "adam", "relu")
 
         def run() -> float:
             start = time.perf_counter()
@@ -104,10 +107,10 @@ def classifier_contenders(architecture: str) -> dict[str, Callable[[], float]]:
         hidden = [nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU()]
         return nn.Sequential(nn.Flatten(), *hidden, nn.Linear(128, 10))
 
-    x = torch.tensor(task.train_images[:batch]).permute(0, 3, 1, 2)
-    data = [(x, torch.tensor(task.train_labels[:batch]))] * 10
+    x = torch.tensor(pictures.train_images[:batch]).permute(0, 3, 1, 2)
+    batches = [(x, torch.tensor(pictures.train_labels[:batch]))] * 10
     found: dict[str, Callable[[], float]] = {backend: ours(backend) for backend in BACKENDS}
-    return found | {"plain loop": lambda: loop(build, data, cross_entropy, count)}
+    return found | {"plain loop": lambda: loop(build, batches, cross_entropy, count)}
 
 
 @click.command()

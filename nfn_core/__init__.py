@@ -31,7 +31,9 @@ from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
 from nfn_core.layers.phases import NeuronPhases
-from nfn_core.models.views import ModelSpace, Verification, View
+from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.verification import Verification
+from nfn_core.models.views import View
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __version__ = "0.1.0"

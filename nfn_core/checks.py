@@ -74,9 +74,9 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     name : str
         Name of the argument, for the message.
     value : object
-        What came.
+        The value given.
     choices : tuple of str
-        What is possible.
+        The valid values.
 
     Raises
     ------

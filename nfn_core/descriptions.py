@@ -1,8 +1,8 @@
 """Descriptions as JSON: weight spaces, groups, layers and networks in a canonical form with a format version.
 
 A description becomes an object with its class under ``"type"`` and its constructor's arguments by name. Weight spaces
-stand once, in a list, and are referred to by their number. Reading never runs code from the text: it builds known classes
-only, through their own constructors.
+are listed once and referred to by their number. Reading never runs code from the text: it builds registered classes only,
+through their own constructors.
 """
 
 import json
@@ -12,23 +12,21 @@ from math import isfinite
 from typing import Any
 
 from nfn_core.errors import NFNError, SpecError
-from nfn_core.groups import Group
-from nfn_core.layers.base import DESCRIPTIONS, Layer
-from nfn_core.spaces import TensorSpec, WeightSpace
+from nfn_core.registry import DESCRIPTIONS, name_of
+from nfn_core.spaces import WeightSpace
 
 __all__ = ["from_json", "to_json"]
 
 FORMAT = "nfn-core description 1"
-Description = Layer | Group | WeightSpace
 
 
-def to_json(description: Description) -> str:
+def to_json(description: Any) -> str:
     """Write a description as canonical JSON: equal descriptions give equal texts.
 
     Parameters
     ----------
-    description : Layer, Group or WeightSpace
-        A layer or network, a group, or a weight space.
+    description : Layer, Group, WeightSpace or ModelSpace
+        A layer or network, a group, a weight space, or the weight space of a model (without its verification).
 
     Returns
     -------
@@ -46,7 +44,7 @@ def to_json(description: Description) -> str:
     >>> from_json(to_json(space)) == space
     True
     """
-    if not isinstance(description, Layer | Group | WeightSpace):
+    if not _is_description(description):
         raise SpecError(f"to_json takes a layer, a group or a weight space, not {type(description).__name__}.")
     spaces: dict[WeightSpace, int] = {}
     body = _encoded(description, spaces, type(description).__name__)
@@ -54,17 +52,17 @@ def to_json(description: Description) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def from_json(text: str) -> Any:
+def from_json(text: str | Mapping[str, Any]) -> Any:
     """Read a description that `to_json` wrote.
 
     Parameters
     ----------
-    text : str
-        The JSON.
+    text : str or mapping
+        The JSON, or the object that it holds (a part of a larger JSON file).
 
     Returns
     -------
-    Layer, Group or WeightSpace
+    Layer, Group, WeightSpace or ModelSpace
         The description.
 
     Raises
@@ -73,11 +71,11 @@ def from_json(text: str) -> Any:
         If the text is no description of this format, names an unknown class, or its values do not fit.
     """
     try:
-        value = json.loads(text)
+        value = text if isinstance(text, Mapping) else json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise SpecError(f"the description is not JSON: {error}.") from error
-    if not isinstance(value, dict) or value.get("format") != FORMAT:
-        found = value.get("format") if isinstance(value, dict) else type(value).__name__
+    if not isinstance(value, Mapping) or value.get("format") != FORMAT:
+        found = value.get("format") if isinstance(value, Mapping) else type(value).__name__
         raise SpecError(f"expected a description of format {FORMAT!r}, but found {found!r}.")
     try:
         spaces = [_built(WeightSpace, entry, []) for entry in value["spaces"]]
@@ -86,7 +84,7 @@ def from_json(text: str) -> Any:
         raise
     except (AttributeError, KeyError, IndexError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise SpecError(f"the description is damaged ({type(error).__name__}: {error}): write it again.") from error
-    if not isinstance(description, Layer | Group | WeightSpace):
+    if not _is_description(description):
         raise SpecError(f"expected a layer, a group or a weight space, but found {type(description).__name__}.")
     return description
 
@@ -95,8 +93,8 @@ def _encoded(value: Any, spaces: dict[WeightSpace, int], where: str) -> Any:
     """JSON form of one value."""
     if isinstance(value, WeightSpace):
         return {"type": "WeightSpace", "number": spaces.setdefault(value, len(spaces))}
-    if is_dataclass(value) and _name_of(type(value)) in _known():
-        return {"type": _name_of(type(value)), **_arguments(value, spaces, where)}
+    if _is_description(value):
+        return {**_arguments(value, spaces, where), "type": name_of(type(value))}
     if isinstance(value, tuple):
         return [_encoded(v, spaces, f"{where}[{i}]") for i, v in enumerate(value)]
     if isinstance(value, float) and isfinite(value):
@@ -108,7 +106,10 @@ def _encoded(value: Any, spaces: dict[WeightSpace, int], where: str) -> Any:
 
 def _arguments(value: Any, spaces: dict[WeightSpace, int], where: str) -> dict[str, Any]:
     """Arguments of a description's constructor."""
-    return {f.name: _encoded(getattr(value, f.name), spaces, f"{where}.{f.name}") for f in fields(value) if f.init}
+    given = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.compare}
+    if "type" in given:
+        raise SpecError(f"{where} has a field named 'type', which JSON descriptions use for the class: rename it.")
+    return {name: _encoded(v, spaces, f"{where}.{name}") for name, v in given.items()}
 
 
 def _decoded(value: Any, spaces: list[WeightSpace]) -> Any:
@@ -120,12 +121,11 @@ def _decoded(value: Any, spaces: list[WeightSpace]) -> Any:
     name = value["type"]
     if name == "WeightSpace":
         return spaces[_number(value["number"], len(spaces))]
-    known = _known()
-    if name not in known:
+    if name not in DESCRIPTIONS:
         raise SpecError(
             f"unknown type {name!r} in a description: import the module that defines it, or update nfn-core."
         )
-    return _built(known[name], {key: v for key, v in value.items() if key != "type"}, spaces)
+    return _built(DESCRIPTIONS[name], {key: v for key, v in value.items() if key != "type"}, spaces)
 
 
 def _built(cls: type, arguments: Mapping[str, Any], spaces: list[WeightSpace]) -> Any:
@@ -143,16 +143,11 @@ def _built(cls: type, arguments: Mapping[str, Any], spaces: list[WeightSpace]) -
 
 def _number(value: Any, count: int) -> int:
     """Number of a space in the list."""
-    if not isinstance(value, int) or not 0 <= value < count:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < count:
         raise SpecError(f"a description refers to weight space {value!r}, but holds {count}.")
     return value
 
 
-def _known() -> dict[str, type]:
-    """Classes that descriptions may hold, by name."""
-    return {"Group": Group, "TensorSpec": TensorSpec, **DESCRIPTIONS}
-
-
-def _name_of(cls: type) -> str:
-    """Name of a class in descriptions: those of other packages carry their module's."""
-    return cls.__name__ if cls.__module__.partition(".")[0] == "nfn_core" else f"{cls.__module__}:{cls.__qualname__}"
+def _is_description(value: Any) -> bool:
+    """Whether a value is of a registered class, and all that it is given is in its fields."""
+    return is_dataclass(value) and DESCRIPTIONS.get(name_of(type(value))) is type(value)

@@ -1,6 +1,6 @@
 """The exceptions of nfn-core: one family, so that ``except NFNError`` catches them all.
 
-Every message says what was expected, what came, which argument or tensor it concerns, and what to do.
+Every message states what was expected, what was given, which argument or tensor it concerns, and how to correct it.
 """
 
 __all__ = [
@@ -31,7 +31,7 @@ class PermutationError(NFNError, ValueError):
 
 
 class LabelError(NFNError, ValueError):
-    """The neuron sets of a network cannot be derived, or a labelling of its tensors is no symmetry of the network."""
+    """The neuron sets of a network cannot be derived, or a labeling of its tensors is no symmetry of the network."""
 
 
 class ParameterError(NFNError, ValueError):

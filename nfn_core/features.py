@@ -24,7 +24,7 @@ def check_features(
     channels : int, optional
         Number of channels expected; by default whatever the first tensor has.
     finite : bool
-        Also look for NaN and infinity, which reads every entry (and cannot be done inside a traced function).
+        Also check for NaN and infinity, which reads every entry (and cannot be done inside a traced function).
 
     Returns
     -------

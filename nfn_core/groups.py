@@ -9,6 +9,7 @@ import numpy as np
 from nfn_core.arrays import Array, Features, device_of
 from nfn_core.errors import PermutationError, SpecError
 from nfn_core.features import check_features
+from nfn_core.registry import describable
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["Group", "Permutation"]
@@ -16,7 +17,7 @@ __all__ = ["Group", "Permutation"]
 
 @dataclass(frozen=True)
 class Permutation:
-    """An element σ of a group: for each moved neuron set the images σ(0), σ(1), ...
+    """An element σ of a group: for each permuted neuron set the images σ(0), σ(1), ...
 
     Made by `Group.permutation`, `Group.sample` or `Group.identity`, which validate it.
 
@@ -63,6 +64,7 @@ class Permutation:
         return Permutation(tuple((k, tuple(image[j] for j in theirs[k])) for k, image in self.images))
 
 
+@describable
 @dataclass(frozen=True)
 class Group:
     """The product of the symmetric groups of some neuron sets, acting on a weight space.
@@ -126,7 +128,7 @@ class Group:
         Raises
         ------
         PermutationError
-            If a set is not moved by this group, or its images are not each of 0, ..., n-1 once.
+            If a set is not permuted by this group, or its images are not each of 0, ..., n-1 once.
         """
         for label, image in images.items():
             if label not in self.permuted:

@@ -1,4 +1,4 @@
-"""Weight spaces: named tensors whose axes are labelled by neuron sets (paper, section 2.1)."""
+"""Weight spaces: named tensors whose axes are labeled by neuron sets (paper, section 2.1)."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nfn_core.checks import plain_int
 from nfn_core.errors import SpecError
+from nfn_core.registry import describable
 
 if TYPE_CHECKING:
     from nfn_core.groups import Group
@@ -16,6 +17,7 @@ __all__ = ["TensorSpec", "WeightSpace"]
 RESERVED = frozenset("+. ")
 
 
+@describable
 @dataclass(frozen=True)
 class TensorSpec:
     """One named tensor of a weight space.
@@ -27,7 +29,7 @@ class TensorSpec:
     shape : tuple of int
         Size of each axis, without batch and channel axes.
     labels : tuple of (str or None)
-        For each axis the neuron set that indexes it, or None for a fixed axis (a filter's height, say).
+        For each axis the neuron set that indexes it, or None for a fixed axis (a filter's height, for example).
     layer : int
         Index of the layer the tensor belongs to, from 0; read by layer-index encodings only.
     """
@@ -48,6 +50,7 @@ class TensorSpec:
         return prod(self.shape)
 
 
+@describable
 @dataclass(frozen=True)
 class WeightSpace:
     """A list of named tensors that share neuron sets.
@@ -89,7 +92,7 @@ class WeightSpace:
     def __post_init__(self) -> None:
         if not self.tensors:
             raise SpecError(
-                "a weight space needs at least one tensor and came with none: give the network's weights and biases."
+                "a weight space needs at least one tensor, but none was given: give the network's weights and biases."
             )
         names = [t.name for t in self.tensors]
         for name in names:
@@ -158,7 +161,7 @@ class WeightSpace:
         Raises
         ------
         SpecError
-            If fewer than two sizes come, or the number of bias flags is not L.
+            If fewer than two sizes are given, or the number of bias flags is not L.
         """
         sizes = _sequence("sizes", sizes)
         return cls.cnn(sizes, [()] * (len(sizes) - 1), bias)
@@ -178,7 +181,7 @@ class WeightSpace:
             Number of channels (neurons) of each layer, input channels first: n_0, ..., n_L, with L ≥ 1.
         filters : sequence of sequence of int
             For each of the L layers the fixed axes of its weight after (n_i, n_{i-1}): ``(3, 3)`` for a 3x3
-            convolution, ``(5,)`` in one dimension, ``()`` for a fully-connected layer (after global pooling, say).
+            convolution, ``(5,)`` in one dimension, ``()`` for a fully-connected layer (after global pooling, for example).
             For a convolution *flattened* into a fully-connected layer give the number of pixels, ``(16,)``: the
             flattened weight (n_i, n_{i-1} * 16), channel-major, is reshaped to (n_i, n_{i-1}, 16).
         bias : bool or sequence of bool
@@ -193,7 +196,7 @@ class WeightSpace:
         Raises
         ------
         SpecError
-            If fewer than two sizes come, or the number of filters or bias flags is not L.
+            If fewer than two sizes are given, or the number of filters or bias flags is not L.
         """
         sizes = _sequence("sizes", sizes)
         depth = len(sizes) - 1
@@ -223,7 +226,7 @@ class WeightSpace:
         inputs: Iterable[str] = (),
         outputs: Iterable[str] = (),
     ) -> "WeightSpace":
-        """Weight space from explicitly labelled axes, for any architecture.
+        """Weight space from explicitly labeled axes, for any architecture.
 
         Parameters
         ----------
@@ -255,9 +258,7 @@ class WeightSpace:
         for i, (name, pairs) in enumerate(axes.items()):
             for pair in pairs:
                 if not isinstance(pair, tuple | list) or len(pair) != 2:
-                    raise SpecError(
-                        f"tensor {name!r}: each axis is a pair (neuron set or None, size), but {pair!r} came."
-                    )
+                    raise SpecError(f"tensor {name!r}: each axis is a pair (neuron set or None, size), not {pair!r}.")
             tensors.append(TensorSpec(name, tuple(p[1] for p in pairs), tuple(p[0] for p in pairs), i))
         return cls(tuple(tensors), tuple(inputs), tuple(outputs))
 

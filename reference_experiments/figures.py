@@ -45,7 +45,7 @@ def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Ma
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
         panel.plot(actual[result["zoo"]], result["predicted"], ".", markersize=3, alpha=0.6)
         panel.set_title(f"{result['method']}\n{result['zoo']}, τ = {result['tau']:.3f}", fontsize=9)
-    figure.supxlabel("test accuracy")
+    figure.supxlabel("test_accuracy")
     figure.supylabel("predicted from the weights")
     write(path, figure.savefig)
 
@@ -69,9 +69,9 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
     panels = figure.subplots(1, 2)
     for k, (method, results) in enumerate(runs.items()):
         for result in results:
-            steps = [look["step"] for look in result["curve"]]
+            steps = [evaluation["step"] for evaluation in result["curve"]]
             for panel, key in zip(panels, ("loss", "metric"), strict=True):
-                values = [look[key] for look in result["curve"]]
+                values = [evaluation[key] for evaluation in result["curve"]]
                 panel.plot(steps, values, color=f"C{k}", label=method if result is results[0] else None, alpha=0.8)
     for panel, title in zip(panels, ("training loss", "validation metric"), strict=True):
         panel.set_xlabel("step")
@@ -87,9 +87,9 @@ def draw_scatter(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
     ):
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        panel.plot(result["actual"], result["predicted"], ".", markersize=3, alpha=0.5)
-        panel.set_title(f"{method}, seed {result['seed']}: τ = {result['metrics']['test τ']:.3f}", fontsize=9)
-    figure.supxlabel("test accuracy")
+        panel.plot(result["details"]["actual"], result["details"]["predicted"], ".", markersize=3, alpha=0.5)
+        panel.set_title(f"{method}, seed {result['seed']}: τ = {result['metrics']['test_tau']:.3f}", fontsize=9)
+    figure.supxlabel("test_accuracy")
     figure.supylabel("predicted from the weights")
     write(path, figure.savefig)
 
@@ -100,23 +100,23 @@ def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None
     for panel, (method, result) in zip(
         figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
     ):
-        matrix = confusion_matrix(result["actual"], result["predicted"], normalize="true")
+        matrix = confusion_matrix(result["details"]["actual"], result["details"]["predicted"], normalize="true")
         panel.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-        panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test accuracy']:.1f} %", fontsize=9)
-        panel.set_xlabel("told")
+        panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test_accuracy']:.1f} %", fontsize=9)
+        panel.set_xlabel("predicted")
         panel.set_ylabel("actual")
     write(path, figure.savefig)
 
 
 def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Mask scores against initial weights: a row for each method, a panel for each tensor; above the line are as many as stay."""
-    tensors = list(next(iter(results.values()))["scores"])
+    tensors = list(next(iter(results.values()))["details"]["scores"])
     figure = Figure(figsize=(2.8 * len(tensors), 2.6 * len(results)), layout="constrained")
     for row, (method, result) in zip(
         figure.subplots(len(results), len(tensors), squeeze=False), results.items(), strict=True
     ):
-        for panel, (name, found) in zip(row, result["scores"].items(), strict=True):
-            panel.axhline(found["lowest kept"], color="0.7", linewidth=1)
+        for panel, (name, found) in zip(row, result["details"]["scores"].items(), strict=True):
+            panel.axhline(found["lowest_kept"], color="0.7", linewidth=1)
             panel.plot(found["weight"], found["score"], ".", markersize=3)
             panel.set_title(f"{method}, {name}", fontsize=9)
     figure.supxlabel("initial weight")
@@ -139,12 +139,14 @@ def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     path : Path
         File to write.
     results : mapping of str to mapping
-        For each method its seed, its metrics, and under images a sheet of `to_png` with these three rows.
+        For each method its seed, its metrics, and under details, images, a sheet of `to_png` with these three rows.
     """
-    sheets = {name: np.split(imread(BytesIO(base64.b64decode(r["images"]))), 3) for name, r in results.items()}
+    sheets = {
+        name: np.split(imread(BytesIO(base64.b64decode(r["details"]["images"]))), 3) for name, r in results.items()
+    }
     before, _, target = next(iter(sheets.values()))
     edited = {
-        f"{n}, seed {results[n]['seed']}, error {results[n]['metrics']['test error']:.3f}": rows[1]
+        f"{n}, seed {results[n]['seed']}, error {results[n]['metrics']['test_error']:.3f}": rows[1]
         for n, rows in sheets.items()
     }
     shown = {"unedited": before, **edited, "target": target}

@@ -15,8 +15,8 @@ from nfn_core import NFNError
 __all__ = [
     "ExperimentError",
     "MissingDataError",
-    "claim",
-    "leads",
+    "claim_run_dir",
+    "is_main_process",
     "read_arrays",
     "read_json",
     "write",
@@ -33,14 +33,14 @@ class MissingDataError(ExperimentError):
     """Images or shapes that networks are made of are not on this machine, and cannot be fetched."""
 
 
-def leads() -> bool:
+def is_main_process() -> bool:
     """Whether this process writes: of those that torchrun starts together, only the first does."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Let `save` write a file beside `path`, with the same ending, and move it there once it is whole."""
-    if not leads():
+    if not is_main_process():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{path.name}")
@@ -77,7 +77,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         raise _damaged(path, error) from error
 
 
-def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+def claim_run_dir(folder: Path, settings: Mapping[str, Any]) -> None:
     """Mark a folder with a run's settings, or find that it is a run with the same ones.
 
     Raises

@@ -14,17 +14,18 @@ from nfn_core.arrays import Array
 from nfn_core.files import read_tensors
 from reference_experiments.datasets.conversion import read_networks
 from reference_experiments.datasets.format import WeightDataset, space_from_json
-from reference_experiments.engines.base import rows
-from reference_experiments.experiments.base import EXPERIMENTS
+from reference_experiments.engines.base import Recipe, rows
+from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.figures import draw_edit
 from reference_experiments.files import ExperimentError, read_json, write, write_arrays
-from reference_experiments.methods.registry import Method, Sizes
+from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.networks.sirens import draw
-from reference_experiments.tasks.base import Task, Telling
+from reference_experiments.tasks.base import Task
 from reference_experiments.tasks.editing import Editing
-from reference_experiments.training import PREDICTIONS, Recipe
+from reference_experiments.tasks.prediction import Prediction
+from reference_experiments.training import PREDICTIONS
 
-__all__ = ["FORMATS", "edit", "tell"]
+__all__ = ["FORMATS", "edit", "predict"]
 
 FORMATS = ("safetensors", "state-dicts")
 BATCH = 64
@@ -40,7 +41,7 @@ class Trained:
     name: str
     task: Task
     space: WeightSpace
-    sizes: Sizes
+    config: MethodConfig
     recipe: Recipe
     params: dict[str, Array]
     pixels: list[int]
@@ -101,15 +102,15 @@ def edit(trained: Path, networks: Path, output: Path, form: str, split: str | No
     return len(source.titles)
 
 
-def tell(trained: Path, networks: Path, output: Path, split: str | None = None) -> int:
-    """Write a table of what a trained method tells of networks.
+def predict(trained: Path, networks: Path, output: Path, split: str | None = None) -> int:
+    """Write a table of what a trained method predicts for networks.
 
     Parameters
     ----------
     trained, networks, split
         As in `edit`.
     output : pathlib.Path
-        CSV file: for each network its name and what is told, of classes the likeliest and the probability of each.
+        CSV file: for each network its name and the prediction, of classes the likeliest and the probability of each.
 
     Returns
     -------
@@ -121,17 +122,17 @@ def tell(trained: Path, networks: Path, output: Path, split: str | None = None) 
     ExperimentError
         As in `edit`, or if the method needs more than weights and its parameters.
     """
-    found, source, method = _read(trained, networks, split, Telling)
+    found, source, method = _read(trained, networks, split, Prediction)
     if method.sees != "weights" or method.summary is not None or method.autoencoder is not None:
         raise ExperimentError(
             f"{found.name} needs more than weights and parameters: take a neural functional or an MLP."
         )
     outputs = np.concatenate([out for _, _, out in _applied(method, found, source)])
-    told = PREDICTIONS[found.recipe.loss](outputs)
-    header, lines = ["network", "prediction"], told[:, None].tolist()
-    if told.ndim == 2:
-        header += [f"probability of {k}" for k in range(told.shape[1])]
-        lines = [[int(row.argmax()), *row.tolist()] for row in told]
+    predicted = PREDICTIONS[found.recipe.loss](outputs)
+    header, lines = ["network", "prediction"], predicted[:, None].tolist()
+    if predicted.ndim == 2:
+        header += [f"probability_{k}" for k in range(predicted.shape[1])]
+        lines = [[int(row.argmax()), *row.tolist()] for row in predicted]
 
     def save(path: Path) -> None:
         with path.open("w", newline="") as file:
@@ -148,7 +149,7 @@ def _read(trained: Path, networks: Path, split: str | None, kind: type[Task]) ->
         names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
         raise ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
     source = _read_source(networks, found.space, split)
-    return found, source, found.task.build(found.name, found.space, source.features(np.arange(1)), found.sizes)
+    return found, source, found.task.build(found.name, found.space, source.features(np.arange(1)), found.config)
 
 
 def _read_trained(folder: Path) -> Trained:
@@ -164,10 +165,10 @@ def _read_trained(folder: Path) -> Trained:
             str(about["method"]),
             EXPERIMENTS[about["experiment"]].task,
             space_from_json(about["data"]["space"]),
-            Sizes(**about["sizes"]),
+            MethodConfig(**about["config"]),
             Recipe(**about["recipe"]),
             read_tensors(parameters, "numpy")[0],
-            about.get("pixels", []),
+            about["details"].get("pixels", []),
         )
     except (KeyError, TypeError, ValueError, NFNError) as error:
         raise ExperimentError(
@@ -198,7 +199,7 @@ def _applied(method: Method, found: Trained, source: Source) -> Iterator[tuple[i
 
     What the method was normalised by when it was trained is among its parameters.
     """
-    part = method.part(source.features, np.zeros(len(source.titles)))
+    part = method.split(source.features, np.zeros(len(source.titles)))
     for start in tqdm(range(0, len(part), BATCH), unit="batch", desc=found.name, leave=False):
         inputs = part.inputs(np.arange(start, min(start + BATCH, len(part))), None)
         yield start, inputs, method.layer.apply(found.params, inputs)

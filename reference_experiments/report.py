@@ -1,4 +1,4 @@
-"""One page of all results: each table beside the paper's figures, with a verdict and its reason, and figures."""
+"""One page of all results: each table compared with the paper's, with a verdict and its reason, and figures."""
 
 import json
 from collections import defaultdict
@@ -9,11 +9,12 @@ from typing import Any
 import markdown
 import numpy as np
 
-from reference_experiments.experiments.base import EXPERIMENTS, Experiment
+from reference_experiments.experiments import EXPERIMENTS
+from reference_experiments.experiments.base import Experiment
 from reference_experiments.experiments.paper import PAPER
 from reference_experiments.figures import draw_curves
 from reference_experiments.files import ExperimentError, read_json, write
-from reference_experiments.runner import MEMORIZED
+from reference_experiments.runner import OVERFIT_NETWORKS
 
 __all__ = ["REPRODUCED", "report", "verdicts"]
 
@@ -48,13 +49,13 @@ def report(folder: Path) -> Path:
         key = (result["experiment"], result["scale"], result["backend"])
         by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
         by_method.setdefault(result["method"], []).append(result)
-        for beside, metrics in result.get("beside", {}).items():
-            by_method[beside] = [metrics]
+        for baseline, metrics in result["baselines"].items():
+            by_method[baseline] = [metrics]
     if not found:
         raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
-    page = ["# Results beside the paper's\n", _legend()]
-    for (name, scale, backend), runs in found.items():
-        page += _section(folder, name, scale, backend, runs)
+    page = ["# Results compared with the paper\n", _legend()]
+    for name, scale, backend in sorted(found, key=lambda key: (list(EXPERIMENTS).index(key[0]), *key[1:])):
+        page += _section(folder, name, scale, backend, found[name, scale, backend])
     missing = [name for name in EXPERIMENTS if name not in {key[0] for key in found}]
     if missing:
         page.append(f"Not run: {', '.join(missing)}.\n")
@@ -104,9 +105,15 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
 
 def summary(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:
     """Mean and its standard error: over seeds (0 for one), or over the test networks where each has a value."""
-    each = [result["each"][metric] for result in results if metric in result.get("each", {})]
+    each = [result["per_network"][metric] for result in results if metric in result.get("per_network", {})]
     values = np.mean(each, axis=0) if each else np.array([result["metrics"][metric] for result in results])
     return float(values.mean()), float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else 0.0
+
+
+def label(metric: str) -> str:
+    """Name of a metric in tables: ``test_tau`` is test τ."""
+    words = {"tau": "τ", "r2": "R²", "imp": "IMP"}
+    return " ".join(words.get(word, word) for word in metric.split("_"))
 
 
 def _legend() -> str:
@@ -126,8 +133,9 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
     trained = {dataset: {m: r for m, r in rows.items() if "curve" in r[0]} for dataset, rows in runs.items()}
     judged = verdicts(name, runs, experiment.task.metric)
     tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
-    titles = ["dataset", "method", "parameters", "seeds", *shown, *(f"{m} in the paper" for m in printed)]
-    titles += [f"fits {MEMORIZED} networks", *(["verdict"] if theirs else [])]
+    titles = ["dataset", "method", "parameters", "seeds", *map(label, shown)]
+    titles += [f"{label(m)} in the paper" for m in printed]
+    titles += [f"overfit check on {OVERFIT_NETWORKS} networks", *(["verdict"] if theirs else [])]
     lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, trained)]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for dataset, method in dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)]):
@@ -137,7 +145,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
         cells.append(str(sum("seed" in result for result in results)))
         cells += [_figure(*summary(results, m), m) if m in known["metrics"] else "" for m in shown]
         cells += [_figure(*figures[m], m) if m in figures else "" for m in printed]
-        cells.append(next((f"{r['memorized']:.3f}" for r in results if r.get("memorized") is not None), ""))
+        cells.append(next((f"{r['overfit_check']:.3f}" for r in results if r.get("overfit_check") is not None), ""))
         cells += [judged.get((dataset, method), "not in the paper")] if theirs else []
         lines.append("| " + " | ".join(cells) + " |")
     for dataset, rows in trained.items():
@@ -168,10 +176,10 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     networks = "; ".join(f"{', '.join(dict.fromkeys(names))}: {c}" for c, names in counts.items())
     parts = [f"networks {networks}".replace('"', "").replace("{", "").replace("}", "")]
     for what, mine, theirs in (
-        ("NF-layers' channels", ours.sizes.channels, paper.sizes.channels),
-        ("head", ours.sizes.head, paper.sizes.head),
-        ("head's dropout", ours.sizes.head_dropout, paper.sizes.head_dropout),
-        ("Fourier features (number, scale)", ours.sizes.fourier, paper.sizes.fourier),
+        ("NF-layers' channels", ours.config.channels, paper.config.channels),
+        ("head", ours.config.head, paper.config.head),
+        ("head's dropout", ours.config.head_dropout, paper.config.head_dropout),
+        ("Fourier features (number, scale)", ours.config.fourier, paper.config.fourier),
         *(
             (f.replace("_", " "), getattr(ours.recipe, f), getattr(paper.recipe, f))
             for f in ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")
@@ -185,12 +193,14 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
 def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     """Data, machine, time and ceiling of a dataset's results."""
     results = [result for found in rows.values() for result in found]
-    data, ceiling = results[0]["data"], results[0]["metrics"].get("ceiling of test τ")
+    data, tau_upper_bound = results[0]["data"], results[0]["metrics"].get("tau_upper_bound")
     hours = sum(result["seconds"] for result in results) / 3600
-    machines = "; ".join(sorted({", ".join(f"{k} {v}" for k, v in r["made with"].items()) for r in results}))
+    machines = "; ".join(sorted({", ".join(f"{k} {v}" for k, v in r["environment"].items()) for r in results}))
     quality = "".join(f"median {k} {v['median']:.3g}, " for k, v in data.get("quality", {}).items())
     text = f"{dataset}: networks of {quality}shards' SHA-256 together {data['sha256'][:16]}…; trained on {machines}"
     text += f"; {hours:.1f} hours in all."
     notes = dict.fromkeys(note for result in results for note in result.get("notes", ()))
     text += "".join(f" {note}" for note in notes)
-    return text + (f" Ties among the test networks put a ceiling of {ceiling:.3f} on τ." if ceiling else "")
+    return text + (
+        f" Ties among the test networks put a ceiling of {tau_upper_bound:.3f} on τ." if tau_upper_bound else ""
+    )

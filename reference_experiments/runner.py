@@ -6,33 +6,36 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tqdm import tqdm
 
 from nfn_core import __version__
-from reference_experiments.datasets.format import SPLITS, WeightDataset
-from reference_experiments.datasets.generation import make
-from reference_experiments.engines.base import Engine, engine, surroundings
-from reference_experiments.experiments.base import EXPERIMENTS, Experiment
-from reference_experiments.files import ExperimentError, claim, write_json
-from reference_experiments.methods.inr2vec import embedded
-from reference_experiments.methods.registry import Method
-from reference_experiments.training import Part, Recipe, fit, some, spread
+from reference_experiments.datasets.format import WeightDataset
+from reference_experiments.datasets.generation import dataset_dir, make
+from reference_experiments.engines.base import Engine, Recipe, engine, environment
+from reference_experiments.experiments import EXPERIMENTS
+from reference_experiments.experiments.base import Experiment
+from reference_experiments.files import ExperimentError, claim_run_dir, write_json
+from reference_experiments.methods.base import Method
+from reference_experiments.methods.inr2vec import Autoencoder, embedded
+from reference_experiments.sources.splits import SPLITS
+from reference_experiments.training import Split, evenly_spaced, fit, subsample
 
-__all__ = ["MEMORIZED", "dataset_of", "run"]
+__all__ = ["OVERFIT_NETWORKS", "dataset_of", "run"]
 
-MEMORIZED = 64
-"""Networks that every method is to learn by heart before it is trained in earnest."""
+OVERFIT_NETWORKS = 64
+"""Networks of the overfit check: every method must fit so few before it is trained on all."""
 NORMALIZING = 2000
 """Training networks, at most, that the inputs are normalised by."""
 
 
-def dataset_of(experiment: str, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
-    """Dataset of an experiment: in the folder given, or made where ``make`` would put it."""
+def dataset_of(experiment: Experiment, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
+    """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there."""
     if folder is None:
-        folder = Path("datasets") / f"{experiment}-{name}-{backend}-{scale}"
-        make(EXPERIMENTS[experiment].makers[name](scale, 0, backend), folder, os.cpu_count() or 1)
+        maker = experiment.makers[name](scale, 0, backend)
+        folder = dataset_dir(maker)
+        make(maker, folder, os.cpu_count() or 1)
     return WeightDataset(folder)
 
 
@@ -74,24 +77,24 @@ def run(
     for title, dataset in data.items():
         folder = output / title
         about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
-        about["sizes"] = asdict(chosen.sizes)
-        claim(folder, about | {"data": _checksum(dataset)})
-        splits = {split: dataset.split(split) for split in SPLITS}
-        for split, index in splits.items():
+        about["config"] = asdict(chosen.config)
+        claim_run_dir(folder, about | {"data": _checksum(dataset)})
+        indices = {split: dataset.split(split) for split in SPLITS}
+        for split, index in indices.items():
             if not len(index):
                 raise ExperimentError(
                     f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
                 )
-        features = dataset.features(spread(splits["training"], NORMALIZING))
+        features = dataset.features(evenly_spaced(indices["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
             paths = {seed: folder / f"{method_name}-seed{seed}.json".replace(" ", "-") for seed in seeds}
             todo = {seed: path for seed, path in paths.items() if not path.exists()}
             if not todo:
                 continue
-            method = experiment.task.build(method_name, dataset.space, features, chosen.sizes)
-            parts = {split: experiment.task.part(method, dataset, index) for split, index in splits.items()}
+            method = experiment.task.build(method_name, dataset.space, features, chosen.config)
+            splits = {split: experiment.task.split(method, dataset, index) for split, index in indices.items()}
             for seed, path in todo.items():
-                found = _train(library, method, experiment, chosen.recipe, parts, seed, path.with_suffix(""))
+                found = _train(library, method, experiment, chosen.recipe, splits, seed, path.with_suffix(""))
                 write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
 
 
@@ -100,30 +103,30 @@ def _train(
     method: Method,
     experiment: Experiment,
     recipe: Recipe,
-    parts: Mapping[str, Part],
+    splits: Mapping[str, Split],
     seed: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """Train a method with one seed and measure it."""
+    """Train a method with one seed and evaluate it."""
     began = time.perf_counter()
     if method.autoencoder is not None:
-        parts = embedded(library, method.autoencoder, parts, recipe, seed, folder / "embedding")
-    few = some(parts["training"], MEMORIZED)
+        splits = embedded(library, cast("Autoencoder", method.autoencoder), splits, recipe, seed, folder / "embedding")
+    few = subsample(splits["training"], OVERFIT_NETWORKS)
     brief = replace(
-        recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, every=100
+        recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, eval_every=100
     )
-    memorized: float | None = None
-    if seed == 0 and recipe.loss != "own":  # nobody knows how far a loss of its own can fall
-        _, looks = fit(
-            library, f"{method.name}, {MEMORIZED} networks", method.layer, few, few, brief, seed, folder / "few"
+    overfit_check: float | None = None
+    if seed == 0 and recipe.loss != "custom":  # nobody knows how far a loss of its own can fall
+        _, evaluations = fit(
+            library, f"{method.name}, {OVERFIT_NETWORKS} networks", method.layer, few, few, brief, seed, folder / "few"
         )
-        memorized = max(look["metric"] for look in looks)
+        overfit_check = max(evaluation["metric"] for evaluation in evaluations)
     learner, curve = fit(
         library,
         f"{method.name}, seed {seed}",
         method.layer,
-        parts["training"],
-        parts["validation"],
+        splits["training"],
+        splits["validation"],
         recipe,
         seed,
         folder,
@@ -133,11 +136,11 @@ def _train(
         "seed": seed,
         "parameters": method.parameters,
         "recipe": asdict(recipe),
-        "memorized": memorized,
+        "overfit_check": overfit_check,
         "curve": curve,
-        **experiment.task.measure(learner, parts, folder),
+        **asdict(experiment.task.evaluate(learner, splits, folder)),
         "seconds": time.perf_counter() - began,
-        "made with": surroundings(library),
+        "environment": environment(library),
     }
 
 

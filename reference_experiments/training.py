@@ -4,9 +4,8 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from math import cos, pi
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
@@ -15,59 +14,14 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from nfn_core import Layer
-from reference_experiments.engines.base import Engine, Inputs, Learner
-from reference_experiments.files import leads, read_arrays, write, write_arrays
+from reference_experiments.engines.base import Engine, Inputs, Learner, Recipe
+from reference_experiments.files import is_main_process, read_arrays, write, write_arrays
 
-__all__ = ["METRICS", "Part", "Recipe", "accuracy", "fit", "predict", "rank_correlation", "some", "spread"]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a method is trained: AdamW, with early stopping by what ranks or classifies the validation networks best.
-
-    Parameters
-    ----------
-    loss : {"binary", "classes", "own"}
-        Binary cross-entropy to a number in [0, 1], whose metric is Kendall's τ; cross-entropy to one of several
-        classes, whose metric is the accuracy; or what the network itself returns, a loss for each of the networks it
-        takes, whose metric is its mean, negated.
-    steps, batch : int
-        Number of steps, and networks in each.
-    learning_rate, weight_decay : float
-        Of AdamW, whose other constants are the usual ones.
-    warmup : int
-        Steps in which the learning rate rises linearly from 0.
-    cosine : bool
-        Whether it then falls to 0 along a cosine, or stays.
-    every : int
-        Steps between two looks at the validation networks, each with a checkpoint.
-    patience : int, optional
-        Looks without a better one after which training stops; without it all steps are taken.
-    dtype : {"float32", "bfloat16"}
-        Of the arithmetic; parameters and moments are float32 always.
-    """
-
-    loss: Literal["binary", "classes", "own"]
-    steps: int
-    batch: int
-    learning_rate: float
-    weight_decay: float = 0.0
-    warmup: int = 0
-    cosine: bool = False
-    every: int = 500
-    patience: int | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    def rate(self, step: int) -> float:
-        """Learning rate of a step, counted from 0."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / (self.steps - self.warmup)
-        return self.learning_rate * (0.5 + 0.5 * cos(pi * done) if self.cosine else 1.0)
+__all__ = ["METRICS", "Split", "accuracy", "evenly_spaced", "fit", "predict", "rank_correlation", "subsample"]
 
 
 @dataclass(frozen=True)
-class Part:
+class Split:
     """Networks of one split, as a method takes them.
 
     Parameters
@@ -99,29 +53,31 @@ def accuracy(predicted: np.ndarray, actual: np.ndarray) -> float:
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "binary": rank_correlation,
     "classes": accuracy,
-    "own": lambda losses, _: -float(losses.mean()),
+    "custom": lambda losses, _: -float(losses.mean()),
 }
+
+
 PREDICTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "binary": lambda scores: expit(scores[:, 0]),
     "classes": lambda scores: softmax(scores, axis=1),
-    "own": lambda losses: losses,
+    "custom": lambda losses: losses,
 }
 
 
-def predict(learner: Learner, part: Part, batch: int = 64) -> np.ndarray:
+def predict(learner: Learner, part: Split, batch: int = 64) -> np.ndarray:
     """Probabilities, or own losses, for all networks of a split: shape (networks,) or (networks, classes)."""
     starts = range(0, len(part), batch)
     found = [learner.apply(part.inputs(np.arange(k, min(k + batch, len(part))), None)) for k in starts]
     return PREDICTIONS[learner.recipe.loss](np.concatenate(found))
 
 
-def some(part: Part, most: int) -> Part:
+def subsample(part: Split, most: int) -> Split:
     """Networks from all over a split, `most` at most."""
-    kept = spread(np.arange(len(part)), most)
-    return Part(lambda chosen, rng: part.inputs(kept[chosen], rng), part.targets[kept])
+    kept = evenly_spaced(np.arange(len(part)), most)
+    return Split(lambda chosen, rng: part.inputs(kept[chosen], rng), part.targets[kept])
 
 
-def spread(numbers: np.ndarray, most: int) -> np.ndarray:
+def evenly_spaced(numbers: np.ndarray, most: int) -> np.ndarray:
     """Evenly spaced numbers, `most` at most: datasets come in an order."""
     chosen: np.ndarray = numbers[np.linspace(0, len(numbers) - 1, min(len(numbers), most)).astype(int)]
     return chosen
@@ -131,8 +87,8 @@ def fit(
     engine: Engine,
     name: str,
     layer: Layer,
-    training: Part,
-    validation: Part,
+    training: Split,
+    validation: Split,
     recipe: Recipe,
     seed: int,
     folder: Path,
@@ -174,7 +130,7 @@ def fit(
         learner.restore(saved)
     with (
         tqdm(total=recipe.steps, initial=step, unit="step", desc=f"  {name}", leave=False) as bar,
-        SummaryWriter(str(folder), purge_step=step, write_to_disk=leads()) as log,
+        SummaryWriter(str(folder), purge_step=step, write_to_disk=is_main_process()) as log,
     ):
         while step < recipe.steps and not _exhausted(curve, recipe):
             chosen = _chosen(len(training), recipe.batch, seed, step)
@@ -182,11 +138,11 @@ def fit(
             losses.append(learner.step(training.inputs(chosen, rng), training.targets[chosen], step))
             step += 1
             bar.update()
-            if step % recipe.every and step < recipe.steps:
+            if step % recipe.eval_every and step < recipe.steps:
                 continue
             metric = METRICS[recipe.loss](predict(learner, validation), validation.targets)
             loss, losses = float(np.mean([float(x) for x in losses])), []
-            if not curve or metric > max(look["metric"] for look in curve):
+            if not curve or metric > max(evaluation["metric"] for evaluation in curve):
                 best = learner.state()
             curve.append({"step": step, "loss": loss, "metric": metric})
             text = np.frombuffer(json.dumps(curve).encode(), np.uint8)
@@ -201,7 +157,7 @@ def fit(
 
 def _exhausted(curve: list[dict[str, Any]], recipe: Recipe) -> bool:
     """Whether the last looks were no better than the best before them."""
-    metrics = [look["metric"] for look in curve]
+    metrics = [evaluation["metric"] for evaluation in curve]
     return (
         recipe.patience is not None and bool(metrics) and len(metrics) - 1 - int(np.argmax(metrics)) >= recipe.patience
     )

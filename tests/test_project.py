@@ -3,6 +3,7 @@
 import ast
 import doctest
 import importlib
+import itertools
 import json
 import re
 import subprocess
@@ -73,6 +74,32 @@ PUBLIC = (nfn_core, nfn_core.layers, nfn_torch, nfn_jax, nfn_conformance)
 def test_public_names(module):
     assert list(module.__all__) == sorted(set(module.__all__))
     assert all(hasattr(module, name) for name in module.__all__)
+
+
+def wrong_names(source: str) -> list[str]:
+    """Names of a module's `__all__` that are out of order, repeated or not in the module."""
+    tree = ast.parse(source)
+    listed: list[str] = []
+    known = {alias.asname or alias.name for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for alias in n.names}
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            known.add(node.name)
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        for target in (name for t in targets if t for name in ast.walk(t) if isinstance(name, ast.Name)):
+            known.add(target.id)
+            if target.id == "__all__":
+                listed = ast.literal_eval(node.value)
+    unordered = [later for name, later in itertools.pairwise(listed) if name >= later]
+    return unordered + [name for name in listed if name not in known]
+
+
+def test_every_module_lists_its_names_in_order():
+    assert wrong_names('__all__ = ["a", "b"]\nfrom x import a\nb: int = 3') == []
+    assert wrong_names('__all__ = ["b", "a"]\na = b = 3') == ["a"]
+    assert wrong_names('__all__ = ["a", "a"]\na = 3') == ["a"]
+    assert wrong_names('__all__ = ["a"]\ndef b(): ...') == ["a"]
+    for path in LIBRARY:
+        assert wrong_names(path.read_text()) == [], path
 
 
 def documented():

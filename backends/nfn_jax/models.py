@@ -13,9 +13,9 @@ import numpy as np
 
 from nfn_core import Features
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.models.labelling import Labelling
+from nfn_core.models.labeling import Labeling
+from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import verify
-from nfn_core.models.views import ModelSpace
 from nfn_jax.tracing import walk
 
 __all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
@@ -67,7 +67,7 @@ def weight_space(
     """
     tensors = leaves(params)
     _check(tensors)
-    labelling = Labelling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}))
+    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}))
     given, spec = jax.tree.flatten(inputs)
     arrays = [x for x in given if _is_array(x)]
 
@@ -76,15 +76,15 @@ def weight_space(
         filled = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
         return function(_filled(params, dict(zip(tensors, values, strict=True))), *filled)
 
-    if labelling.explicit:
+    if labeling.explicit:
         shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
-        labelling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
+        labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
     else:
-        walk(labelling, run, list(tensors.values()), arrays)
-    space = labelling.finish()
+        walk(labeling, run, list(tensors.values()), arrays)
+    space = ModelSpace(*labeling.finish())
     if not verification:
         return space
-    evaluate, compiled = (run, run) if labelling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
+    evaluate, compiled = (run, run) if labeling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
     wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
     try:
         with jax.enable_x64(True):
@@ -99,7 +99,7 @@ def weight_space(
             return [np.asarray(y) for y in jax.tree.leaves(out)]
 
     values = dict(zip(tensors, wide, strict=False))
-    return replace(space, verification=verify(labelling, network, values, wide[len(tensors) :], seed))
+    return replace(space, verification=verify(labeling, network, values, wide[len(tensors) :], seed))
 
 
 def _in_double(x: Any) -> np.ndarray:
@@ -125,7 +125,7 @@ def leaves(tree: Any) -> dict[str, Any]:
 
 
 def stack(space: ModelSpace, *channels: Sequence[Any], fill: float | None = None) -> Features:
-    """Stack parameter trees into features; see `nfn_core.models.views.ModelSpace.stack`.
+    """Stack parameter trees into features; see `nfn_core.ModelSpace.stack`.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def unstack(space: ModelSpace, features: Mapping[str, jax.Array], like: Any, cha
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[Features]:
-    """Read models from safetensors files, a batch at a time; see `nfn_core.models.views.ModelSpace.stream`.
+    """Read models from safetensors files, a batch at a time; see `nfn_core.ModelSpace.stream`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Literal
 
 from nfn_core.errors import LabelError
-from nfn_core.models.labelling import Labelling
+from nfn_core.models.labeling import Labeling
 from nfn_core.models.operations import Call
 from nfn_core.models.rules import Value
 from nfn_jax.operations import OPERATIONS, looks_up
@@ -35,17 +35,17 @@ CONTROL = (
 """Primitives that hold a jaxpr of their own, which is walked."""
 
 
-def walk(labelling: Labelling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
-    """Walk a function's computation and put what it says about axes into a labelling.
+def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
+    """Walk a function's computation and record its constraints on axes in a labeling.
 
     Parameters
     ----------
-    labelling : Labelling
-        The labelling, which holds the tensors.
+    labeling : Labeling
+        The labeling, which holds the tensors.
     function : callable
         From a list of tensors and a list of inputs to outputs.
     tensors, inputs : sequence of array
-        Tensors in the labelling's order, and example inputs.
+        Tensors in the labeling's order, and example inputs.
 
     Raises
     ------
@@ -61,19 +61,19 @@ def walk(labelling: Labelling, function: Callable[..., Any], tensors: Sequence[A
             "data and code that leaves arrays have no jaxpr: label every tensor, input and output explicitly instead."
         ) from error
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
-    names = list(labelling.tensors)
-    labelling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
-    given = [labelling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
-    walker = _Walker(labelling)
-    for value in walker.walk(closed, [*labelling.tensors.values(), *given]):
-        labelling.output(value)
+    names = list(labeling.tensors)
+    labeling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
+    given = [labeling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
+    walker = _Walker(labeling)
+    for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
+        labeling.output(value)
 
 
 class _Walker:
     """Walks jaxprs, with a count of each primitive met."""
 
-    def __init__(self, labelling: Labelling) -> None:
-        self.labelling, self.rules = labelling, labelling.rules
+    def __init__(self, labeling: Labeling) -> None:
+        self.labeling, self.rules = labeling, labeling.rules
         self.met: Counter[str] = Counter()
 
     def walk(self, closed: Any, operands: Sequence[Value]) -> list[Value]:
@@ -102,7 +102,7 @@ class _Walker:
         inside = str(eqn.source_info.name_stack)
         call = Call(shapes, eqn.params, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
         rule = OPERATIONS.get(name)
-        return self.labelling.apply(
+        return self.labeling.apply(
             f"primitive {key}" + (f" in {inside!r}" if inside else ""),
             keys,
             shapes,

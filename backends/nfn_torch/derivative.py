@@ -45,10 +45,10 @@ class _HubMap(torch.autograd.Function):
         tensors, matrices, bias = _split(graph, saved[len(graph.hubs) :])
         if torch.is_grad_enabled():  # to be differentiated again
             gathered = gather(graph, "inputs", tensors, pooling)
-            into, slopes, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents)
+            into, grads, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents)
         else:
-            into, slopes, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add)
-        return (None, None, *into, *slopes, *(() if bias is None else (bias,)))
+            into, grads, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add)
+        return (None, None, *into, *grads, *(() if bias is None else (bias,)))
 
 
 def _split(graph: HubGraph, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, torch.Tensor | None]:

@@ -13,9 +13,9 @@ import torch
 from torch.utils import _pytree as pytree
 
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.models.labelling import Labelling
+from nfn_core.models.labeling import Labeling
+from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import verify
-from nfn_core.models.views import ModelSpace
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 
@@ -61,35 +61,35 @@ def weight_space(
     ------
     LabelError
         If the module cannot be traced; an operation has no rule and no label; a label contradicts the computation;
-        tensors are quantised, of several dtypes, or share memory; or permutations change the output.
+        tensors are quantized, of several dtypes, or share memory; or permutations change the output.
     """
     tensors, first, also = _tensors(module)
-    labelling = Labelling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}), also)
+    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}), also)
     double = copy.deepcopy(module).eval().double()
     call = _Call(double, inputs)
-    if labelling.explicit:
+    if labeling.explicit:
         examples = [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)]
         shapes = [tuple(y.shape) for y in call.run({}, call.arrays)]
-        labelling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
+        labeling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
     else:
         with _evaluation(module):
-            walk(labelling, module, inputs, first)
-    space = labelling.finish()
+            walk(labeling, module, inputs, first)
+    space = ModelSpace(*labeling.finish())
     if not verification:
         return space
     arrays = {name: x.detach().double().cpu().numpy() for name, x in tensors.items()}
-    return replace(space, verification=verify(labelling, call.run, arrays, call.arrays, seed))
+    return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed))
 
 
 def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = None) -> WeightSpaceFeatures:
-    """Stack modules or state dicts into features; see `nfn_core.models.views.ModelSpace.stack`.
+    """Stack modules or state dicts into features; see `nfn_core.ModelSpace.stack`.
 
     Parameters
     ----------
     space : ModelSpace
         The models' space.
     *channels : sequence of torch.nn.Module or mapping of str to torch.Tensor
-        For each channel one module or mapping by tensor name for each model: weights, then gradients, an optimiser's
+        For each channel one module or mapping by tensor name for each model: weights, then gradients, an optimizer's
         moments, masks, ...
     fill : float, optional
         Entries of tensors that are missing or None.
@@ -109,7 +109,7 @@ def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = No
 
 
 def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like, channel: int = 0) -> list[Like]:
-    """Turn features back into models; see `nfn_core.models.views.ModelSpace.unstack`.
+    """Turn features back into models; see `nfn_core.ModelSpace.unstack`.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like,
 
 
 def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterator[WeightSpaceFeatures]:
-    """Read models from safetensors files, a batch at a time; see `nfn_core.models.views.ModelSpace.stream`.
+    """Read models from safetensors files, a batch at a time; see `nfn_core.ModelSpace.stream`.
 
     Parameters
     ----------
@@ -182,11 +182,11 @@ def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str
     for name, child in module.named_modules():
         if ".quantized" in type(child).__module__:
             raise LabelError(
-                f"module {name!r} ({type(child).__name__}) is quantised: give the network before quantisation."
+                f"module {name!r} ({type(child).__name__}) is quantized: give the network before quantization."
             )
     for name, x in module.state_dict(keep_vars=True).items():
         if torch.nn.parameter.is_lazy(x) or x.is_meta:
-            raise LabelError(f"tensor {name!r} has no values yet: initialise the module first.")
+            raise LabelError(f"tensor {name!r} has no values yet: initialize the module first.")
         if x.is_quantized or (isinstance(x, torch.nn.Parameter) and not x.is_floating_point()):
             raise LabelError(f"tensor {name!r} has dtype {x.dtype}: only real floating parameters make a weight space.")
         if not x.is_floating_point():

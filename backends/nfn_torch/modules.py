@@ -1,8 +1,9 @@
-"""Descriptions of `nfn_core` as modules with real parameters."""
+"""Descriptions of `nfn_core` as modules with real parameters, and their files."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from textwrap import indent
 from typing import Any
 
@@ -10,13 +11,21 @@ import torch
 import torch.utils.checkpoint
 from torch import nn
 
-from nfn_core import Execution, Layer, SpecError, check_parameters, initialize
+from nfn_core import (
+    Execution,
+    Layer,
+    SpecError,
+    check_parameters,
+    initialize,
+    load_parameters,
+    save_parameters,
+)
 from nfn_core.arrays import namespace_of
 from nfn_core.layers.parameters import first_array
 from nfn_torch.derivative import hub_map
 from nfn_torch.features import WeightSpaceFeatures
 
-__all__ = ["NFModule"]
+__all__ = ["NFModule", "load", "save"]
 
 namespace_of(torch.empty(0))  # both looked up now: torch.compile need not trace how
 namespace_of(nn.Parameter(torch.empty(0)))
@@ -131,6 +140,62 @@ class NFModule(nn.Module):
         sample = next(iter(self.named_arrays().values()), None)
         where = "" if sample is None else f"{sample.dtype}, {sample.device}"
         return f"{type(self).__name__}({where})\n" + indent(self.layer.tree(), "  ")
+
+
+def save(path: str | Path, module: NFModule) -> None:
+    """Write a module's parameters to a safetensors file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to write.
+    module : NFModule
+        The module.
+
+    Raises
+    ------
+    MissingDependencyError
+        If safetensors is not installed.
+    """
+    params = {name: p.detach().contiguous() for name, p in module.named_arrays().items()}
+    save_parameters(path, module.layer, params, "torch")
+
+
+def load(
+    path: str | Path,
+    layer: Layer | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
+) -> NFModule:
+    """Read a module from a file written by any backend.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        File to read.
+    layer : Layer, optional
+        The description that the file must belong to; by default the one in the file.
+    dtype : torch.dtype, optional
+        Dtype of the parameters, by default the one they were saved with.
+    device : torch.device or str, optional
+        Device of the parameters, by default the CPU.
+
+    Returns
+    -------
+    NFModule
+        The module.
+
+    Raises
+    ------
+    ParameterError
+        If the file is damaged or belongs to another layer.
+    """
+    found, params = load_parameters(path, layer, "torch")
+    kept = next((p.dtype for p in params.values()), None)
+    module = NFModule(found, dtype=dtype or kept, device=device)
+    module.load_state_dict(params)
+    return module
 
 
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

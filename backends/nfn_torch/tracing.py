@@ -12,7 +12,7 @@ from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from nfn_core.errors import LabelError
-from nfn_core.models.labelling import Labelling
+from nfn_core.models.labeling import Labeling
 from nfn_core.models.operations import Call
 from nfn_core.models.rules import Value
 from nfn_torch.operations import rule_of
@@ -22,13 +22,13 @@ LOOK_UPS = ("embedding", "index", "index_select")
 __all__ = ["integers", "walk"]
 
 
-def walk(labelling: Labelling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
-    """Walk a module's computation and put what it says about axes into a labelling.
+def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
+    """Walk a module's computation and record its constraints on axes in a labeling.
 
     Parameters
     ----------
-    labelling : Labelling
-        The labelling, which holds the module's tensors.
+    labeling : Labeling
+        The labeling, which holds the module's tensors.
     module : torch.nn.Module
         The module, in evaluation mode.
     args : tuple
@@ -52,23 +52,23 @@ def walk(labelling: Labelling, module: torch.nn.Module, args: tuple[Any, ...], f
             if isinstance(spec.arg, ConstantArgument):
                 continue
             if name is not None:
-                labelling.used.update([name] if node.users else [])
-                values[node] = labelling.tensors[name]
+                labeling.used.update([name] if node.users else [])
+                values[node] = labeling.tensors[name]
             elif spec.kind == InputKind.USER_INPUT:
                 example = node.meta["val"]
-                values[node] = labelling.input(tuple(example.shape), integers(example))
+                values[node] = labeling.input(tuple(example.shape), integers(example))
             else:
-                values[node] = _constant(labelling, buffers.get(spec.target, program.constants.get(spec.target)))
+                values[node] = _constant(labeling, buffers.get(spec.target, program.constants.get(spec.target)))
         elif node.op == "get_attr":
             values[node] = _constant(
-                labelling, program.constants.get(node.target, getattr(program.graph_module, node.target))
+                labeling, program.constants.get(node.target, getattr(program.graph_module, node.target))
             )
         elif node.op == "call_function":
-            values[node] = _call(labelling, node, values)
+            values[node] = _call(labeling, node, values)
         elif node.op == "output":
             for out in pytree.tree_leaves(node.args):
                 if isinstance(out, torch.fx.Node) and isinstance(out.meta.get("val"), torch.Tensor):
-                    labelling.output(values[out])
+                    labeling.output(values[out])
 
 
 def _export(module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
@@ -104,15 +104,15 @@ def integers(x: torch.Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
-def _constant(labelling: Labelling, x: Any) -> Value:
+def _constant(labeling: Labeling, x: Any) -> Value:
     """Value of a tensor that is no part of the weight space."""
     x = x.detach()
     varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
-    with labelling.rules.at("a constant"):
-        return labelling.rules.constant(tuple(x.shape), varies)
+    with labeling.rules.at("a constant"):
+        return labeling.rules.constant(tuple(x.shape), varies)
 
 
-def _call(labelling: Labelling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
+def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
     """Value, or list of values, of one operation."""
     args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), lambda n: values.get(n)))
     if node.target is operator.getitem:
@@ -127,10 +127,10 @@ def _call(labelling: Labelling, node: torch.fx.Node, values: Mapping[torch.fx.No
     rule = rule_of(node.target)
 
     def call() -> list[Value]:
-        return rule(labelling.rules, Call(shapes), *args, **kwargs) if rule else []
+        return rule(labeling.rules, Call(shapes), *args, **kwargs) if rule else []
 
     looks_up = any(str(node.target).startswith(f"aten.{name}.") for name in LOOK_UPS)
-    found = labelling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)
+    found = labeling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)
     return found if several else found[0]
 
 

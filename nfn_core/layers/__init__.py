@@ -1,6 +1,6 @@
 """Layers, and what the author of a new layer needs.
 
-A layer is a frozen dataclass that says which parameters it needs and applies itself to arrays of any library:
+A layer is a frozen dataclass that lists its parameters and applies itself to arrays of any library:
 
 >>> from dataclasses import dataclass
 >>> from nfn_core import WeightSpace, initialize

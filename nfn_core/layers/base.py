@@ -1,4 +1,4 @@
-"""Base of all layers: frozen descriptions that say which parameters they need and apply themselves to arrays."""
+"""Base of all layers: frozen descriptions that list their parameters and apply themselves to arrays."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
@@ -11,9 +11,10 @@ from nfn_core.errors import SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.hub_map import hub_map
 from nfn_core.layers.parameters import ParameterSpec, check_parameters
+from nfn_core.registry import describable
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["DESCRIPTIONS", "Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
+__all__ = ["Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
 
 Noise = Callable[[tuple[int, ...], Array], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
@@ -28,7 +29,7 @@ Statistics = Callable[[str, Array], None]
 
 @dataclass(frozen=True)
 class Execution:
-    """How a backend carries layers out.
+    """How a backend executes layers.
 
     Parameters
     ----------
@@ -39,9 +40,9 @@ class Execution:
     activations : mapping of str to callable
         The backend's own functions in place of `ACTIVATIONS` of that name, with the same values and derivatives.
     recompute : callable, optional
-        How a segment of a network is carried out whose activations are computed again in the backward pass.
+        How to run a segment of a network so that the backward pass computes its activations again.
     checkpoint : int, optional
-        Number of NF-layers in such a segment; without it all activations are kept.
+        Number of NF-layers in such a segment; by default all activations are kept.
 
     Raises
     ------
@@ -71,25 +72,15 @@ class Execution:
 
 Init = Literal["uniform", "kaiming"]
 
-DESCRIPTIONS: dict[str, type["Layer"]] = {}
-"""Layer classes by the name that JSON descriptions have for them; a class enters when it is defined."""
-
 
 class Layer:
     """Base of all layers. A subclass is a frozen dataclass with `parameter_specs` and `forward`."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
-        DESCRIPTIONS[cls.description_name()] = cls
+        describable(cls)
         if "__repr__" not in cls.__dict__:
             cls.__repr__ = cls.__repr__  # type: ignore[method-assign]  # keeps dataclass from writing its own
-
-    @classmethod
-    def description_name(cls) -> str:
-        """Return the name of the class in JSON descriptions: with its module, if it is not of nfn_core."""
-        return (
-            cls.__name__ if cls.__module__.partition(".")[0] == "nfn_core" else f"{cls.__module__}:{cls.__qualname__}"
-        )
 
     def __repr__(self) -> str:
         """Class, arguments that are not the default, and number of parameters."""
@@ -123,7 +114,7 @@ class Layer:
         return sum(prod(spec.shape) for spec in self.parameter_specs().values() if spec.trainable)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the parameters the layer needs, by dotted name; none unless a layer says so."""
+        """Return the parameters the layer needs, by dotted name; by default none."""
         return {}
 
     def channels_after(self, channels: int) -> int:
@@ -148,7 +139,7 @@ class Layer:
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply the layer to a value, with parameters already checked; see `apply`."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it is applied: define forward.")
+        raise NotImplementedError(f"{type(self).__name__} has no forward: define how the layer is applied.")
 
     def apply(self, params: Mapping[str, Array], features: Any, execution: Execution = Execution()) -> Any:
         """Apply the layer: a pure function of arrays.
@@ -158,7 +149,7 @@ class Layer:
         params : mapping of str to array
             Parameters by dotted name, as `parameter_specs` lists them, of the features' library, dtype and device.
         features : mapping of str to array, or array
-            The layer's input: features, each tensor of shape (batch, *axes, channels), or what the layer before returns.
+            The layer's input: features, each tensor of shape (batch, *axes, channels), or the output of the previous layer.
         execution : Execution
             What the backend provides: noise for dropout, derivatives of its own.
 
@@ -179,7 +170,7 @@ class Layer:
 
 
 def check_input_channels(layer: Layer, expected: int, channels: int) -> None:
-    """Check the number of channels that the layer before gives.
+    """Check that a layer takes the channels of the previous layer's output.
 
     Parameters
     ----------
@@ -188,7 +179,7 @@ def check_input_channels(layer: Layer, expected: int, channels: int) -> None:
     expected : int
         Channels that it takes.
     channels : int
-        Channels that the layer before it gives.
+        Channels of the previous layer's output.
 
     Raises
     ------

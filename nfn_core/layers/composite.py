@@ -35,7 +35,7 @@ class Composite(Layer):
 
     def children(self) -> Mapping[str, Layer]:
         """Return the children by name."""
-        raise NotImplementedError(f"{type(self).__name__} does not say what it is made of: define children.")
+        raise NotImplementedError(f"{type(self).__name__} has no children: define them by name.")
 
     @cached_property
     def _named(self) -> dict[str, tuple[Layer, tuple[tuple[str, str], ...]]]:
@@ -72,8 +72,24 @@ class Composite(Layer):
         dict of str to array, or array
             The child's output.
         """
-        layer, names = self._named[child]
-        return layer.forward({inner: params[outer] for inner, outer in names}, x, execution.within(child))
+        return self._named[child][0].forward(self.child_params(child, params), x, execution.within(child))
+
+    def child_params(self, child: str, params: Mapping[str, Array]) -> dict[str, Array]:
+        """Return a child's parameters, by their names in it.
+
+        Parameters
+        ----------
+        child : str
+            Its name.
+        params : mapping of str to array
+            The parameters of this layer.
+
+        Returns
+        -------
+        dict of str to array
+            The child's.
+        """
+        return {inner: params[outer] for inner, outer in self._named[child][1]}
 
     def __repr__(self) -> str:
         """A line for itself, and a line or more for each child."""

@@ -1,4 +1,4 @@
-"""Layers that treat every entry of a weight space alike: activations, dropout, normalisation, scales."""
+"""Layers that treat every entry of a weight space alike: activations, dropout, normalization, scales."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -146,7 +146,7 @@ class Dropout(Layer):
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
-    """Layer normalisation over the channels of each entry, with a learned scale and shift for each tensor.
+    """Layer normalization over the channels of each entry, with a learned scale and shift for each tensor.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ class LayerNorm(Layer):
         return specs
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
-        """Normalise every entry's channels."""
+        """Normalize every entry's channels."""
         xp = check_features(self.space, x, self.channels)
         out: Features = {}
         for name, y in x.items():
@@ -216,7 +216,7 @@ class Scale(Layer):
 
 @dataclass(frozen=True)
 class Normalize(Layer):
-    """Input normalisation: each tensor's channels are centred and divided by their standard deviation in the data.
+    """Input normalization: each tensor's channels are centerd and divided by their standard deviation in the data.
 
     The statistics are constants, stored beside the parameters; make the layer with `from_features`.
 
@@ -246,7 +246,7 @@ class Normalize(Layer):
         Returns
         -------
         Normalize
-            The layer; channels that never vary are centred and not scaled.
+            The layer; channels that never vary are centerd and not scaled.
 
         Raises
         ------
@@ -276,7 +276,7 @@ class Normalize(Layer):
         return specs
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
-        """Centre and scale every tensor."""
+        """Center and scale every tensor."""
         check_features(self.space, x, len(self.means[0]))
         return {name: (y - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, y in x.items()}
 

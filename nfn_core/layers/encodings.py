@@ -1,7 +1,7 @@
 """Encodings: IO-encoding (paper, section 2.2), layer-index encoding and Gaussian Fourier features (the paper's code).
 
-IO-encoding marks input and output neurons so that NP layers can tell them apart: columns of W(1), rows of W(L) and
-v(L), and in any other weight space every axis labelled by one of its `inputs` or `outputs`.
+IO-encoding marks input and output neurons so that NP layers can distinguish them: columns of W(1), rows of W(L) and
+v(L), and in any other weight space every axis labeled by one of its `inputs` or `outputs`.
 """
 
 from collections.abc import Mapping

@@ -49,7 +49,7 @@ def hub_map(
     matrices: Sequence[Array],
     bias: Array | None,
 ) -> list[Array]:
-    """Pool every tensor, mix in every hub, spread back: Eq. 3.
+    """Pool every tensor, mix the channels in every hub, and broadcast back: Eq. 3.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def hub_map(
     pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
     tensors : sequence of array
-        Folded tensors, each (batch, *moved axes, width * in_channels).
+        Folded tensors, each (batch, *permuted axes, width * in_channels).
     matrices : sequence of array
         For each hub a matrix of shape (hub inputs, hub outputs).
     bias : array, optional
@@ -67,7 +67,7 @@ def hub_map(
     Returns
     -------
     list of array
-        Folded tensors, each (batch, *moved axes, width * out_channels).
+        Folded tensors, each (batch, *permuted axes, width * out_channels).
     """
     return spread_mixed(graph, gather(graph, "inputs", tensors, pooling), matrices, bias)
 
@@ -79,7 +79,7 @@ def spread_mixed(
     bias: Array | None,
     multiply_add: MultiplyAdd = product,
 ) -> list[Array]:
-    """Second half of `hub_map`: mix what the hubs have gathered, and spread it.
+    """Second half of `hub_map`: multiply by the hubs' matrices, and broadcast to the tensors.
 
     Parameters
     ----------
@@ -123,20 +123,20 @@ def hub_map_vjp(
     """
     xp = namespace_of(*gathered)
     back = gather(graph, "outputs", cotangents, "sum")
-    slopes = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
+    grads = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
     into = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
-    return into, slopes, None if bias is None else xp.sum(back[0], axis=0)
+    return into, grads, None if bias is None else xp.sum(back[0], axis=0)
 
 
 def gather(graph: HubGraph, side: Side, tensors: Sequence[Array], pooling: Pooling) -> list[Array]:
-    """First half of `hub_map`: for each hub its members' pooled forms side by side.
+    """First half of `hub_map`: concatenate the pooled forms of each hub's members.
 
     Parameters
     ----------
     s, tensors, pooling : see `hub_map`
         As there.
     side : {"inputs", "outputs"}
-        Whose members.
+        Members of which side of the hubs.
 
     Returns
     -------

@@ -1,9 +1,9 @@
-"""The structure of equivariant linear maps: pooled forms of tensors that meet in hubs.
+"""The structure of equivariant linear maps: pooled forms of tensors, grouped into hubs.
 
-A tensor's axes that the group leaves alone are *folded* into its channels. What remains are axes labelled by moved
+A tensor's axes that the group leaves alone are *folded* into its channels. What remains are axes labeled by permuted
 neuron sets. A *form* of the tensor keeps some of these axes and sums or averages over the others; where a neuron set
 labels two axes of one tensor, a form may first take their diagonal. Every form of every tensor whose kept labels are T
-meets in the *hub* T, where one matrix mixes all members' channels; the results go back to the tensors by the adjoint
+belongs to the *hub* T, where one matrix mixes all members' channels; the results go back to the tensors by the adjoint
 way: broadcasting where a form pooled, writing on the diagonal where it took one. These are all equivariant linear maps
 (Eq. 3 of the paper for NP, tables 8-11 for HNP), each once.
 
@@ -80,7 +80,7 @@ class TensorPlan:
     spec : TensorSpec
         The tensor.
     order : tuple of int
-        Its axes, moved ones first, then fixed ones.
+        Its axes, permuted ones first, then fixed ones.
     fixed : tuple of int
         Sizes of the fixed axes.
     forms : tuple of Form
@@ -205,14 +205,16 @@ def hub_graph(group: Group) -> HubGraph:
 
 def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
     """Enumerate the forms of one tensor."""
-    moved = [a for a, label in enumerate(spec.labels) if label in group.permuted]
-    fixed = [a for a in range(len(spec.labels)) if a not in moved]
-    label: dict[Block, str] = {(k,): str(spec.labels[a]) for k, a in enumerate(moved)}
-    size: dict[Block, int] = {(k,): spec.shape[a] for k, a in enumerate(moved)}
-    # A state is the kept and the pooled blocks; a block is the axes it identifies. Diagonals come before pooling.
+    permuted = [a for a, label in enumerate(spec.labels) if label in group.permuted]
+    fixed = [a for a in range(len(spec.labels)) if a not in permuted]
+    label: dict[Block, str] = {(k,): str(spec.labels[a]) for k, a in enumerate(permuted)}
+    size: dict[Block, int] = {(k,): spec.shape[a] for k, a in enumerate(permuted)}
+    # A block is a set of axes that share one index: a single axis, or the axes of a diagonal. A state is the blocks that a
+    # form keeps and those that it pools. Every state is reached once, from the form with which it takes least work.
     start: State = (tuple(label), frozenset())
     states = {start: 0}
     forms = [Form(tuple(label.values()), tuple(size.values()))]
+    # Step 1, diagonals: merge two blocks of one neuron set, and go on merging in the states found that way.
     growing = [start]
     for kept, _ in growing:
         for i, j in combinations(range(len(kept)), 2):
@@ -226,18 +228,20 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
                 states[state] = len(forms)
                 growing.append(state)
                 forms.append(Form(*_kept(state[0], label, size), parent, axis=j, partner=i))
+    # Step 2, pooling: of every state so far keep each subset of blocks, larger subsets first, since they are the parents.
     for whole, _ in tuple(states):
         for count in range(len(whole) - 1, -1, -1):
             for kept in combinations(whole, count):
                 gone = [block for block in whole if block not in kept]
                 parents = [tuple(b for b in whole if b in kept or b == back) for back in gone]
+                # Pool one block of the smallest form that has just this block more.
                 near = min(parents, key=lambda blocks: prod([size[b] for b in blocks]))
                 parent = states[(near, frozenset(whole) - frozenset(near))]
                 axis = next(k for k, block in enumerate(near) if block not in kept)
                 states[(kept, frozenset(gone))] = len(forms)
                 pooled = prod([size[b] for b in gone])
                 forms.append(Form(*_kept(kept, label, size), parent, axis=axis, pooled=pooled))
-    return TensorPlan(spec, (*moved, *fixed), tuple(spec.shape[a] for a in fixed), tuple(forms))
+    return TensorPlan(spec, (*permuted, *fixed), tuple(spec.shape[a] for a in fixed), tuple(forms))
 
 
 def _kept(blocks: Any, label: Any, size: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
@@ -260,7 +264,7 @@ def fold(plan: TensorPlan, x: Array, xp: Any) -> Array:
     Returns
     -------
     array
-        Shape (batch, *moved axes, width * channels).
+        Shape (batch, *permuted axes, width * channels).
     """
     batch, channels = x.shape[0], x.shape[-1]
     x = xp.permute_dims(x, (0, *(a + 1 for a in plan.order), x.ndim - 1))
@@ -275,7 +279,7 @@ def unfold(plan: TensorPlan, x: Array, xp: Any) -> Array:
     plan : TensorPlan
         The tensor's plan.
     x : array
-        Shape (batch, *moved axes, width * channels).
+        Shape (batch, *permuted axes, width * channels).
     xp : module
         Array namespace of `x`.
 
@@ -297,7 +301,7 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[i
     plan : TensorPlan
         The tensor's plan.
     x : array
-        Shape (batch, *moved axes, c).
+        Shape (batch, *permuted axes, c).
     pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
     xp : module
@@ -345,7 +349,7 @@ def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Any) -> Array:
     Returns
     -------
     array
-        Shape (batch, *moved axes, c), or with axes of size 1 along which it does not change.
+        Shape (batch, *permuted axes, c), or with axes of size 1 along which it does not change.
     """
     parts = list(parts)
     for k in range(len(plan.forms) - 1, 0, -1):

@@ -195,13 +195,13 @@ def equivariant_network(
     channels : sequence of int
         Input channels, then the channels of every NF-layer.
     before : sequence of Layer
-        Normalisation and encodings applied first; the first NF-layer's width follows from them.
+        Normalization and encodings applied first; the first NF-layer's width follows from them.
     pointwise : bool
         Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
     activation : str
         Elementwise map after every NF-layer but the last.
     normalize : bool
-        Whether to normalise over channels (`LayerNorm`) before each of these activations.
+        Whether to normalize over channels (`LayerNorm`) before each of these activations.
     dropout : float
         Rate of channel dropout after each of these activations.
     final_activation : bool
@@ -215,7 +215,7 @@ def equivariant_network(
     Raises
     ------
     SpecError
-        If fewer than two numbers of channels come, or an option is unknown.
+        If fewer than two numbers of channels are given, or an option is unknown.
 
     Examples
     --------

@@ -104,7 +104,7 @@ class NFLayer(Layer):
         return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
-        """Pool every tensor, mix in every hub, spread back: Eq. 3."""
+        """Pool every tensor, mix the channels in every hub, and broadcast back: Eq. 3."""
         xp = check_features(self.group.space, x, self.in_channels)
         graph = self.graph
         tensors = [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors]
@@ -115,7 +115,7 @@ class NFLayer(Layer):
 
 @dataclass(frozen=True)
 class PointwiseLayer(Layer):
-    """The pointwise layer of NFN_PT: each entry's channels are mixed, entries do not meet.
+    """The pointwise layer of NFN_PT: it mixes each entry's channels, and no two entries.
 
     Only the last term of Eq. 2, H(W)_jk = d W_jk, with one matrix for each tensor. Axes that the group leaves alone are
     folded into the channels, so under ``"NP"`` only a filter's own entries mix, as in the paper's code.

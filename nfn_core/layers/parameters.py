@@ -1,6 +1,6 @@
 """What parameters a layer needs, and their initial values: the same numbers for every backend.
 
-Initialisation is by *total fan-in*: the number of inputs of all hubs that feed an output tensor together (as the
+Initialization is by *total fan-in*: the number of inputs of all hubs that feed an output tensor together (as the
 paper's code does), so a parameter may have one fan-in for each block of its columns.
 """
 
@@ -138,7 +138,7 @@ def check_parameters(
             f"these are not the parameters of this layer: expected {len(specs)} names, got {len(params)}"
             + (f"; missing: {missing[:5]}" if missing else "")
             + (f"; not in the layer: {extra[:5]}" if extra else "")
-            + ". Initialise or load them for the same weight space, group and channels."
+            + ". Initialize or load them for the same weight space, group and channels."
         )
     sample = first_array(like)
     for name, spec in specs.items():

@@ -1,1 +1,1 @@
-"""Weight spaces of real models: axes, labelling rules, verification, and views of their tensors."""
+"""Weight spaces of real models: axes, labeling rules, verification, and views of their tensors."""

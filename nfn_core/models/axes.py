@@ -3,7 +3,7 @@
 An axis is a *leaf* (one neuron set, or fixed), a *product* of axes (merged by a reshape, row-major: pixels of a channel,
 dimensions of a head) or a *concatenation*. Two axes that a computation makes equal are unified: a leaf becomes what the
 other is, products and concatenations are cut until their parts agree. Every step only makes the group smaller, and
-what cannot be cut evenly is fixed, so whatever comes out is a symmetry of all steps together.
+what cannot be cut evenly is fixed, so the result is a symmetry of all steps together.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -99,7 +99,7 @@ class Algebra:
     """
 
     def __init__(self) -> None:
-        self.where = "the labelling"
+        self.where = "the labeling"
 
     @contextmanager
     def at(self, where: str) -> Iterator[None]:
@@ -133,16 +133,17 @@ class Algebra:
         a, b = resolve(a), resolve(b)
         if a is b or a.size == 1:
             return b
+        # A leaf takes the structure of the other axis, and passes on what fixed it.
         if a.kind != "leaf" and b.kind == "leaf":
             a, b = b, a
         if a.kind == "leaf":
             if a.fixed:
                 self._fix_as(b, a.fixed)
             a.link = b
-        elif a.kind == b.kind == "product":
+        elif a.kind == b.kind == "product":  # (2 6) and (4 3) both become (2 2 3)
             self._align(factors(a), factors(b))
             a.link = b
-        else:
+        else:  # a concatenation: cut the other axis at its boundaries, then join segment by segment
             if a.kind == "product":
                 a, b = b, a
             sizes = [s.size for s in segments(a)]
@@ -155,6 +156,7 @@ class Algebra:
         head, rest, wanted = [], factors(node), size
         while wanted > 1:
             f = rest.pop(0)
+            # The factor holds the rest of what is wanted: divide it. It does not divide it: no symmetry is left.
             if f.size > wanted and f.size % wanted == 0:
                 lead, tail = self._halve(f, wanted)
                 head.append(lead)
@@ -177,12 +179,14 @@ class Algebra:
             node.link = Node(node.size, "concat", tuple(parts))
             return parts
         if node.kind == "product":
+            # Cuts between whole rows of the first factor cut that factor only; any other cut breaks the product.
             first, *rest = factors(node)
             inner = product_of(rest)
             if any(n % inner.size for n in sizes):
                 self.fix(node)
                 return [self.fixed(n) for n in sizes]
             return [product_of([p, inner]) for p in self.cut(first, [n // inner.size for n in sizes])]
+        # A concatenation: take whole segments, and cut the one that a boundary falls into.
         waiting, pieces = segments(node), []
         for wanted in sizes:
             piece: list[Node] = []
@@ -216,6 +220,7 @@ class Algebra:
             lead, tail = Node(size, fixed=node.fixed), Node(node.size // size, fixed=node.fixed)
             node.link = Node(node.size, "product", (lead, tail))
             return lead, tail
+        # A concatenation (a + b) becomes (a' + b') times one common tail, which all segments must share.
         inner = node.size // size
         if any(s.size % inner for s in segments(node)):
             self.fix(node)
@@ -229,6 +234,7 @@ class Algebra:
     def _align(self, left: list[Node], right: list[Node]) -> None:
         """Unify two lists of factors of one size."""
         while left:
+            # Divide the larger of the first two factors by the smaller one, join the two, and go on with the rest.
             a, b = left[0], right[0]
             small, large = sorted((a.size, b.size))
             if large % small:

@@ -22,7 +22,7 @@ Word: TypeAlias = "str | tuple[str, list[Word]]"
 def label_tensors(
     rules: Rules, shapes: Mapping[str, Sequence[int]], patterns: Mapping[str, str], named: dict[str, Node]
 ) -> dict[str, Value]:
-    """Tensors with axes as patterns say.
+    """Tensors with the axes that patterns describe.
 
     Parameters
     ----------

@@ -20,12 +20,12 @@ class Index:
     ----------
     axis : Node, optional
         The axis, once it is known.
-    spoiled : str, optional
-        An operation that does something else with these integers, so that the axis cannot be permuted.
+    invalidated : str, optional
+        An operation that uses these integers for something else than looking entries up, so that the axis cannot be permuted.
     """
 
     axis: Node | None = None
-    spoiled: str | None = None
+    invalidated: str | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Rules(Algebra):
         return joined
 
     def same_shape(self, value: Value) -> Value:
-        """Act on all entries alike, or on whole axes alike: activations, softmax, normalisation."""
+        """Act on all entries alike, or on whole axes alike: activations, softmax, normalization."""
         return Value(value.axes)
 
     def reduce(self, value: Value, axes: Sequence[int], keep: bool = False) -> Value:
@@ -100,7 +100,7 @@ class Rules(Algebra):
         return Value(value.axes)
 
     def resize(self, value: Value, shape: Sequence[int], axes: Sequence[int]) -> Value:
-        """Mix neighbours along axes and give them another size: pooling, interpolation, strides."""
+        """Mix neighbors along axes and give them another size: pooling, interpolation, strides."""
         gone = {a % len(shape) for a in axes}
         for a in gone:
             self.fix(value.axes[a])
@@ -200,18 +200,18 @@ class Rules(Algebra):
         return Value((batch, out, *after))
 
     def scale_along(self, value: Value, axis: int, *vectors: Value) -> Value:
-        """Scale and shift along one axis by vectors, as after a normalisation."""
+        """Scale and shift along one axis by vectors, as after a normalization."""
         for v in vectors:
             self.unify(value.axes[axis], v.axes[0])
         return Value(value.axes)
 
     def in_groups(self, value: Value, axis: int, groups: int) -> Value:
-        """Normalise groups of one axis: they are permuted as wholes, with one order inside all of them."""
+        """Normalize groups of one axis: they are permuted as wholes, with one order inside all of them."""
         self.take_factor(value.axes[axis], groups)
         return Value(value.axes)
 
     def take(self, table: Value, numbers: Value, axis: int) -> Value:
-        """Look entries of one axis up; it is permuted only where the numbers come straight from the network's input."""
+        """Look entries of one axis up; it is permuted only where the numbers are taken directly from the network's input."""
         node, index = table.axes[axis], numbers.index
         if index is None:
             self.fix(node)
@@ -222,13 +222,13 @@ class Rules(Algebra):
             else:
                 self.fix(node)
                 self.invalidate(index)
-            if index.spoiled:
+            if index.invalidated:
                 self.fix(node)
         return Value((*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
 
     def invalidate(self, index: Index) -> None:
-        """Use integers otherwise than to look entries up."""
-        index.spoiled = index.spoiled or self.where
+        """Record that integers are used for something else than looking entries up, which fixes their axis."""
+        index.invalidated = index.invalidated or self.where
         if index.axis is not None:
             self.fix(index.axis)
 

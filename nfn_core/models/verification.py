@@ -1,11 +1,11 @@
-"""Does a network respect its labelling? Permute its tensors, inputs and outputs by group elements, and run it.
+"""Does a network respect its labeling? Permute its tensors, inputs and outputs by group elements, and run it.
 
-This sees only the labelling and the network as a function from arrays to arrays; it shares nothing with the rules that
-the labelling was derived by.
+This uses only the labeling and the network as a function from arrays to arrays. It shares no code with the rules from
+which the labeling was derived.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -13,20 +13,43 @@ import numpy as np
 
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node
-from nfn_core.models.labelling import Labelling
+from nfn_core.models.labeling import Labeling
 from nfn_core.models.rules import Value
-from nfn_core.models.views import Axis, Verification, join_axes, leaf_axes, split_axes
+from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
 
-__all__ = ["Run", "random_like", "verify"]
+__all__ = ["Run", "Verification", "random_like", "verify"]
 
 Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
 """A network: from its tensors by name and its inputs to its outputs."""
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
-"""For a neuron set the old place of what comes to each new place."""
+"""For a neuron set, at each new position the old position of the neuron that is moved there."""
 
 ROUNDING = 2.0**12
 """Largest error that passes, in units of the outputs' rounding: deep networks add roundings up."""
+
+
+@dataclass(frozen=True)
+class Verification:
+    """Results of running a network on permuted tensors and inputs; see `verify`.
+
+    Parameters
+    ----------
+    error : float
+        Largest change of an output under drawn permutations of all neuron sets, relative to the output's scale.
+    limit : float
+        What it was held to.
+    unnecessarily_fixed : tuple of str
+        Axes that the labeling leaves fixed although every permutation of them leaves the outputs as they are.
+    untested : tuple of str
+        Tensors with neuron sets that can be permuted alone without any change of the outputs (a key's bias before a
+        softmax, what is dead for these inputs): their labels rest on the derivation, not on this check.
+    """
+
+    error: float
+    limit: float
+    unnecessarily_fixed: tuple[str, ...]
+    untested: tuple[str, ...]
 
 
 def random_like(arrays: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -53,14 +76,14 @@ def random_like(arrays: Mapping[str, np.ndarray], rng: np.random.Generator) -> d
 
 
 def verify(
-    labelling: Labelling, run: Run, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], seed: int
+    labeling: Labeling, run: Run, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], seed: int
 ) -> Verification:
     """Run a network on permuted tensors and inputs.
 
     Parameters
     ----------
-    labelling : Labelling
-        The finished labelling.
+    labeling : Labeling
+        The finished labeling.
     run : callable
         The network.
     tensors : mapping of str to numpy.ndarray
@@ -73,7 +96,7 @@ def verify(
     Returns
     -------
     Verification
-        Errors, what could move, what was not seen.
+        Errors, axes that are fixed without need, and tensors that the check does not test.
 
     Raises
     ------
@@ -81,16 +104,16 @@ def verify(
         If an output changes otherwise than declared; the message names neuron sets and tensors.
     """
     rng = np.random.default_rng(seed)
-    drawn = [_draw(x, value, rng) for x, value in zip(inputs, labelling.inputs, strict=True)]
+    drawn = [_draw(x, value, rng) for x, value in zip(inputs, labeling.inputs, strict=True)]
     tensors = random_like(tensors, rng)
-    trial = _Trial(labelling, run, tensors, drawn, labelling.names)
+    trial = _Trial(labeling, run, tensors, drawn, labeling.names)
     everything = trial.sources(rng)
     error = max(trial.error(sources) for sources in (everything, *_apart(everything)))
     if not error <= trial.limit:
         raise LabelError(trial.diagnosis(error, rng))
     unnecessarily_fixed = []
-    for where, (name, leaf) in labelling.fixed_leaves().items():
-        candidate = _Trial(labelling, run, tensors, drawn, {id(leaf): "?"}, trial.still)
+    for where, (name, leaf) in labeling.fixed_leaves().items():
+        candidate = _Trial(labeling, run, tensors, drawn, {id(leaf): "?"}, trial.still)
         cycle, swap = np.roll(np.arange(leaf.size), 1), np.r_[1, 0, 2 : leaf.size]
         still = all(candidate.error({"?": image}) <= trial.limit for image in (cycle, swap))
         if still and trial.depends_on(name, rng):
@@ -106,24 +129,24 @@ class _Trial:
 
     def __init__(
         self,
-        labelling: Labelling,
+        labeling: Labeling,
         run: Run,
         tensors: Mapping[str, np.ndarray],
         inputs: Sequence[np.ndarray],
         names: Mapping[int, str],
         still: list[np.ndarray] | None = None,
     ) -> None:
-        self.labelling, self.run, self.tensors, self.inputs, self.names = labelling, run, tensors, inputs, names
-        self.axes = dict(zip(labelling.tensors, labelling.frozen(labelling.tensors.values(), names), strict=True))
-        self.input_axes = labelling.frozen(labelling.inputs, names)
-        self.output_axes = labelling.frozen(labelling.outputs, names)
-        self.numbered = labelling.frozen([Value(_numbered(v)) for v in labelling.inputs], names)
+        self.labeling, self.run, self.tensors, self.inputs, self.names = labeling, run, tensors, inputs, names
+        self.axes = dict(zip(labeling.tensors, labeling.frozen(labeling.tensors.values(), names), strict=True))
+        self.input_axes = labeling.frozen(labeling.inputs, names)
+        self.output_axes = labeling.frozen(labeling.outputs, names)
+        self.numbered = labeling.frozen([Value(_numbered(v)) for v in labeling.inputs], names)
         self.labels = {name: found for name, axes in self.axes.items() if (found := _labels(axes))}
         self.still = run(dict(tensors), list(inputs)) if still is None else still
         for k, y in enumerate(self.still):
             if not np.all(np.isfinite(y.astype("complex128"))):
                 raise LabelError(
-                    f"output {k} of the network is not finite for random inputs, so its labelling cannot be verified: "
+                    f"output {k} of the network is not finite for random inputs, so its labeling cannot be verified: "
                     "give an example input of the right size, or switch the verification off."
                 )
         kinds = [y.dtype for y in (*self.still, *tensors.values()) if y.dtype.kind == "f"]
@@ -157,8 +180,8 @@ class _Trial:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
         x = self.tensors[name]
         changed = {**self.tensors, name: (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)}
-        came = self.run(changed, list(self.inputs))
-        return max(_difference(y, e) for y, e in zip(came, self.still, strict=True)) > self.limit
+        actual = self.run(changed, list(self.inputs))
+        return max(_difference(y, e) for y, e in zip(actual, self.still, strict=True)) > self.limit
 
     def diagnosis(self, error: float, rng: np.random.Generator) -> str:
         """Say which neuron sets and tensors break the symmetry."""
@@ -178,7 +201,7 @@ class _Trial:
             )
         found = ". ".join(lines) or "each neuron set alone is a symmetry, but not all together"
         return (
-            f"the labelling is no symmetry of the network: permuting all neuron sets changes an output by {error:.1e} of "
+            f"the labeling is no symmetry of the network: permuting all neuron sets changes an output by {error:.1e} of "
             f"its scale (limit {self.limit:.1e}). {found}. Correct the labels, or report a wrong derivation."
         )
 
@@ -254,9 +277,9 @@ def _apart(sources: Sources) -> list[Sources]:
     return [{n: sources[n] for k, n in enumerate(labels) if (k >> bit) % 2 == side} for bit in bits for side in (0, 1)]
 
 
-def _difference(came: np.ndarray, expected: np.ndarray) -> float:
+def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
     """Largest difference, relative to the largest expected entry."""
-    came, expected = came.astype("complex128"), expected.astype("complex128")
+    actual, expected = actual.astype("complex128"), expected.astype("complex128")
     scale = float(np.max(np.abs(expected), initial=0.0))
-    error = float(np.max(np.abs(came - expected), initial=0.0)) / (scale or 1.0)
+    error = float(np.max(np.abs(actual - expected), initial=0.0)) / (scale or 1.0)
     return error if np.isfinite(error) else float("inf")

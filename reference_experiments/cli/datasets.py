@@ -1,15 +1,13 @@
 """Commands that make, check and convert datasets of networks."""
 
-import os
 from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from nfn_core import NFNError
+from reference_experiments.cli.options import maker_command, reports_errors
 from reference_experiments.datasets.conversion import (
     read_dwsnets,
     read_siren_folders,
@@ -17,47 +15,16 @@ from reference_experiments.datasets.conversion import (
     write_small_cnn_zoo,
 )
 from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
-from reference_experiments.datasets.generation import Maker, make
-from reference_experiments.datasets.lottery_tickets import TICKET_CNN_SCALES, TICKET_MLP_SCALES, TicketMaker
-from reference_experiments.datasets.model_zoos import CNN_SCALES, MLP_SCALES, ZooMaker
+from reference_experiments.datasets.generation import Maker, dataset_dir, make
+from reference_experiments.datasets.image_inrs import SirenMaker, contact_sheet
+from reference_experiments.datasets.lottery_tickets import TICKET_CNN_PRESETS, TICKET_MLP_PRESETS, TicketMaker
+from reference_experiments.datasets.model_zoos import CNN_PRESETS, MLP_PRESETS, ZooMaker
 from reference_experiments.datasets.shape_inrs import ShapeMaker, slices
 from reference_experiments.datasets.summary import accuracy_table, draw_accuracies, summarize
-from reference_experiments.engines.base import BACKENDS
 from reference_experiments.files import write
-from reference_experiments.networks.sirens import SirenMaker, contact_sheet
 from reference_experiments.sources.images import IMAGE_SETS
 
-__all__ = ["convert_group", "make_group", "reporting", "summarize_command", "verify_command"]
-
-SCALES = ("smoke", "small", "paper")
-CORES = os.cpu_count() or 1
-
-
-def reporting(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Command that tells of the package's errors without a traceback."""
-
-    @wraps(command)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return command(*args, **kwargs)
-        except NFNError as error:
-            raise click.ClickException(str(error)) from error
-
-    return wrapped
-
-
-def made(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Command with the options that all makers have."""
-    for option in (
-        click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the dataset."),
-        click.option("--gpu", is_flag=True, help="Give each process a GPU."),
-        click.option("--devices", type=click.IntRange(min=1), default=CORES, help="Processes; one a core or GPU."),
-        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-        click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True),
-        click.option("--backend", type=click.Choice(BACKENDS), default="jax", show_default=True),
-    ):
-        command = option(command)
-    return reporting(command)
+__all__ = ["convert_group", "make_group", "summarize_command", "verify_command"]
 
 
 def of_images(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -72,12 +39,11 @@ def make_group() -> None:
 
 @make_group.command(name="image-inrs")
 @of_images("mnist")
-@made
+@maker_command
 def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
     """SIRENs fitted to images (section D.3)."""
-    folder = output or _folder("image-inrs", images, backend, scale, seed)
-    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend), folder, devices, gpu)
-    contact_sheet(folder / "contact-sheet.png", dataset)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend), output, devices, gpu)
+    contact_sheet(dataset.folder / "contact-sheet.png", dataset)
 
 
 @make_group.command(name="shape-inrs")
@@ -88,21 +54,19 @@ def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, g
     help="modelnet10; primitives (boxes, cones, tori and so on, drawn from the seed, for trying things out); or a folder "
     "of classes of point clouds (.npy) or meshes (.off, .obj), or of ScanNet-10's .h5 files.",
 )
-@made
+@maker_command
 def shape_inrs(shapes: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
     """SIRENs fitted to unsigned distances of shapes (section D.3)."""
-    folder = output or _folder("shape-inrs", Path(shapes).name, backend, scale, seed)
-    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), folder, devices, gpu)
-    slices(folder / "slices.png", dataset)
+    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), output, devices, gpu)
+    slices(dataset.folder / "slices.png", dataset)
 
 
 @make_group.command(name="cnn-zoo")
 @of_images("cifar10")
-@made
+@maker_command
 def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
     """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
-    folder = output or _folder("cnn-zoo", images, backend, scale, seed)
-    dataset = _make(ZooMaker(images, "cnn", CNN_SCALES[scale], seed, backend), folder, devices, gpu)
+    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), output, devices, gpu)
     _report(dataset)
     about = dataset.about
     names = {"initializer": "config.w_init", "optimizer": "config.optimizer", "activation": "config.activation"}
@@ -126,32 +90,30 @@ def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu:
         }
         for k in range(len(dataset))
     ]
-    write_small_cnn_zoo(folder / "small-cnn-zoo", dataset.shards, rows)
+    write_small_cnn_zoo(dataset.folder / "small-cnn-zoo", dataset.shards, rows)
 
 
 @make_group.command(name="mlp-zoo")
 @click.option("--layers", type=click.Choice(["3", "5"]), default="3", show_default=True)
 @of_images("mnist")
-@made
+@maker_command
 def mlp_zoo(
     layers: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
 ) -> None:
     """MLPs of 128 units with drawn hyperparameters (section E.5)."""
-    folder = output or _folder(f"mlp{layers}-zoo", images, backend, scale, seed)
-    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_SCALES[scale], seed, backend), folder, devices, gpu))
+    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), output, devices, gpu))
 
 
 @make_group.command(name="tickets")
 @click.option("--network", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True)
 @of_images("mnist")
-@made
+@maker_command
 def tickets(
     network: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
 ) -> None:
     """Initial weights and masks of winning tickets (section D.2); the paper's CNNs are of cifar10."""
-    folder = output or _folder(f"tickets-{network}", images, backend, scale, seed)
-    scales = TICKET_MLP_SCALES if network == "mlp" else TICKET_CNN_SCALES
-    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), folder, devices, gpu)
+    scales = TICKET_MLP_PRESETS if network == "mlp" else TICKET_CNN_PRESETS
+    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), output, devices, gpu)
     for name in ("dense accuracy", "ticket accuracy", "random accuracy"):
         click.echo(
             f"{name}: {dataset.columns[name].mean():.4f} ± {dataset.columns[name].std():.4f} over {len(dataset)}"
@@ -160,7 +122,7 @@ def tickets(
 
 @click.command(name="verify")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@reporting
+@reports_errors
 def verify_command(folder: Path) -> None:
     """Compare a dataset's shards with their checksums."""
     dataset = WeightDataset(folder)
@@ -171,7 +133,7 @@ def verify_command(folder: Path) -> None:
 @click.command(name="summarize")
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--output", type=click.Path(file_okay=False, path_type=Path), required=True, help="Where the page goes.")
-@reporting
+@reports_errors
 def summarize_command(folders: tuple[Path, ...], output: Path) -> None:
     """Make a page of datasets: headers with checksums, tables and figures, without the networks."""
     click.echo(summarize(folders, output))
@@ -194,7 +156,7 @@ OUTPUT = click.argument("output", type=click.Path(file_okay=False, path_type=Pat
 @click.option(
     "--augmented", type=click.IntRange(min=0), default=0, show_default=True, help="Further sets of training networks."
 )
-@reporting
+@reports_errors
 def convert_siren_folders(
     source: Path, output: Path, prefix: str, split_points: tuple[int, int], augmented: int
 ) -> None:
@@ -207,7 +169,7 @@ def convert_siren_folders(
 @OUTPUT
 @click.option("--order", type=click.Path(exists=True, path_type=Path), help="The paper's split file.")
 @click.option("--step", type=int, default=86, show_default=True, help="Checkpoint to keep.")
-@reporting
+@reports_errors
 def convert_small_cnn_zoo(source: Path, output: Path, order: Path | None, step: int) -> None:
     """The three files of the Small CNN Zoo."""
     _convert(read_small_cnn_zoo(source, order, step), output)
@@ -216,18 +178,15 @@ def convert_small_cnn_zoo(source: Path, output: Path, order: Path | None, step: 
 @convert_group.command(name="dwsnets")
 @SOURCE
 @OUTPUT
-@reporting
+@reports_errors
 def convert_dwsnets(source: Path, output: Path) -> None:
     """A file of splits of DWSNets' INRs, beside their state dicts."""
     _convert(read_dwsnets(source), output)
 
 
-def _folder(name: str, data: str, backend: str, scale: str, seed: int) -> Path:
-    return Path("datasets") / f"{name}-{data}-{backend}-{scale}-seed{seed}"
-
-
-def _make(maker: Maker, folder: Path, devices: int, gpu: bool) -> WeightDataset:
-    """Make a dataset and tell what it is."""
+def _make(maker: Maker, output: Path | None, devices: int, gpu: bool) -> WeightDataset:
+    """Make a dataset and print what it is."""
+    folder = output or dataset_dir(maker)
     make(maker, folder, devices, gpu)
     dataset = WeightDataset(folder)
     found = dataset.about["quality"][maker.quality]

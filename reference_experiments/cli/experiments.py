@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from reference_experiments.cli.datasets import reporting
-from reference_experiments.engines.base import BACKENDS, engine
-from reference_experiments.experiments.base import EXPERIMENTS, SCALES
+from reference_experiments.cli.options import backend_option, folder_option, reports_errors, scale_option
+from reference_experiments.engines.base import engine
+from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.files import ExperimentError, MissingDataError
 from reference_experiments.methods.registry import METHODS
 from reference_experiments.report import report
@@ -23,15 +23,16 @@ NAMES = list(dict.fromkeys([*METHODS, *(method for e in EXPERIMENTS.values() for
 
 @click.command(name="run")
 @click.argument("name", type=click.Choice(list(EXPERIMENTS)))
-@click.option("--backend", type=click.Choice(BACKENDS), default="torch", show_default=True)
-@click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True)
-@click.option("--dataset", "datasets", multiple=True, help="Only these of the experiment's datasets.")
+@backend_option
+@scale_option
+@click.option("--only", "datasets", multiple=True, metavar="DATASET", help="Only these of the experiment's datasets.")
 @click.option(
-    "--data",
+    "--dataset-dir",
+    "folders",
     multiple=True,
     type=(str, click.Path(exists=True, file_okay=False, path_type=Path)),
     metavar="DATASET FOLDER",
-    help="Take a dataset from a folder (of `make` or `convert`) instead of making it.",
+    help="Take a dataset from a folder of `make` or `convert`.",
 )
 @click.option("--method", "methods", multiple=True, type=click.Choice(NAMES), help="Only these methods.")
 @click.option("--seeds", type=click.IntRange(min=1), help="Trainings of each method; by default the scale's.")
@@ -39,34 +40,34 @@ NAMES = list(dict.fromkeys([*METHODS, *(method for e in EXPERIMENTS.values() for
 @click.option(
     "--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Devices to split batches over."
 )
-@click.option("--output", type=click.Path(file_okay=False, path_type=Path), help="Folder of the results.")
-@reporting
+@folder_option("Folder of the results.")
+@reports_errors
 def run_command(
     name: str,
     backend: str,
     scale: str,
     datasets: tuple[str, ...],
-    data: tuple[tuple[str, Path], ...],
+    folders: tuple[tuple[str, Path], ...],
     methods: tuple[str, ...],
     seeds: int | None,
     gpu: bool,
     devices: int,
     output: Path | None,
 ) -> None:
-    """Run an experiment: table2, table3 (with 16 and 17), table4, table5, dilate and contrast (6 and 18), table19, fits.
+    """Run an experiment: the tables of the paper (3 with 16 and 17, 6 with 18), or a study of how SIRENs are fitted.
 
-    Interrupted, it goes on.
+    An interrupted run goes on where it was.
     """
-    experiment, folders = EXPERIMENTS[name], dict(data)
-    for title in (*datasets, *folders):
+    experiment, given = EXPERIMENTS[name], dict(folders)
+    for title in (*datasets, *given):
         if title not in experiment.makers:
             raise click.BadParameter(f"{title!r} is none of {name}'s datasets: {', '.join(experiment.makers)}.")
     chosen = {}
-    for title in datasets or folders or experiment.makers:
+    for title in datasets or given or experiment.makers:
         try:
-            chosen[title] = dataset_of(name, title, scale, backend, folders.get(title))
+            chosen[title] = dataset_of(experiment, title, scale, backend, given.get(title))
         except MissingDataError as error:
-            if datasets or folders:  # asked for by name
+            if datasets or given:  # asked for by name
                 raise
             click.echo(f"{title} is left out: {error}", err=True)
     if not chosen:
@@ -97,7 +98,7 @@ def run_command(
 
 @click.command(name="report")
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("results"))
-@reporting
+@reports_errors
 def report_command(folder: Path) -> None:
     """Set the results under FOLDER beside the paper's, as report.md and report.html."""
     click.echo(f"{report(folder)} and report.html beside it.")

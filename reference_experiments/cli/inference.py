@@ -4,9 +4,9 @@ from pathlib import Path
 
 import click
 
-from reference_experiments.cli.datasets import reporting
-from reference_experiments.datasets.format import SPLITS
-from reference_experiments.inference import FORMATS, edit, tell
+from reference_experiments.cli.options import reports_errors
+from reference_experiments.inference import FORMATS, edit, predict
+from reference_experiments.sources.splits import SPLITS
 
 __all__ = ["edit_command", "predict_command"]
 
@@ -21,11 +21,11 @@ SPLIT = click.option("--split", type=click.Choice(SPLITS), help="Only these netw
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True)
 @SPLIT
-@reporting
+@reports_errors
 def edit_command(trained: Path, networks: Path, output: Path, form: str, split: str | None) -> None:
     """Edit NETWORKS, a dataset or a folder of safetensors files or state dicts, and write them to OUTPUT.
 
-    TRAINED is the folder of a method that `run dilate` or `run contrast` trained: RESULTS/DATASET/METHOD-seedN.
+    TRAINED is the folder of a method that `run table6-dilate` or `run table6-contrast` trained: RESULTS/DATASET/METHOD-seedN.
     """
     count = edit(trained, networks, output, form, split)
     click.echo(f"{count} edited networks are in {output}, and the first one's edit is drawn in edit.png.")
@@ -36,10 +36,10 @@ def edit_command(trained: Path, networks: Path, output: Path, form: str, split: 
 @NETWORKS
 @click.argument("output", type=click.Path(dir_okay=False, path_type=Path))
 @SPLIT
-@reporting
+@reports_errors
 def predict_command(trained: Path, networks: Path, output: Path, split: str | None) -> None:
-    """Tell accuracies or classes of NETWORKS, a dataset or a folder of safetensors files or state dicts, in a CSV file.
+    """Predict accuracies or classes of NETWORKS, a dataset or a folder of safetensors files or state dicts, to a CSV file.
 
     TRAINED is the folder of a method that `run` trained: RESULTS/DATASET/METHOD-seedN.
     """
-    click.echo(f"What is told of {tell(trained, networks, output, split)} networks is in {output}.")
+    click.echo(f"Predictions for {predict(trained, networks, output, split)} networks are in {output}.")

@@ -20,8 +20,9 @@ from safetensors.numpy import load_file
 from tqdm import tqdm
 
 from nfn_core import SpecError, WeightSpace
-from reference_experiments.datasets.format import SPLITS, Networks
+from reference_experiments.datasets.format import Networks
 from reference_experiments.files import ExperimentError
+from reference_experiments.sources.splits import SPLITS
 
 __all__ = ["read_dwsnets", "read_networks", "read_siren_folders", "read_small_cnn_zoo", "write_small_cnn_zoo"]
 

@@ -18,9 +18,9 @@ from safetensors.numpy import save_file
 
 from nfn_core import NFNError, WeightSpace
 from reference_experiments.files import ExperimentError, read_json, write, write_json
+from reference_experiments.sources.splits import SPLITS
 
 __all__ = [
-    "SPLITS",
     "Networks",
     "WeightDataset",
     "finish",
@@ -32,10 +32,12 @@ __all__ = [
     "write_shard",
 ]
 
+
 FORMAT = "nfn-core weights 1"
+
+
 HEADER = "nfn-core"
-SPLITS = ("training", "validation", "test")
-"""Meaning of the numbers in the column ``split``."""
+
 
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "|u1", "BOOL": "|b1"}
 

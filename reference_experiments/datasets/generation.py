@@ -3,6 +3,8 @@
 A shard's bytes depend on the maker's settings alone, not on the number of processes. Each is written whole or not at all.
 """
 
+import hashlib
+import json
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -18,13 +20,20 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
 from reference_experiments.engines.base import engine
-from reference_experiments.files import ExperimentError, claim
+from reference_experiments.files import ExperimentError, claim_run_dir
 
-__all__ = ["Maker", "make"]
+__all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
+
+SCALES = ("smoke", "small", "paper")
+"""Names of the presets that every maker and every experiment has."""
 
 
 class Maker(Protocol):
     """What makes a dataset; it is sent to the processes, so it holds settings and no data."""
+
+    @property
+    def title(self) -> str:
+        """Short name of the dataset, for its folder."""
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -40,10 +49,37 @@ class Maker(Protocol):
 
     @property
     def quality(self) -> str:
-        """Column that tells how good a network is."""
+        """Column that measures how good a network is."""
 
     def run(self, index: int) -> Networks:
         """Make one shard."""
+
+
+def dataset_dir(maker: Maker) -> Path:
+    """Where a dataset lies by default: ``datasets/TITLE-DIGEST``; equal settings have one folder.
+
+    Parameters
+    ----------
+    maker : Maker
+        What makes it.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder; the digest is of the maker's settings.
+    """
+    digest = hashlib.sha256(json.dumps(maker.settings, sort_keys=True).encode()).hexdigest()
+    return Path("datasets") / f"{maker.title}-{digest[:8]}"
+
+
+def shard_count(networks: int, size: int) -> int:
+    """Number of shards of `size` networks, of which the last may have fewer."""
+    return -(-networks // size)
+
+
+def shard_range(index: int, size: int, networks: int) -> np.ndarray:
+    """Numbers of the networks of a shard, shape (networks of the shard,)."""
+    return np.arange(index * size, min((index + 1) * size, networks))
 
 
 def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
@@ -65,7 +101,7 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
     ExperimentError
         If the folder holds another dataset.
     """
-    claim(folder, maker.settings | {"version": __version__})
+    claim_run_dir(folder, maker.settings | {"version": __version__})
     for left in folder.glob(".partial-*"):
         left.unlink(missing_ok=True)
     paths = [shard_path(folder, k) for k in range(maker.shards)]
@@ -94,7 +130,7 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
 
 
 def _usable(path: Path) -> bool:
-    """Whether a shard need not be made; of a damaged one is told."""
+    """Whether a shard need not be made; a damaged one is reported."""
     try:
         return is_whole(path)
     except ExperimentError as error:

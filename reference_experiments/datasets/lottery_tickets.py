@@ -1,6 +1,6 @@
 """Winning tickets: initial weights, and the masks that one step of iterative magnitude pruning finds (section D.2).
 
-Networks under any mask are trained here, those of the dataset and those that are told: with the same images in the same
+Networks under any mask are trained here, those of the dataset and those that are predicted: with the same images in the same
 order.
 """
 
@@ -11,34 +11,28 @@ from typing import Any
 import numpy as np
 
 from reference_experiments.datasets.format import Networks, WeightDataset
-from reference_experiments.datasets.model_zoos import (
-    INITIALIZERS,
-    Trainer,
-    ZooScale,
-    epochs,
-    initial,
-    train,
-    trainer_of,
-)
+from reference_experiments.datasets.generation import shard_count, shard_range
+from reference_experiments.datasets.model_zoos import ZooPreset
 from reference_experiments.engines.base import blocks
 from reference_experiments.files import ExperimentError
+from reference_experiments.networks.classifiers import INITIALIZERS, Trainer, epochs, initial, train, trainer_of
 
-__all__ = ["TICKET_CNN_SCALES", "TICKET_MLP_SCALES", "TicketMaker", "masks_of"]
+__all__ = ["TICKET_CNN_PRESETS", "TICKET_MLP_PRESETS", "TicketMaker", "masks_of"]
 
 DATASET = "winning tickets"
-DESCENT = {"ticket-mlp": ("sgd", 0.1), "ticket-cnn": ("adam", 1e-3)}
+TRAINING = {"ticket-mlp": ("sgd", 0.1), "ticket-cnn": ("adam", 1e-3)}
 """Optimiser and learning rate by architecture, of which the paper says nothing. Of MLPs trained by Adam, those pruned by the
 magnitude of their initial weights are no better than those pruned at random; by plain gradient descent they are, as in
 section E.4. CNNs learn too slowly by it for the `small` scale."""
-TICKET_MLP_SCALES = {
-    "smoke": ZooScale(4, 2, 400, 200, 1, 32, 1),
-    "small": ZooScale(120, 15, 60000, 5000, 2, 64, 1),
-    "paper": ZooScale(450, 10, 60000, 10000, 20, 128, 1),
+TICKET_MLP_PRESETS = {
+    "smoke": ZooPreset(4, 2, 400, 200, 1, 32, 1),
+    "small": ZooPreset(120, 15, 60000, 5000, 2, 64, 1),
+    "paper": ZooPreset(450, 10, 60000, 10000, 20, 128, 1),
 }
-TICKET_CNN_SCALES = {
-    "smoke": ZooScale(3, 1, 96, 96, 1, 32, 1),
-    "small": ZooScale(27, 1, 4000, 2000, 2, 64, 1),
-    "paper": ZooScale(450, 10, 50000, 10000, 20, 128, 1),
+TICKET_CNN_PRESETS = {
+    "smoke": ZooPreset(3, 1, 96, 96, 1, 32, 1),
+    "small": ZooPreset(27, 1, 4000, 2000, 2, 64, 1),
+    "paper": ZooPreset(450, 10, 50000, 10000, 20, 128, 1),
 }
 
 
@@ -80,7 +74,7 @@ class TicketMaker:
     images : str
         A set of `reference_experiments.sources.images`.
     architecture : {"ticket-mlp", "ticket-cnn"}
-        One of `reference_experiments.datasets.model_zoos.ARCHITECTURES`.
+        One of `reference_experiments.networks.classifiers.ARCHITECTURES`.
     scale : ZooScale
         How many, and how long.
     seed : int
@@ -91,7 +85,7 @@ class TicketMaker:
 
     images: str
     architecture: str
-    scale: ZooScale
+    scale: ZooPreset
     seed: int
     backend: str
     sparsity: float = 0.95
@@ -110,7 +104,7 @@ class TicketMaker:
         if about.get("dataset") != DATASET:
             raise ExperimentError(f"{dataset.folder} holds no winning tickets: make some with `make tickets`.")
         kept = ("images", "architecture", "seed", "backend", "sparsity")
-        maker = cls(scale=ZooScale(**about["scale"]), **{name: about[name] for name in kept})
+        maker = cls(scale=ZooPreset(**about["scale"]), **{name: about[name] for name in kept})
         expected, found = maker.settings["learning_rate"], about["learning_rate"]
         if found != expected:
             raise ExperimentError(
@@ -120,30 +114,37 @@ class TicketMaker:
         return maker
 
     @property
+    def title(self) -> str:
+        """Short name of the dataset."""
+        return f"{self.architecture}s-{self.images}"
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the dataset depends on."""
-        return {"dataset": DATASET, **asdict(self), "learning_rate": DESCENT[self.architecture][1]}
+        return {"dataset": DATASET, **asdict(self), "learning_rate": TRAINING[self.architecture][1]}
 
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return -(-self.scale.runs // self.scale.shard)
+        return shard_count(self.scale.runs, self.scale.shard)
 
     @property
     def trainer(self) -> Trainer:
         """What trains the networks."""
-        optimizer = DESCENT[self.architecture][0]
-        return trainer_of(self.backend, self.images, self.scale, False, self.architecture, optimizer, "relu")
+        optimizer = TRAINING[self.architecture][0]
+        return trainer_of(
+            self.backend, self.images, (self.scale.images, self.scale.test_images), self.architecture, optimizer, "relu"
+        )
 
     def run(self, index: int) -> Networks:
         """Train, prune and train again the networks of one shard."""
         s, trainer = self.scale, self.trainer
-        runs = np.arange(index * s.shard, min((index + 1) * s.shard, s.runs))
+        runs = shard_range(index, s.shard, s.runs)
         parts = [self._prune(runs[block]) for block in blocks(trainer.library, len(runs))]
         weights, columns, masks = (
             {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
         )
-        return Networks(trainer.space, weights, columns, self.settings | {"sources": trainer.task.sources}, masks)
+        return Networks(trainer.space, weights, columns, self.settings | {"sources": trainer.images.sources}, masks)
 
     def trained(
         self, runs: np.ndarray, weights: Mapping[str, np.ndarray], masks: Mapping[str, np.ndarray] | None = None
@@ -164,8 +165,8 @@ class TicketMaker:
         dict of str to numpy.ndarray, numpy.ndarray
             Trained weights, and test accuracies in [0, 1] of shape (networks,).
         """
-        trainer, task = self.trainer, self.trainer.task
-        constants = {"learning_rate": DESCENT[self.architecture][1], "weight_decay": 0.0}
+        trainer, task = self.trainer, self.trainer.images
+        constants = {"learning_rate": TRAINING[self.architecture][1], "weight_decay": 0.0}
         columns = {name: np.full(len(runs), value, np.float32) for name, value in constants.items()}
         if masks is not None:
             numbers = {name: mask.astype(np.float32) for name, mask in masks.items()}

@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
-from reference_experiments.datasets.format import SPLITS, Networks, WeightDataset
+from reference_experiments.datasets.format import Networks, WeightDataset
+from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.engines.base import blocks, engine
 from reference_experiments.files import write
 from reference_experiments.networks.sirens import (
@@ -30,8 +31,9 @@ from reference_experiments.networks.sirens import (
     render,
 )
 from reference_experiments.sources.shapes import Shape, Shapes, load_shapes
+from reference_experiments.sources.splits import SPLITS
 
-__all__ = ["SCALES", "ShapeMaker", "draw_points", "slices"]
+__all__ = ["PRESETS", "ShapeMaker", "draw_points", "slices"]
 
 SPACE = WeightSpace.mlp([3, 128, 1])
 NEAR = {0.0: 1 / 6, 0.003: 5 / 12, 0.01: 1 / 3, 0.1: 1 / 24}
@@ -40,7 +42,7 @@ HELD_OUT = 4096
 
 
 @dataclass(frozen=True)
-class ShapeScale:
+class ShapePreset:
     """How many networks, and how they are fitted.
 
     Parameters
@@ -67,10 +69,10 @@ class ShapeScale:
     cosine: bool
 
 
-SCALES = {
-    "smoke": ShapeScale(2, 5_000, 128, 1e-2, 200, True),
-    "small": ShapeScale(None, 50_000, 256, 1e-2, 1000, True),
-    "paper": ShapeScale(None, 600_000, 10_000, 1e-4, 1000, False),
+PRESETS = {
+    "smoke": ShapePreset(2, 5_000, 128, 1e-2, 200, True),
+    "small": ShapePreset(None, 50_000, 256, 1e-2, 1000, True),
+    "paper": ShapePreset(None, 600_000, 10_000, 1e-4, 1000, False),
 }
 
 
@@ -124,7 +126,7 @@ class ShapeMaker:
     """
 
     shapes: str
-    scale: ShapeScale
+    scale: ShapePreset
     seed: int
     backend: str
     shard: int = 200
@@ -132,8 +134,13 @@ class ShapeMaker:
 
     @classmethod
     def at_scale(cls, shapes: str, scale: str, seed: int, backend: str) -> "ShapeMaker":
-        """Maker at one of `SCALES`."""
-        return cls(shapes, SCALES[scale], seed, backend, 8 if scale == "smoke" else 200)
+        """Maker at one of `PRESETS`."""
+        return cls(shapes, PRESETS[scale], seed, backend, 8 if scale == "smoke" else 200)
+
+    @property
+    def title(self) -> str:
+        """Short name of the dataset."""
+        return f"shape-inrs-{Path(self.shapes).name}"
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -143,7 +150,7 @@ class ShapeMaker:
     @property
     def shards(self) -> int:
         """Number of shards."""
-        return -(-len(self._plan()) // self.shard)
+        return shard_count(len(self._plan()), self.shard)
 
     def _plan(self) -> np.ndarray:
         """For each network the index of its shape: training, validation and test shapes, by class."""
@@ -159,7 +166,7 @@ class ShapeMaker:
     def run(self, index: int) -> Networks:
         """Fit the networks of one shard."""
         found, plan, library = load_shapes(self.shapes, self.seed), self._plan(), engine(self.backend)
-        numbers = np.arange(index * self.shard, min((index + 1) * self.shard, len(plan)))
+        numbers = shard_range(index, self.shard, len(plan))
         parts = [self._fit(found, plan, numbers[block]) for block in blocks(library, len(numbers))]
         weights, errors = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         chosen = plan[numbers]

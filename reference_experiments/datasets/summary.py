@@ -9,8 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
-from reference_experiments.datasets.format import SPLITS, WeightDataset
+from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.files import write
+from reference_experiments.sources.splits import SPLITS
 
 __all__ = ["accuracy_table", "draw_accuracies", "summarize"]
 
@@ -60,7 +61,7 @@ def draw_accuracies(path: Path, dataset: WeightDataset) -> None:
         panel.hist(
             values, bins=np.linspace(0, 1, 41).tolist(), alpha=0.6, label=f"epoch {epoch}: {len(values)} networks"
         )
-    panel.set_xlabel("test accuracy")
+    panel.set_xlabel("test_accuracy")
     panel.set_ylabel("networks")
     panel.legend()
     write(path, figure.savefig)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-__all__ = ["GPT2", "LSTMClassifier", "ResNet", "SmallCNN", "Siren", "ViT"]
+__all__ = ["GPT2", "LSTMClassifier", "ResNet", "Siren", "SmallCNN", "ViT"]
 
 
 class SmallCNN(nn.Sequential):

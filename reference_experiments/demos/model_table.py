@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nfn_core import ModelSpace, NFLayer, __version__
 from nfn_core.models.rules import Rules
 from reference_experiments.demos.architectures import GPT2, LSTMClassifier, ResNet, Siren, SmallCNN, ViT
-from reference_experiments.files import ExperimentError, claim, read_json, write, write_json
+from reference_experiments.files import ExperimentError, claim_run_dir, read_json, write, write_json
 
 __all__ = ["MODELS", "Model", "model_table", "operation_table", "write_page"]
 
@@ -135,7 +135,7 @@ def row(name: str, model: Model) -> str:
 
 def model_table(folder: Path) -> str:
     """Table of all architectures, in Markdown; measured rows are kept in a folder, so that an interrupted run goes on."""
-    claim(folder, {"version": __version__, "channels": CHANNELS})
+    claim_run_dir(folder, {"version": __version__, "channels": CHANNELS})
     rows = []
     for name, model in tqdm(MODELS.items(), unit="model"):
         path = folder / f"{name.replace('/', '-').replace(' ', '-')}.json"

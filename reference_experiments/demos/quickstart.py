@@ -3,7 +3,6 @@
 A small form of the experiment of Table 2: the networks are MLPs and CNNs trained on the 8x8 digits of scikit-learn.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,14 +16,16 @@ from sklearn.metrics import r2_score
 from tqdm import tqdm
 
 from nfn_core import WeightSpace, __version__
-from reference_experiments.engines.base import Engine, engine, rows, surroundings
+from reference_experiments.demos.zoos import digits, draw, train_zoo
+from reference_experiments.engines.base import Engine, Recipe, engine, environment, rows
 from reference_experiments.figures import draw_permutation, draw_predictions
-from reference_experiments.files import claim, read_arrays, read_json, write, write_arrays, write_json
-from reference_experiments.methods.registry import Method, Sizes, build
-from reference_experiments.networks.classifiers import Trainer, digits, draw
-from reference_experiments.training import Part, Recipe, fit, predict, rank_correlation
+from reference_experiments.files import claim_run_dir, read_arrays, read_json, write, write_arrays, write_json
+from reference_experiments.methods.base import Method, MethodConfig
+from reference_experiments.methods.registry import build
+from reference_experiments.networks.classifiers import Trainer
+from reference_experiments.training import Split, fit, predict, rank_correlation
 
-__all__ = ["SCALES", "SPACES", "Scale", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
+__all__ = ["DemoPreset", "PRESETS", "SPACES", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
 
 SPACES = {
     "MLP 64-16-16-10": WeightSpace.mlp([64, 16, 16, 10]),
@@ -33,21 +34,27 @@ SPACES = {
 
 
 @dataclass(frozen=True)
-class Scale:
+class DemoPreset:
     """How much of everything: networks in a zoo, their longest training in steps, widths, and how predictors train."""
 
     networks: int
     shard: int
     longest: int
-    sizes: Sizes
+    config: MethodConfig
     recipe: Recipe
 
 
-METHODS = ("NFN_NP", "NFN_HNP", "NFN_PT", "STATNN", "MLP")
-SCALES = {
-    "smoke": Scale(48, 24, 40, Sizes((4, 4, 4), (2, 2, 2), (8, 8), mlp=8), Recipe("binary", 6, 8, 1e-3, 1e-2, every=3)),
-    "full": Scale(
-        1600, 200, 600, Sizes((32,) * 3, (8,) * 3, (128, 128), mlp=128), Recipe("binary", 900, 32, 1e-3, 1e-2, every=30)
+COMPARED = ("NFN_NP", "NFN_HNP", "NFN_PT", "STATNN", "MLP")
+PRESETS = {
+    "smoke": DemoPreset(
+        48, 24, 40, MethodConfig((4, 4, 4), (2, 2, 2), (8, 8), mlp=8), Recipe("binary", 6, 8, 1e-3, 1e-2, eval_every=3)
+    ),
+    "full": DemoPreset(
+        1600,
+        200,
+        600,
+        MethodConfig((32,) * 3, (8,) * 3, (128, 128), mlp=128),
+        Recipe("binary", 900, 32, 1e-3, 1e-2, eval_every=30),
     ),
 }
 
@@ -73,7 +80,7 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     backend : str
         ``"torch"`` or ``"jax"``.
     scale : str
-        One of `SCALES`.
+        One of `PRESETS`.
     seed : int
         Seed of everything.
     folder : Path
@@ -89,13 +96,14 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     ExperimentError
         If the folder holds another run, or a file in it is damaged.
     """
-    library, chosen = engine(backend), SCALES[scale]
-    claim(folder, {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
+    library, chosen = engine(backend), PRESETS[scale]
+    claim_run_dir(folder, {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
     zoos = [make_zoo(library, name, space, chosen, seed, folder) for name, space in SPACES.items()]
-    results = [found for zoo in zoos for found in compare(library, zoo, METHODS, chosen, seed, folder)]
-    pixels = np.concatenate([digits().train_images, digits().test_images])
-    data = {"scikit-learn digits, SHA-256 of the pixels": hashlib.sha256(pixels.tobytes()).hexdigest()}
-    write_json(folder / "results.json", {"made with": surroundings(library) | data, "results": results})
+    results = [found for zoo in zoos for found in compare(library, zoo, COMPARED, chosen, seed, folder)]
+    write_json(
+        folder / "results.json",
+        {"environment": environment(library), "sources": digits().sources, "results": results},
+    )
     table = tabulate(results, zoos)
     write(folder / "table.md", lambda path: path.write_text(table))
     draw_predictions(folder / "predictions.png", {zoo.name: zoo.accuracy[zoo.held_out] for zoo in zoos}, results)
@@ -104,17 +112,17 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     return results
 
 
-def make_zoo(library: Engine, name: str, space: WeightSpace, scale: Scale, seed: int, folder: Path) -> Zoo:
+def make_zoo(library: Engine, name: str, space: WeightSpace, scale: DemoPreset, seed: int, folder: Path) -> Zoo:
     """Train a zoo, shard by shard, or read the shards that are there; networks that diverged are left out."""
     weights, hyper = draw(space, scale.networks, scale.longest, seed)
-    trainer, shards = Trainer(library, space, digits()), []
+    trainer, shards = Trainer(library, digits(), space), []
     starts = tqdm(range(0, scale.networks, scale.shard), unit="shard", desc=f"zoo of {scale.networks} {name}")
     for start in starts:
         path = folder / "zoo" / f"{name}-{start:05}.safetensors".replace(" ", "-")
         if not path.exists():
             part = slice(start, start + scale.shard)
             mine = {h: x[part] for h, x in hyper.items()}
-            trained, accuracy = trainer.train({w: x[part] for w, x in weights.items()}, mine, seed + start)
+            trained, accuracy = train_zoo(trainer, {w: x[part] for w, x in weights.items()}, mine, seed + start)
             write_arrays(path, {**trained, **mine, "accuracy": accuracy})
         shards.append(read_arrays(path))
     return split_zoo(name, space, shards, lambda found: {t.name: found[t.name][..., None] for t in space.tensors}, seed)
@@ -157,14 +165,14 @@ def split_zoo(
 
 
 def compare(
-    library: Engine, zoo: Zoo, methods: Sequence[str], scale: Scale, seed: int, folder: Path
+    library: Engine, zoo: Zoo, methods: Sequence[str], scale: DemoPreset, seed: int, folder: Path
 ) -> list[dict[str, Any]]:
     """Train methods on a zoo and measure them, or read what an interrupted run has measured; see `evaluate`."""
     features, results = rows(zoo.features, zoo.training), []
     for name in tqdm(methods, unit="method", desc=f"predictors of {zoo.name}"):
         path = folder / f"{zoo.name} {name}.json".replace(" ", "-")
         if not path.exists():
-            method = build(name, zoo.space, features, 1, scale.sizes)
+            method = build(name, zoo.space, features, 1, scale.config)
             write_json(path, evaluate(library, zoo, method, scale.recipe, seed, path))
         results.append(read_json(path))
     return results
@@ -174,8 +182,8 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: in
     """Train one method and measure it on the held-out networks, as they are and with permuted neurons."""
     began = time.perf_counter()
 
-    def part(index: np.ndarray) -> Part:
-        return method.part(lambda chosen: rows(zoo.features, index[chosen]), zoo.accuracy[index])
+    def part(index: np.ndarray) -> Split:
+        return method.split(lambda chosen: rows(zoo.features, index[chosen]), zoo.accuracy[index])
 
     learner, _ = fit(
         library, method.name, method.layer, part(zoo.training), part(zoo.validation), recipe, seed, path.with_suffix("")
@@ -183,7 +191,7 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: in
     group, networks = zoo.space.group("HNP"), rows(zoo.features, zoo.held_out)
     actual, predicted = zoo.accuracy[zoo.held_out], predict(learner, part(zoo.held_out))
     turned = group.act(group.sample(seed), networks)
-    moved = predict(learner, method.part(lambda chosen: rows(turned, chosen), actual))
+    moved = predict(learner, method.split(lambda chosen: rows(turned, chosen), actual))
     spread = bootstrap(
         (predicted, actual), rank_correlation, paired=True, vectorized=False, n_resamples=200, rng=seed, method="basic"
     )
@@ -192,12 +200,12 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: in
         "method": method.name,
         "parameters": method.parameters,
         "tau": rank_correlation(predicted, actual),
-        "tau standard error": float(spread.standard_error),
-        "R2": r2_score(actual, predicted),
+        "tau_standard_error": float(spread.standard_error),
+        "r2": r2_score(actual, predicted),
         "change": float(np.abs(moved - predicted).max()),
         "seconds": time.perf_counter() - began,
         "predicted": predicted.tolist(),
-        "predicted after permutation": moved.tolist(),
+        "predicted_after_permutation": moved.tolist(),
     }
 
 
@@ -209,8 +217,8 @@ def tabulate(results: list[dict[str, Any]], zoos: list[Zoo]) -> str:
     ]
     for r in results:
         lines.append(
-            f"| {r['zoo']} | {r['method']} | {r['parameters']:,} | {r['tau']:.3f} ± {r['tau standard error']:.3f} "
-            f"| {r['R2']:.3f} | {r['change']:.1e} | {r['seconds']:.0f} |"
+            f"| {r['zoo']} | {r['method']} | {r['parameters']:,} | {r['tau']:.3f} ± {r['tau_standard_error']:.3f} "
+            f"| {r['r2']:.3f} | {r['change']:.1e} | {r['seconds']:.0f} |"
         )
     counts = ", ".join(f"{zoo.name}: {len(zoo.held_out)} of {len(zoo.accuracy)}" for zoo in zoos)
     lines += ["", f"Held-out networks ({counts}). ± is the bootstrap standard error over them; one seed.", ""]
@@ -221,6 +229,6 @@ def illustrate(path: Path, zoo: Zoo, results: list[dict[str, Any]], seed: int) -
     """Draw one held-out network's second weight matrix before and after a permutation, with its predictions."""
     group, network = zoo.space.group("HNP"), rows(zoo.features, zoo.held_out[:1])
     before, after = network["W2"][0, :, :, 0], group.act(group.sample(seed), network)["W2"][0, :, :, 0]
-    keys = ("predicted", "predicted after permutation")
+    keys = ("predicted", "predicted_after_permutation")
     captions = ["\n".join(f"{r['method']}: {r[key][0]:.4f}" for r in results) for key in keys]
     draw_permutation(path, before, after, captions)

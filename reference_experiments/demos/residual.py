@@ -19,17 +19,16 @@ from torch.func import functional_call, grad, vmap
 from tqdm import tqdm
 
 from nfn_core import __version__
-from reference_experiments.demos.quickstart import Scale, Zoo, compare, split_zoo, tabulate
-from reference_experiments.engines.base import engine
-from reference_experiments.files import claim, read_arrays, write, write_arrays
-from reference_experiments.methods.registry import Sizes
+from reference_experiments.demos.quickstart import DemoPreset, Zoo, compare, split_zoo, tabulate
+from reference_experiments.engines.base import Recipe, engine
+from reference_experiments.files import claim_run_dir, read_arrays, write, write_arrays
+from reference_experiments.methods.base import MethodConfig
 from reference_experiments.sources.images import load_images
-from reference_experiments.training import Recipe
 
-__all__ = ["SCALES", "ResidualCNN", "residual"]
+__all__ = ["PRESETS", "ResidualCNN", "residual"]
 
 BATCH, MOMENTUM = 32, 0.9
-METHODS = ("NFN_NP", "STATNN")
+COMPARED = ("NFN_NP", "STATNN")
 
 
 class ResidualCNN(nn.Module):
@@ -50,10 +49,16 @@ class ResidualCNN(nn.Module):
         return cast("Tensor", self.head(torch.relu(x).mean((2, 3))))
 
 
-SCALES = {
-    "smoke": Scale(24, 12, 20, Sizes((2, 2, 2), (1,), (8, 8), mlp=8), Recipe("binary", 4, 8, 1e-3, 1e-2, every=2)),
-    "full": Scale(
-        800, 100, 600, Sizes((16,) * 3, (1,), (128, 128), mlp=128), Recipe("binary", 450, 32, 1e-3, 1e-2, every=15)
+PRESETS = {
+    "smoke": DemoPreset(
+        24, 12, 20, MethodConfig((2, 2, 2), (1,), (8, 8), mlp=8), Recipe("binary", 4, 8, 1e-3, 1e-2, eval_every=2)
+    ),
+    "full": DemoPreset(
+        800,
+        100,
+        600,
+        MethodConfig((16,) * 3, (1,), (128, 128), mlp=128),
+        Recipe("binary", 450, 32, 1e-3, 1e-2, eval_every=15),
     ),
 }
 
@@ -66,7 +71,7 @@ def residual(images: str, scale: str, seed: int, folder: Path) -> list[dict[str,
     images : str
         One of `reference_experiments.sources.images.IMAGE_SETS`.
     scale : str
-        One of `SCALES`.
+        One of `PRESETS`.
     seed : int
         Seed of everything.
     folder : Path
@@ -82,17 +87,17 @@ def residual(images: str, scale: str, seed: int, folder: Path) -> list[dict[str,
     ExperimentError
         If the folder holds another run, or the images are not to be had.
     """
-    chosen = SCALES[scale]
-    claim(folder, {"images": images, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
+    chosen = PRESETS[scale]
+    claim_run_dir(folder, {"images": images, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
     zoo = make_zoo(images, chosen, seed, folder)
-    results = compare(engine("torch"), zoo, METHODS, chosen, seed, folder)
+    results = compare(engine("torch"), zoo, COMPARED, chosen, seed, folder)
     table = tabulate(results, [zoo])
     write(folder / "table.md", lambda path: path.write_text(table))
     click.echo(table)
     return results
 
 
-def make_zoo(images: str, scale: Scale, seed: int, folder: Path) -> Zoo:
+def make_zoo(images: str, scale: DemoPreset, seed: int, folder: Path) -> Zoo:
     """Train networks shard by shard, or read the shards that are there; networks that diverged are left out."""
     data = load_images(images)
     train, test = (
@@ -119,7 +124,7 @@ def make_zoo(images: str, scale: Scale, seed: int, folder: Path) -> Zoo:
     return split_zoo(f"residual CNN on {images}", space.space, shards, features, seed)
 
 
-def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: Scale, seed: int) -> dict[str, Tensor]:
+def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: DemoPreset, seed: int) -> dict[str, Tensor]:
     """Train a shard of networks side by side by gradient descent with momentum; weights are (networks, *shape)."""
     random = torch.Generator().manual_seed(seed)
     count = scale.shard
@@ -140,11 +145,11 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: Scale, seed:
     def loss(w: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(functional_call(model, dict(w), (x,)), y)
 
-    slopes, speed = vmap(grad(loss)), {name: torch.zeros_like(w) for name, w in weights.items()}
+    grads, speed = vmap(grad(loss)), {name: torch.zeros_like(w) for name, w in weights.items()}
     for step in range(int(steps.max())):
         places = (torch.rand(count, BATCH, generator=random) * (share * len(labels)).ceil()[:, None]).long()
         chosen = owned.gather(1, places)
-        found = slopes(weights, images[chosen], labels[chosen])
+        found = grads(weights, images[chosen], labels[chosen])
         moving = (rate * (step < steps)).float()
         for name, w in weights.items():
             speed[name] = MOMENTUM * speed[name] + found[name] + _wide(decay, w[0]) * w

@@ -3,37 +3,99 @@
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
+from math import cos, pi
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
 from nfn_core import Layer, __version__
 
-if TYPE_CHECKING:
-    from reference_experiments.training import Recipe
+__all__ = [
+    "BACKENDS",
+    "Engine",
+    "GPU_BLOCK",
+    "Inputs",
+    "Learner",
+    "Recipe",
+    "State",
+    "blocks",
+    "engine",
+    "environment",
+    "rows",
+]
 
-__all__ = ["BACKENDS", "GPU_BLOCK", "Engine", "Inputs", "Learner", "State", "blocks", "engine", "rows", "surroundings"]
 
 BACKENDS = ("torch", "jax")
+
+
 GPU_BLOCK = 1000
 """Number of small networks that fill a GPU (not measured)."""
+
 
 Inputs = np.ndarray | dict[str, np.ndarray]
 """What a network takes, on the host: features, each of shape (batch, *axes, channels), or an array (batch, ...)."""
 
+
 T = TypeVar("T", bound=Inputs)
+
 
 State = dict[str, Any]
 """Named arrays of the engine's library."""
 
 
-class Learner(Protocol):
-    """A network with its optimiser; see `reference_experiments.training.Recipe`."""
+@dataclass(frozen=True)
+class Recipe:
+    """How a method is trained: AdamW, with early stopping by what ranks or classifies the validation networks best.
 
-    recipe: "Recipe"
+    Parameters
+    ----------
+    loss : {"binary", "classes", "custom"}
+        Binary cross-entropy to a number in [0, 1], whose metric is Kendall's τ; cross-entropy to one of several
+        classes, whose metric is the accuracy; or what the network itself returns, a loss for each of the networks it
+        takes, whose metric is its mean, negated.
+    steps, batch : int
+        Number of steps, and networks in each.
+    learning_rate, weight_decay : float
+        Of AdamW, whose other constants are the usual ones.
+    warmup : int
+        Steps in which the learning rate rises linearly from 0.
+    cosine : bool
+        Whether it then falls to 0 along a cosine, or stays.
+    every : int
+        Steps between two looks at the validation networks, each with a checkpoint.
+    patience : int, optional
+        Looks without a better one after which training stops; without it all steps are taken.
+    dtype : {"float32", "bfloat16"}
+        Of the arithmetic; parameters and moments are float32 always.
+    """
+
+    loss: Literal["binary", "classes", "custom"]
+    steps: int
+    batch: int
+    learning_rate: float
+    weight_decay: float = 0.0
+    warmup: int = 0
+    cosine: bool = False
+    eval_every: int = 500
+    patience: int | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step, counted from 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / (self.steps - self.warmup)
+        return self.learning_rate * (0.5 + 0.5 * cos(pi * done) if self.cosine else 1.0)
+
+
+class Learner(Protocol):
+    """A network with its optimizer; see `reference_experiments.engines.base.Recipe`."""
+
+    recipe: Recipe
 
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
         """Take step `number`, which dropout follows from too; return the loss, a number that may still be computed."""
@@ -85,7 +147,7 @@ class Engine(Protocol):
         It returns the last state.
         """
 
-    def learner(self, layer: Layer, recipe: "Recipe", seed: int) -> Learner:
+    def learner(self, layer: Layer, recipe: Recipe, seed: int) -> Learner:
         """Start training a network, whose output the recipe's loss takes."""
 
 
@@ -107,7 +169,7 @@ def rows(inputs: T, index: Any) -> T:
     return cast("T", inputs[index])
 
 
-def surroundings(library: Engine) -> dict[str, str]:
+def environment(library: Engine) -> dict[str, str]:
     """What a result is made with: machine and versions."""
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {library.device()}",

@@ -18,9 +18,8 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"the experiments need optax with JAX ({error}): pip install optax.") from error
 
-from reference_experiments.engines.base import GPU_BLOCK, Inputs, State
+from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State
 from reference_experiments.files import ExperimentError
-from reference_experiments.training import Recipe
 
 __all__ = ["ENGINE"]
 
@@ -28,7 +27,7 @@ __all__ = ["ENGINE"]
 LOSSES: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
     "binary": lambda scores, y: jnp.mean(optax.sigmoid_binary_cross_entropy(scores[:, 0], y)),
     "classes": lambda scores, y: jnp.mean(optax.softmax_cross_entropy_with_integer_labels(scores, y)),
-    "own": lambda losses, _: jnp.mean(losses),
+    "custom": lambda losses, _: jnp.mean(losses),
 }
 
 

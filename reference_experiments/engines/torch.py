@@ -15,8 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
 from nfn_core import Layer
-from reference_experiments.engines.base import GPU_BLOCK, Inputs, State, rows
-from reference_experiments.training import Recipe
+from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State, rows
 
 __all__ = ["ENGINE"]
 
@@ -24,7 +23,7 @@ __all__ = ["ENGINE"]
 LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     "binary": lambda scores, y: binary_cross_entropy_with_logits(scores[:, 0], y),
     "classes": cross_entropy,
-    "own": lambda losses, _: losses.mean(),
+    "custom": lambda losses, _: losses.mean(),
 }
 
 

@@ -1,1 +1,24 @@
-"""The paper's experiments as data."""
+"""The paper's experiments as data, in the order of its tables.
+
+The preset ``paper`` is appendix D of the paper: tables 12 to 15 and sections D.1 to D.4 and E.5.
+"""
+
+from reference_experiments.experiments.base import Experiment
+from reference_experiments.experiments.classification import SIREN_FIT, TABLE3, TABLE4
+from reference_experiments.experiments.editing import CONTRAST, DILATE
+from reference_experiments.experiments.generalization import TABLE2, TABLE19
+from reference_experiments.experiments.lottery_tickets import TABLE5
+
+__all__ = ["EXPERIMENTS"]
+
+EXPERIMENTS: dict[str, Experiment] = {
+    "table2": TABLE2,
+    "table3": TABLE3,
+    "table4": TABLE4,
+    "table5": TABLE5,
+    "table6-dilate": DILATE,
+    "table6-contrast": CONTRAST,
+    "table19": TABLE19,
+    "siren-fit": SIREN_FIT,
+}
+"""Experiments by the name that the command line has for them."""

@@ -34,6 +34,7 @@ from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import HubGraph, TensorPlan, fold, hub_graph, unfold
 from nfn_core.layers.parameters import ParameterSpec
+from reference_experiments.methods.base import Method, Problem, register
 
 __all__ = ["DWSLayer", "DWSPool", "dwsnet"]
 
@@ -247,3 +248,10 @@ def _name(source: TensorPlan, target: TensorPlan) -> str:
     """Block and pair of a sublayer, in front of its parameters' names."""
     kinds = ("weight" if len(plan.spec.shape) > 1 else "bias" for plan in (source, target))
     return ".".join(("_to_".join(kinds), source.spec.name, target.spec.name))
+
+
+@register("DWSNets")
+def _dwsnets(name: str, problem: Problem) -> Method:
+    """The published network."""
+    layer = dwsnet(problem.space, (1, *problem.config.dws), (problem.outputs,), before=[problem.scale])
+    return Method(name, layer)

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Literal
 
-from nfn_core import Activation, FeatureError, Layer, MLPHead, Sequential, SpecError
+from nfn_core import Activation, Composite, FeatureError, Layer, MLPHead, Sequential, SpecError
 from nfn_core.arrays import Array, namespace_of
 from nfn_core.checks import check_choice, check_counts
 from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.parameters import ParameterSpec
+from reference_experiments.methods.base import Method, Problem, register
 from reference_experiments.networks.classifiers import patches
 
-__all__ = ["Block", "Convolution", "GroupNorm", "Linear", "PlacePool", "pointnet", "resnet18", "shared_mlp", "within"]
+__all__ = ["Block", "Convolution", "GroupNorm", "Linear", "PlacePool", "pointnet", "resnet18", "shared_mlp"]
 
 GROUP = 16
 
@@ -165,7 +166,7 @@ class PlacePool(Layer):
 
 
 @dataclass(frozen=True)
-class Block(Layer):
+class Block(Composite):
     """Residual block of two convolutions (He et al. 2016); where shapes change, the shortcut is a 1x1 convolution.
 
     Parameters
@@ -195,17 +196,14 @@ class Block(Layer):
         object.__setattr__(self, "path", Sequential((first, norm, Activation("relu"), second, norm)))
         object.__setattr__(self, "shortcut", Sequential(projection))
 
-    def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the parameters of path and shortcut."""
-        parts = {"path": self.path, "shortcut": self.shortcut}
-        return {
-            f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameter_specs().items()
-        }
+    def children(self) -> dict[str, Layer]:
+        """Return path and shortcut."""
+        return {"path": self.path, "shortcut": self.shortcut}
 
     def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, height, width, inputs) to (batch, ⌈height / stride⌉, ⌈width / stride⌉, outputs)."""
-        change = self.path.forward(within(params, "path"), x, execution)
-        kept = self.shortcut.forward(within(params, "shortcut"), x, execution)
+        change = self.call("path", params, x, execution)
+        kept = self.call("shortcut", params, x, execution)
         return Activation("relu").forward({}, change + kept, execution)
 
 
@@ -300,11 +298,6 @@ def pointnet(
     return Sequential((*layers, Activation("relu"), MLPHead((widths[-1], *head, classes), dropout=dropout)))
 
 
-def within(params: Mapping[str, Array], part: str) -> dict[str, Array]:
-    """Parameters of one part of a layer: those named ``"PART.NAME"``, by ``"NAME"``."""
-    return {name.removeprefix(f"{part}."): x for name, x in params.items() if name.startswith(f"{part}.")}
-
-
 def _check_channels(layer: Layer, value: Array, channels: int) -> None:
     """Raise a FeatureError unless the last axis has so many channels."""
     if value.shape[-1] != channels:
@@ -312,3 +305,16 @@ def _check_channels(layer: Layer, value: Array, channels: int) -> None:
             f"{type(layer).__name__}: expected {channels} channels on the last axis, but the shape is "
             f"{tuple(value.shape)}."
         )
+
+
+@register("ResNet-18")
+def _resnet18(name: str, problem: Problem) -> Method:
+    """Of the images that INRs of the space encode."""
+    colors = problem.space.sizes[problem.space.outputs[0]]
+    return Method(name, resnet18(colors, problem.outputs, problem.config.resnet), sees="images")
+
+
+@register("PointNet")
+def _pointnet(name: str, problem: Problem) -> Method:
+    """Of points of the shapes that INRs encode."""
+    return Method(name, pointnet(problem.outputs, *problem.config.pointnet), sees="points")

@@ -15,19 +15,19 @@ from typing import cast
 
 import numpy as np
 
-from nfn_core import Activation, FeatureError, Layer, Sequential, SpecError, WeightSpace
+from nfn_core import Activation, Composite, FeatureError, Layer, MLPHead, Sequential, SpecError, WeightSpace
 from nfn_core.arrays import Array, namespace_of
 from nfn_core.checks import check_counts
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
-from nfn_core.layers.parameters import ParameterSpec
-from reference_experiments.engines.base import Engine, Inputs
-from reference_experiments.methods.image_space import Linear, shared_mlp, within
+from reference_experiments.engines.base import Engine, Inputs, Recipe
+from reference_experiments.methods.base import Method, Problem, register
+from reference_experiments.methods.image_space import Linear, shared_mlp
 from reference_experiments.networks.sirens import render
-from reference_experiments.training import Part, Recipe, fit, predict
+from reference_experiments.training import Split, fit, predict
 
-__all__ = ["DISTANCES", "POINTS", "Autoencoder", "ImplicitDecoder", "RowStack", "embedded", "encoder"]
+__all__ = ["Autoencoder", "DISTANCES", "ImplicitDecoder", "POINTS", "RowStack", "embedded", "encoder"]
 
 POINTS, DISTANCES = "points", "distances"
 """Names under which an autoencoder's input holds them, beside the weight space's tensors."""
@@ -116,7 +116,7 @@ def encoder(
 
 
 @dataclass(frozen=True)
-class ImplicitDecoder(Layer):
+class ImplicitDecoder(Composite):
     """Decoder: from an embedding and a point's coordinates to one number, the logit of the distance there.
 
     Coordinates x become x, sin(2ᵏ x), cos(2ᵏ x) for k = 0, ..., 9. Two hidden layers follow the first; to their output
@@ -149,11 +149,9 @@ class ImplicitDecoder(Layer):
         before, after = Sequential(layers), Sequential((*layers, Linear(self.hidden, 1)))
         object.__setattr__(self, "parts", {"first": entry, "skip": entry, "before": before, "after": after})
 
-    def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the parameters of all parts."""
-        return {
-            f"{part}.{name}": s for part, layer in self.parts.items() for name, s in layer.parameter_specs().items()
-        }
+    def children(self) -> dict[str, Layer]:
+        """Return the layers; `first` and `skip` are two projections of embedding and coordinates."""
+        return self.parts
 
     def forward(self, params: Mapping[str, Array], x: tuple[Array, Array], execution: Execution) -> Array:
         """Map embeddings (batch, embedding) and points (batch, points, coordinates) to (batch, points)."""
@@ -171,12 +169,12 @@ class ImplicitDecoder(Layer):
             shares = product(embeddings, weight[:n, :], params[f"{part}.bias"]), product(places, weight[n:, :], None)
             return Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], execution)
 
-        y = self.parts["before"].forward(within(params, "before"), enter("first"), execution) + enter("skip")
-        return self.parts["after"].forward(within(params, "after"), y, execution)[..., 0]
+        y = self.call("before", params, enter("first"), execution) + enter("skip")
+        return self.call("after", params, y, execution)[..., 0]
 
 
 @dataclass(frozen=True)
-class Autoencoder(Layer):
+class Autoencoder(Composite):
     """Encoder and decoder together.
 
     Parameters
@@ -190,12 +188,9 @@ class Autoencoder(Layer):
     encoder: Layer
     decoder: ImplicitDecoder
 
-    def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the parameters of both."""
-        parts: dict[str, Layer] = {"encoder": self.encoder, "decoder": self.decoder}
-        return {
-            f"{part}.{name}": spec for part, layer in parts.items() for name, spec in layer.parameter_specs().items()
-        }
+    def children(self) -> dict[str, Layer]:
+        """Return both."""
+        return {"encoder": self.encoder, "decoder": self.decoder}
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Embed features, or learn from them.
@@ -204,18 +199,18 @@ class Autoencoder(Layer):
         in [0, 1] there (batch, points), under `POINTS` and `DISTANCES`, each network's binary cross-entropy, (batch,).
         """
         features = {name: z for name, z in x.items() if name not in (POINTS, DISTANCES)}
-        embeddings = self.encoder.forward(within(params, "encoder"), features, execution)
+        embeddings = self.call("encoder", params, features, execution)
         if POINTS not in x or DISTANCES not in x:
             return embeddings
         xp, y = namespace_of(embeddings), x[DISTANCES]
-        logits = self.decoder.forward(within(params, "decoder"), (embeddings, x[POINTS]), execution)
+        logits = self.call("decoder", params, (embeddings, x[POINTS]), execution)
         size = xp.abs(logits)
         return xp.mean((size + logits) / 2 - logits * y + xp.log1p(xp.exp(-size)), axis=1)
 
 
 def embedded(
-    library: Engine, autoencoder: Autoencoder, parts: Mapping[str, Part], recipe: Recipe, seed: int, folder: Path
-) -> dict[str, Part]:
+    library: Engine, autoencoder: Autoencoder, parts: Mapping[str, Split], recipe: Recipe, seed: int, folder: Path
+) -> dict[str, Split]:
     """Train an autoencoder on the training networks, and embed the networks of all splits.
 
     Points are drawn uniformly in [-1, 1]ⁿ, and distances are those that the network itself represents there, 1 at most.
@@ -242,7 +237,7 @@ def embedded(
         Embeddings (networks, embedding) of each split, with the same targets.
     """
 
-    def with_points(part: Part) -> Part:
+    def with_points(part: Split) -> Split:
         def inputs(chosen: np.ndarray, rng: np.random.Generator | None) -> Inputs:
             features = cast("dict[str, np.ndarray]", part.inputs(chosen, None))
             drawn = (rng or np.random.default_rng(0)).uniform(
@@ -252,14 +247,24 @@ def embedded(
             values = render({name: x[..., 0] for name, x in features.items()}, points.swapaxes(1, 2), np.sin)
             return features | {POINTS: points, DISTANCES: np.clip(values[:, 0], 0, 1).astype(np.float32)}
 
-        return Part(inputs, part.targets)
+        return Split(inputs, part.targets)
 
-    own = replace(recipe, loss="own", learning_rate=1e-4, weight_decay=1e-2, dtype="float32")
+    own = replace(recipe, loss="custom", learning_rate=1e-4, weight_decay=1e-2, dtype="float32")
     training, validation = (with_points(parts[split]) for split in ("training", "validation"))
     learner, _ = fit(library, f"autoencoder, seed {seed}", autoencoder, training, validation, own, seed, folder)
 
-    def embed(part: Part) -> Part:
+    def embed(part: Split) -> Split:
         embeddings = predict(learner, part)
-        return Part(lambda chosen, rng: embeddings[chosen], part.targets)
+        return Split(lambda chosen, rng: embeddings[chosen], part.targets)
 
     return {split: embed(part) for split, part in parts.items()}
+
+
+@register("inr2vec")
+def _inr2vec(name: str, problem: Problem) -> Method:
+    """An encoder trained without labels, then a small MLP on its frozen embeddings."""
+    space, widths = problem.space, problem.config.inr2vec
+    length = widths[-1]
+    decoder = ImplicitDecoder(length, space.sizes[space.inputs[0]], length // 2)
+    head = MLPHead((length, length // 2, length // 4, problem.outputs))
+    return Method(name, head, autoencoder=Autoencoder(encoder(space, widths, before=[problem.scale]), decoder))

@@ -1,15 +1,14 @@
-"""What the MLP baselines see of a network, and give back: all entries in one row; freshly permuted neurons (MLP_Aug)."""
+"""The MLP baselines, which see all entries of a network in one row (section 3)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
-from nfn_core import FeatureError, Group, Layer, WeightSpace, check_features
+from nfn_core import FeatureError, Layer, MLPHead, Sequential, WeightSpace, check_features
 from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.layers.base import Execution
+from reference_experiments.methods.base import Method, Problem, register
 
-__all__ = ["Flatten", "Unflatten", "permuted"]
+__all__ = ["Flatten", "Unflatten"]
 
 
 @dataclass(frozen=True)
@@ -54,38 +53,11 @@ class Unflatten(Layer):
         return out
 
 
-def permuted(group: Group, features: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Permute the neurons of every network by a group element of its own (MLP_Aug, section 3).
-
-    Parameters
-    ----------
-    group : Group
-        The group, with its weight space.
-    features : mapping of str to numpy.ndarray
-        Features on the host, each (batch, *axes, channels).
-    rng : numpy.random.Generator
-        Draws an element for each network, uniformly and independently; it is advanced.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Features of the same shapes and dtype.
-
-    Raises
-    ------
-    FeatureError
-        If the features do not fit the space.
-    """
-    check_features(group.space, features)
-    batch = len(features[group.space.tensors[0].name])
-    sources = {s: rng.permuted(np.tile(np.arange(group.space.sizes[s]), (batch, 1)), axis=1) for s in group.permuted}
-    out = {}
-    for t in group.space.tensors:
-        x = features[t.name]
-        for axis, label in enumerate(t.labels, start=1):
-            if label in sources:
-                shape = [batch, *(1,) * (x.ndim - 1)]
-                shape[axis] = x.shape[axis]
-                x = np.take_along_axis(x, sources[label].reshape(shape), axis)
-        out[t.name] = x
-    return out
+@register("MLP", "MLP_Aug", "MLP-4000", "MLP-4000_Aug", "MLP-8000", "MLP-8000_Aug")
+def _mlp(name: str, problem: Problem) -> Method:
+    """Two hidden layers on all entries; the name may give their width, and the augmentation by permuted neurons."""
+    space = problem.space
+    _, _, width = name.removesuffix("_Aug").partition("-")
+    hidden = int(width or problem.config.mlp)
+    layer = Sequential((problem.scale, Flatten(space), MLPHead((space.size, hidden, hidden, problem.outputs))))
+    return Method(name, layer, augment=space.group("HNP") if name.endswith("_Aug") else None)

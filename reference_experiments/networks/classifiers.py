@@ -5,70 +5,225 @@ al. (2020) do for the Small CNN Zoo of Table 2. The networks run side by side al
 written once, against the array API.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import load_digits
-from tqdm import tqdm
+from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
 from nfn_core.arrays import namespace_of
-from reference_experiments.engines.base import Engine, State
+from reference_experiments.engines.base import Engine, State, engine
+from reference_experiments.networks.optimizers import optimizer_step
+from reference_experiments.sources.images import gray, load_images
 
-__all__ = ["OPTIMIZERS", "Digits", "Trainer", "classify", "descent", "digits", "draw", "fresh", "patches"]
+__all__ = [
+    "ARCHITECTURES",
+    "INITIALIZERS",
+    "Trainer",
+    "TrainingImages",
+    "classify",
+    "epochs",
+    "init_state",
+    "initial",
+    "make_train_step",
+    "patches",
+    "train",
+    "trainer_of",
+    "training_images",
+]
 
-OPTIMIZERS = ("momentum", "sgd", "adam", "rmsprop")
-MOMENTUM = 0.9
-BATCH = 32
-CHUNK = 25  # steps between two signs of progress
+
+ARCHITECTURES = {
+    "cnn": lambda c, pixels: WeightSpace.cnn([c, 16, 16, 16, 10], [(3, 3), (3, 3), (3, 3), ()]),
+    "mlp3": lambda c, pixels: WeightSpace.mlp([c * pixels, 128, 128, 10]),
+    "mlp5": lambda c, pixels: WeightSpace.mlp([c * pixels, 128, 128, 128, 128, 10]),
+    "ticket-mlp": lambda c, pixels: WeightSpace.mlp([c * pixels, 128, 128, 10]),
+    "ticket-cnn": lambda c, pixels: WeightSpace.cnn([c, 128, 128, 128, 64, 10], [(3, 3)] * 3 + [(), ()]),
+}
+"""Weight spaces by name, given the images' channels and pixels; convolutions are 3x3 with stride 2, then comes global
+average pooling."""
+
+
+INITIALIZERS = ("glorot_normal", "he_normal", "orthogonal", "normal", "truncated_normal")
+
+
+def initial(
+    space: WeightSpace, kinds: Iterable[int], deviations: Iterable[float], streams: Sequence[np.random.Generator]
+) -> dict[str, np.ndarray]:
+    """Draw initial weights; biases are 0.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The networks' weight space.
+    kinds : iterable of int
+        For each network the number of one of `INITIALIZERS`.
+    deviations : iterable of float
+        For each network the standard deviation, where the initialiser does not say it.
+    streams : sequence of numpy.random.Generator
+        For each network the source of its draws.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Tensors of shape (networks, *axes), float32.
+    """
+    found = {}
+    for t in space.tensors:
+        if t.name.startswith("v"):
+            found[t.name] = np.zeros((len(streams), *t.shape), np.float32)
+            continue
+        field = int(np.prod(t.shape[2:]))
+        inputs, outputs = t.shape[1] * field, t.shape[0] * field
+        scales = {"glorot_normal": (2 / (inputs + outputs)) ** 0.5, "he_normal": (2 / inputs) ** 0.5}
+        weights = []
+        for kind, deviation, stream in zip(kinds, deviations, streams, strict=True):
+            name = INITIALIZERS[kind]
+            if name == "orthogonal":
+                weights.append(orthonormal(t.shape[0], inputs, stream).reshape(t.shape))
+            elif name == "truncated_normal":
+                weights.append(truncnorm.rvs(-2, 2, scale=deviation, size=t.shape, random_state=stream))
+            else:
+                weights.append(stream.standard_normal(t.shape) * scales.get(name, deviation))
+        found[t.name] = np.stack(weights).astype(np.float32)
+    return found
+
+
+def orthonormal(rows: int, columns: int, stream: np.random.Generator) -> np.ndarray:
+    """Random matrix with orthonormal rows, or columns if there are fewer of them."""
+    q, r = np.linalg.qr(stream.standard_normal((max(rows, columns), min(rows, columns))))
+    q = q * np.sign(np.diag(r))
+    return np.asarray(q if rows >= columns else q.T)
+
+
+def epochs(streams: Sequence[np.random.Generator], available: int, own: int, batch: int) -> Iterator[np.ndarray]:
+    """Yield for each epoch the numbers of the images of every step: shape (steps, networks, batch).
+
+    Every network has its own share of the images, in a new order in each epoch.
+    """
+    owned = [stream.permutation(available)[:own] for stream in streams]
+    size = min(batch, own)
+    while True:
+        order = [stream.permutation(mine)[: own // size * size] for mine, stream in zip(owned, streams, strict=True)]
+        yield np.stack(order).reshape(len(streams), -1, size).swapaxes(0, 1).copy()
 
 
 @dataclass(frozen=True)
-class Digits:
-    """The 8x8 digits that come with scikit-learn: images (n, 8, 8, 1) in [0, 1], labels (n,), split in two."""
+class TrainingImages:
+    """Images to train and test on: (n, height, width, channels) in [0, 1], with labels, and the files' checksums."""
 
     train_images: np.ndarray
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+    sources: dict[str, str]
 
 
-def digits(test: int = 597) -> Digits:
-    """Load the images; a fixed shuffle sets `test` of the 1,797 aside."""
-    data = load_digits()
-    order = np.random.default_rng(0).permutation(len(data.target))
-    images = (data.images[order, :, :, None] / 16).astype(np.float32)
-    labels = data.target[order].astype(np.int64)
-    return Digits(images[test:], labels[test:], images[:test], labels[:test])
+@cache
+def training_images(name: str, images: int, test_images: int, grayscale: bool) -> TrainingImages:
+    """First images of a set, some to train on and some to test on, in gray if wanted."""
+    found = load_images(name)
+    parts = [found.train_images[:images], found.test_images[:test_images]]
+    train, test = ((gray(x) if grayscale else x).astype(np.float32) / 255 for x in parts)
+    return TrainingImages(train, found.train_labels[:images], test, found.test_labels[:test_images], found.sources)
 
 
-def draw(
-    space: WeightSpace, count: int, longest: int, seed: int
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Draw initial weights, each (count, *shape), and hyperparameters, each (count,), of `count` networks."""
-    rng = np.random.default_rng(seed)
+def train(
+    library: Engine,
+    program: Any,
+    weights: Mapping[str, np.ndarray],
+    columns: Mapping[str, np.ndarray],
+    batches: Any,
+    length: int,
+) -> Iterator[State]:
+    """Train networks; yield their state before the first epoch and after each.
 
-    def log_uniform(low: float, high: float) -> np.ndarray:
-        return np.exp(rng.uniform(np.log(low), np.log(high), count))
+    Parameters
+    ----------
+    library : Engine
+        Array library.
+    program : callable
+        Loop over a step of `reference_experiments.networks.classifiers.descent`.
+    weights, columns : mapping of str to numpy.ndarray
+        As `reference_experiments.networks.classifiers.fresh` takes them.
+    batches : iterator
+        From `epochs`.
+    length : int
+        Number of epochs.
 
-    hyper = {
-        "learning_rate": log_uniform(3e-3, 3e-1),
-        "weight_decay": log_uniform(1e-5, 3e-2),
-        "initial_scale": log_uniform(0.2, 3.0),
-        "data_fraction": log_uniform(0.03, 1.0),
-        "steps": np.sort(np.round(log_uniform(longest / 20, longest))),  # so that shards have networks of like length
-    }
-    weights = {}
-    for t in space.tensors:
-        shape = (count, *t.shape)
-        if t.name.startswith("v"):
-            weights[t.name] = np.zeros(shape, np.float32)
-        else:
-            scale = hyper["initial_scale"] * np.sqrt(2 / np.prod(t.shape[1:]))
-            weights[t.name] = (rng.standard_normal(shape) * scale.reshape(-1, *[1] * len(t.shape))).astype(np.float32)
-    return weights, {name: x.astype(np.float32) for name, x in hyper.items()}
+    Yields
+    ------
+    dict of str to array
+        The state.
+    """
+    state = init_state(library, weights, columns)
+    yield state
+    for _ in range(length):
+        state = program(state, library.array(next(batches)))
+        yield state
+
+
+class Trainer:
+    """Trains and tests classifiers of one architecture on some images, many at once.
+
+    Parameters
+    ----------
+    library : Engine
+        Array library.
+    images : TrainingImages
+        Training and test images.
+    space : WeightSpace
+        The networks' weight space.
+    optimizer : str
+        One of `reference_experiments.networks.optimizers.OPTIMIZERS`.
+    activation : {"relu", "tanh"}
+        Between the layers.
+    """
+
+    def __init__(
+        self,
+        library: Engine,
+        images: TrainingImages,
+        space: WeightSpace,
+        optimizer: str = "momentum",
+        activation: str = "relu",
+    ) -> None:
+        self.library, self.images, self.space = library, images, space
+        self.program = library.loop(
+            make_train_step(library, space, images.train_images, images.train_labels, optimizer, activation)
+        )
+        self.scores = library.compile(lambda weights, pixels: classify(space, weights, pixels, activation))
+
+    def weights(self, state: State) -> dict[str, np.ndarray]:
+        """Weights on the host."""
+        return {t.name: self.library.numpy(state[t.name]) for t in self.space.tensors}
+
+    def test(self, state: State, images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Accuracy and cross-entropy of every network, each (models,)."""
+        weights, right, loss = {t.name: state[t.name] for t in self.space.tensors}, [], []
+        for start in range(0, len(labels), 200):
+            x, y = images[start : start + 200], labels[start : start + 200]
+            scores = self.library.numpy(self.scores(weights, self.library.array(x[None]))).astype(np.float64)
+            right.append(scores.argmax(axis=-1) == y)
+            top = scores.max(axis=-1)
+            total = top + np.log(np.exp(scores - top[..., None]).sum(axis=-1))
+            loss.append(total - np.take_along_axis(scores, np.broadcast_to(y, top.shape)[..., None], axis=-1)[..., 0])
+        accuracy, entropy = (np.concatenate(x, axis=1).mean(axis=1).astype(np.float32) for x in (right, loss))
+        return accuracy, entropy
+
+
+@cache
+def trainer_of(
+    backend: str, name: str, counts: tuple[int, int], architecture: str, optimizer: str, activation: str
+) -> Trainer:
+    """Trainer of one of `ARCHITECTURES` on the first (training, test) images of a set; there is one for each setting."""
+    images = training_images(name, *counts, grayscale=architecture == "cnn")
+    height, width, channels = images.train_images.shape[1:]
+    space = ARCHITECTURES[architecture](channels, height * width)
+    return Trainer(engine(backend), images, space, optimizer, activation)
 
 
 def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activation: str = "relu") -> Any:
@@ -111,7 +266,7 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
     return x
 
 
-def fresh(engine: Engine, weights: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> State:
+def init_state(engine: Engine, weights: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> State:
     """Begin to train networks: the state that `descent` steps through.
 
     Parameters
@@ -132,11 +287,11 @@ def fresh(engine: Engine, weights: Mapping[str, np.ndarray], columns: Mapping[st
     state["step"] = engine.array(np.zeros((), np.float32))
     for name, w in weights.items():
         state[name] = engine.array(w)
-        state |= {f"{name} {moment}": engine.array(np.zeros_like(w)) for moment in ("speed", "square")}
+        state |= {f"{name} {moment}": engine.array(np.zeros_like(w)) for moment in ("momentum", "second_moment")}
     return state
 
 
-def descent(
+def make_train_step(
     engine: Engine,
     space: WeightSpace,
     images: np.ndarray,
@@ -182,37 +337,23 @@ def descent(
         x = xp.reshape(xp.take(pixels, flat, axis=0), (*chosen.shape, *pixels.shape[1:]))
         y = xp.reshape(xp.take(targets, flat, axis=0), (*chosen.shape, targets.shape[1]))
         weights = {t.name: state[t.name] for t in space.tensors}
-        slopes = gradient(weights, x, y)
+        grads = gradient(weights, x, y)
         new = state | {"step": state["step"] + 1}
         for name, w in weights.items():
             column = (-1, *[1] * (w.ndim - 1))
             rate, decay = (xp.reshape(state[h], column) for h in ("learning_rate", "weight_decay"))
-            slope = slopes[name] + decay * w
+            grad = grads[name] + decay * w
             if f"{name} mask" in state:
-                slope = slope * state[f"{name} mask"]
-            change, moments = _change(
-                optimizer, slope, state[f"{name} speed"], state[f"{name} square"], new["step"], xp
+                grad = grad * state[f"{name} mask"]
+            change, moments = optimizer_step(
+                optimizer, grad, state[f"{name} momentum"], state[f"{name} second_moment"], new["step"], xp
             )
             if "steps" in state:
                 change = xp.where(xp.reshape(state["step"] < state["steps"], column), change, xp.zeros_like(change))
-            new |= {name: w - rate * change, f"{name} speed": moments[0], f"{name} square": moments[1]}
+            new |= {name: w - rate * change, f"{name} momentum": moments[0], f"{name} second_moment": moments[1]}
         return new
 
     return step
-
-
-def _change(optimizer: str, slope: Any, speed: Any, square: Any, turn: Any, xp: Any) -> tuple[Any, tuple[Any, Any]]:
-    """Step for a learning rate of 1, and the new moments."""
-    if optimizer == "sgd":
-        return slope, (speed, square)
-    if optimizer == "momentum":
-        speed = MOMENTUM * speed + slope
-        return speed, (speed, square)
-    if optimizer == "rmsprop":
-        square = 0.9 * square + 0.1 * slope**2
-        return slope / (xp.sqrt(square) + 1e-7), (speed, square)
-    speed, square = 0.9 * speed + 0.1 * slope, 0.999 * square + 0.001 * slope**2
-    return speed / (1 - 0.9**turn) / (xp.sqrt(square / (1 - 0.999**turn)) + 1e-7), (speed, square)
 
 
 def patches(x: Any, xp: Any, size: int, stride: int) -> Any:
@@ -239,55 +380,3 @@ def patches(x: Any, xp: Any, size: int, stride: int) -> Any:
             x = xp.concat([zeros, x, zeros], axis=axis)
     corners = [(i, j) for i in range(size) for j in range(size)]
     return xp.concat([x[..., i : i + height : stride, j : j + width : stride, :] for i, j in corners], axis=-1)
-
-
-class Trainer:
-    """Trains networks of one weight space, many at once, by gradient descent with momentum 0.9 and batches of 32.
-
-    Parameters
-    ----------
-    engine : Engine
-        Array library.
-    space : WeightSpace
-        The networks' weight space.
-    images : Digits
-        Training and test images.
-    """
-
-    def __init__(self, engine: Engine, space: WeightSpace, images: Digits) -> None:
-        self.engine, self.space, self.images = engine, space, images
-        self.run = engine.loop(descent(engine, space, images.train_images, images.train_labels))
-
-    def train(
-        self, weights: Mapping[str, np.ndarray], hyper: Mapping[str, np.ndarray], seed: int
-    ) -> tuple[dict[str, np.ndarray], np.ndarray]:
-        """Train networks.
-
-        Parameters
-        ----------
-        weights, hyper : mapping of str to numpy.ndarray
-            As `draw` returns them, for any number of networks.
-        seed : int
-            Seed of each network's share of the data and of its batches.
-
-        Returns
-        -------
-        dict of str to numpy.ndarray, numpy.ndarray
-            Trained weights, each (models, *shape), and test accuracies (models,). What diverged is not finite.
-        """
-        engine, rng = self.engine, np.random.default_rng(seed)
-        count, available = len(hyper["steps"]), len(self.images.train_labels)
-        owned = rng.permuted(np.tile(np.arange(available), (count, 1)), axis=1)
-        share = np.ceil(hyper["data_fraction"] * available)
-        state = fresh(engine, weights, {name: hyper[name] for name in ("steps", "learning_rate", "weight_decay")})
-        longest = int(hyper["steps"].max())
-        with tqdm(total=longest, unit="step", desc=f"  {count} networks at once", leave=False) as bar:
-            while bar.n < longest:
-                place = (rng.random((CHUNK, count, BATCH)) * share[:, None]).astype(np.int64)
-                chosen = np.stack([np.take_along_axis(owned, p, axis=1) for p in place])
-                state = self.run(state, engine.array(chosen))  # a network that has done its steps stays as it is
-                bar.update(CHUNK)
-        trained = {t.name: state[t.name] for t in self.space.tensors}
-        scores = engine.numpy(classify(self.space, trained, engine.array(self.images.test_images[None])))
-        accuracy = (scores.argmax(axis=-1) == self.images.test_labels).mean(axis=1)
-        return {name: engine.numpy(w) for name, w in trained.items()}, accuracy.astype(np.float32)

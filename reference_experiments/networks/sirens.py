@@ -6,30 +6,20 @@ Its weights are stored as they stand in this formula, without ω = 30 (the conve
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
 from nfn_core.arrays import Array, device_of, namespace_of
-from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.engines.base import Engine, State, blocks, engine
-from reference_experiments.files import ExperimentError, write
-from reference_experiments.sources.images import Images, load_images
 
 __all__ = [
     "CONVENTION",
     "OMEGA",
-    "SCALES",
-    "SirenMaker",
-    "contact_sheet",
     "coordinates",
     "draw",
-    "every_image",
     "evaluate",
     "fit",
     "fold_omega",
@@ -38,52 +28,18 @@ __all__ = [
     "render",
 ]
 
+
 OMEGA = 30.0
+
+
 CONVENTION = {
     "omega_0": OMEGA,
     "convention": "sin(omega_0 (W x + v)); the stored weights are without omega_0",
 }
 """What a dataset says of its weights."""
-HIDDEN = 32
+
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
-
-
-@dataclass(frozen=True)
-class Scale:
-    """How many networks, and how they are fitted.
-
-    Parameters
-    ----------
-    training, validation, test : int
-        Images of each split: training and validation images from the front of the set's training part, then what
-        remains of it and the test part as test images.
-    copies : int
-        Networks for each training image, from different initialisations.
-    learning_rate : float
-        Of Adam.
-    steps : int
-        Full-image steps.
-    cosine : bool
-        Whether the learning rate falls to 0 along a cosine, or stays.
-    """
-
-    training: int
-    validation: int
-    test: int
-    copies: int
-    learning_rate: float
-    steps: int
-    cosine: bool
-
-
-SCALES = {
-    "smoke": Scale(24, 4, 4, 2, 1e-2, 100, True),
-    "small": Scale(9000, 1000, 2000, 1, 1e-3, 330, True),
-    "paper": Scale(45000, 5000, 10000, 10, 5e-5, 5000, False),
-}
-"""``small`` has the fit whose networks were told apart best in the experiment ``fits``."""
-PAPER = {"fashion-mnist": {"test": 20000}, "cifar10": {"copies": 20}}
-"""Where the paper's numbers differ between sets."""
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -225,7 +181,7 @@ def fit(
         for name, w in weights.items():
             zeros = np.zeros_like(w[part])
             state |= {name: library.array(w[part]), f"{name} mean": library.array(zeros)}
-            state[f"{name} square"] = library.array(zeros)
+            state[f"{name} second_moment"] = library.array(zeros)
         rows = {"rate": library.array(corrected)}
         if chosen is not None:
             rows["chosen"] = library.array(chosen[:, part])
@@ -275,125 +231,12 @@ def _program(backend: str, names: tuple[str, ...]) -> Any:
         if "chosen" in row:
             index = xp.expand_dims(row["chosen"], axis=1)
             target, points = (xp.take_along_axis(x, index, axis=2) for x in (target, points))
-        new, slopes = dict(state), gradient({name: state[name] for name in names}, target, points)
+        new, grads = dict(state), gradient({name: state[name] for name in names}, target, points)
         for name in names:
-            mean = BETA1 * state[f"{name} mean"] + (1 - BETA1) * slopes[name]
-            square = BETA2 * state[f"{name} square"] + (1 - BETA2) * slopes[name] ** 2
-            change = rate[0] * mean / (xp.sqrt(square / rate[1]) + EPSILON)
-            new |= {name: state[name] - change, f"{name} mean": mean, f"{name} square": square}
+            mean = BETA1 * state[f"{name} mean"] + (1 - BETA1) * grads[name]
+            second_moment = BETA2 * state[f"{name} second_moment"] + (1 - BETA2) * grads[name] ** 2
+            change = rate[0] * mean / (xp.sqrt(second_moment / rate[1]) + EPSILON)
+            new |= {name: state[name] - change, f"{name} mean": mean, f"{name} second_moment": second_moment}
         return new
 
     return library.loop(step)
-
-
-@dataclass(frozen=True)
-class SirenMaker:
-    """Makes a dataset of image INRs; see `reference_experiments.datasets.generation.Maker`.
-
-    Parameters
-    ----------
-    images : str
-        A set of `reference_experiments.sources.images`.
-    scale : Scale
-        How many, and how they are fitted.
-    seed : int
-        Seed of the initial weights.
-    backend : str
-        ``"torch"`` or ``"jax"``.
-    shard : int
-        Networks in a shard.
-    """
-
-    images: str
-    scale: Scale
-    seed: int
-    backend: str
-    shard: int = 200
-    quality: str = "psnr"
-
-    @classmethod
-    def at_scale(cls, images: str, scale: str, seed: int, backend: str) -> "SirenMaker":
-        """Maker at one of `SCALES`."""
-        chosen = asdict(SCALES[scale]) | (PAPER.get(images, {}) if scale == "paper" else {})
-        return cls(images, Scale(**chosen), seed, backend, 20 if scale == "smoke" else 200)
-
-    @staticmethod
-    def space(channels: int) -> WeightSpace:
-        """Weight space of a SIREN with so many output channels."""
-        return WeightSpace.mlp([2, HIDDEN, HIDDEN, channels])
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """What the dataset depends on."""
-        return {"dataset": "image INRs", **asdict(self)}
-
-    @property
-    def shards(self) -> int:
-        """Number of shards."""
-        return -(-len(self._plan()["split"]) // self.shard)
-
-    def _plan(self) -> dict[str, np.ndarray]:
-        """For each network its split and the number of its image, over training and test part together."""
-        s = self.scale
-        counts = (s.training * s.copies, s.validation, s.test)
-        image = np.concatenate(
-            [np.repeat(np.arange(s.training), s.copies), s.training + np.arange(s.validation + s.test)]
-        )
-        return {"split": np.repeat(np.arange(3, dtype=np.uint8), counts), "image": image.astype(np.int32)}
-
-    def run(self, index: int) -> Networks:
-        """Fit the networks of one shard."""
-        plan, library = self._plan(), engine(self.backend)
-        numbers = np.arange(index * self.shard, min((index + 1) * self.shard, len(plan["split"])))
-        pixels, labels, found = every_image(self.images)
-        image = plan["image"][numbers]
-        height, width, channels = pixels.shape[1:]
-        space = self.space(channels)
-        needed = plan["image"].max() + 1
-        if needed > len(pixels):
-            raise ExperimentError(
-                f"{self.images}: {needed} different images are asked for, but there are {len(pixels)}: choose a smaller "
-                "--scale, or get the whole set."
-            )
-        targets = (pixels[image].astype(np.float32) / 127.5 - 1).reshape(len(numbers), -1, channels).swapaxes(1, 2)
-        points = coordinates(height, width)
-        targets = np.ascontiguousarray(targets)
-        rates = learning_rates(self.scale.learning_rate, self.scale.steps, self.scale.cosine)
-        weights = fit(library, initial(space, self.seed, numbers), targets, points, rates)
-        errors = np.mean((evaluate(library, weights, points) - targets) ** 2, axis=(1, 2))
-        columns = {
-            "split": plan["split"][numbers],
-            "image": image,
-            "label": labels[image].astype(np.int32),
-            "psnr": (10 * np.log10(4 / errors)).astype(np.float32),  # of a range of 2
-        }
-        about = self.settings | CONVENTION | {"sources": found.sources}
-        return Networks(space, weights, columns, about)
-
-
-@cache
-def every_image(name: str) -> tuple[np.ndarray, np.ndarray, Images]:
-    """All images of a set, training part first, and their labels."""
-    found = load_images(name)
-    return (
-        np.concatenate([found.train_images, found.test_images]),
-        np.concatenate([found.train_labels, found.test_labels]),
-        found,
-    )
-
-
-def contact_sheet(path: Path, dataset: WeightDataset, count: int = 12) -> None:
-    """Draw images (above) and what the first networks of each split make of them (below), with their PSNR."""
-    pixels = every_image(dataset.about["images"])[0]
-    height, width, channels = pixels.shape[1:]
-    chosen = np.concatenate([dataset.split(name)[: count // 3] for name in dataset.about["splits"]])
-    drawn = draw(dataset.features(chosen), height, width)
-    figure = Figure(figsize=(len(chosen), 2.6), layout="constrained")
-    panels = figure.subplots(2, len(chosen), squeeze=False)
-    for k, number in enumerate(chosen.tolist()):
-        image = pixels[dataset.columns["image"][number]] / 255
-        for panel, x in ((panels[0, k], image), (panels[1, k], np.clip(0.5 + 0.5 * drawn[k], 0, 1))):
-            panel.imshow(x if channels == 3 else x[..., 0], cmap=None if channels == 3 else "gray", vmin=0, vmax=1)
-            panel.set_axis_off()
-        panels[0, k].set_title(f"{dataset.columns['psnr'][number]:.1f} dB", fontsize=8)
-    write(path, figure.savefig)

@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,8 @@ from sklearn.datasets import load_digits
 
 from reference_experiments.files import ExperimentError, MissingDataError
 
-__all__ = ["DATA_DIR", "IMAGE_SETS", "Images", "damaged", "gray", "load_images"]
+__all__ = ["DATA_DIR", "IMAGE_SETS", "Images", "damaged", "gray", "load_all_images", "load_images"]
+
 
 DATA_DIR = "NFN_DATA_DIR"
 
@@ -246,4 +248,17 @@ SOURCES = {
         _read_svhn,
     ),
 }
+
+
 IMAGE_SETS = ("digits", *SOURCES)
+
+
+@cache
+def load_all_images(name: str) -> tuple[np.ndarray, np.ndarray, Images]:
+    """All images of a set, training part first, and their labels."""
+    found = load_images(name)
+    return (
+        np.concatenate([found.train_images, found.test_images]),
+        np.concatenate([found.train_labels, found.test_labels]),
+        found,
+    )

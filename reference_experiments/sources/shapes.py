@@ -20,11 +20,11 @@ import trimesh
 from scipy.ndimage import binary_erosion, distance_transform_edt, map_coordinates
 from scipy.spatial import cKDTree
 
-from reference_experiments.datasets.format import SPLITS
 from reference_experiments.files import ExperimentError, MissingDataError
 from reference_experiments.sources.images import DATA_DIR, damaged
+from reference_experiments.sources.splits import SPLITS
 
-__all__ = ["SHAPE_SETS", "Cloud", "Grid", "Shape", "Shapes", "distinct", "load_shapes"]
+__all__ = ["Cloud", "Grid", "SHAPE_SETS", "Shape", "Shapes", "distinct", "load_shapes"]
 
 SHAPE_SETS = ("primitives", "modelnet10")
 POINTS = 10_000

@@ -216,7 +216,7 @@ def test_weights_gradients_moments_and_masks_are_channels(tmp_path):
         nfn_torch.unstack(space, features, nn.Linear(3, 2))
 
 
-def test_labelled_checkpoint(tmp_path):
+def test_labeled_checkpoint(tmp_path):
     state = {"qkv.weight": torch.randn(12, 8), "proj.weight": torch.randn(8, 4), "cat.weight": torch.randn(2, 12)}
     save_file(state, tmp_path / "model")
     labels = {"qkv.weight": "(3 heads=2 e) d", "proj.weight": "d (heads e)", "cat.weight": "out (d + (heads e))"}
@@ -228,7 +228,7 @@ def test_labelled_checkpoint(tmp_path):
     assert all(torch.equal(state[name], x) for name, x in again.items())
 
 
-def test_a_module_without_a_graph_can_be_labelled():
+def test_a_module_without_a_graph_can_be_labeled():
     net = Forward(lambda m, x: m.b(m.a(x).sigmoid()) if x.sum() < 1e9 else x, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     labels = {"a.weight": "h in", "a.bias": "h", "b.weight": "out h", "b.bias": "out"}
     labels |= {"input[0]": "_ in", "output[0]": "_ out"}
@@ -264,7 +264,7 @@ def overlapping():
     return nn.ModuleList([first, second])
 
 
-def quantised():
+def quantized():
     net = nn.Sequential(nn.Linear(3, 4))
     net.register_parameter("scale", nn.Parameter(torch.zeros(2, dtype=torch.int8), requires_grad=False))
     return net
@@ -279,7 +279,7 @@ BAD = {
         r"'body.1.weight' is torch.float64",
     ),
     "shared memory": (overlapping, {}, r"'body.0.weight' and 'body.1.weight' share memory"),
-    "quantised": (quantised, {}, "'body.scale' has dtype torch.int8"),
+    "quantized": (quantized, {}, "'body.scale' has dtype torch.int8"),
     "lazy": (lambda: nn.LazyLinear(3), {}, "'body.weight' has no values"),
     "no parameters": (nn.ReLU, {}, "no parameters"),
     "unknown label": (lambda: mlp(3, 4, 2), {"body.0.wait": "a b"}, r"\['body.0.wait'\], but the network has no such"),

@@ -1,11 +1,14 @@
 """Descriptions at the prompt and as JSON, and counts of any integer type."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
+import nfn_jax
+import nfn_torch
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 
 import nfn_core
@@ -16,6 +19,7 @@ from nfn_core import (
     MLPHead,
     NFLayer,
     Normalize,
+    ParameterError,
     PointwiseLayer,
     SinusoidalEncoding,
     SpecError,
@@ -23,17 +27,29 @@ from nfn_core import (
     equivariant_network,
     fingerprint,
     from_json,
+    initialize,
     invariant_network,
     to_json,
 )
-from nfn_core.layers import Layer
+from nfn_core.layers import Layer, ParameterSpec
+from reference_experiments.methods.dwsnets import dwsnet
+from reference_experiments.methods.editor import Editor
+from reference_experiments.methods.image_space import pointnet, resnet18
+from reference_experiments.methods.inr2vec import Autoencoder, ImplicitDecoder, encoder
+from reference_experiments.methods.ticket_vae import TicketVAE
 
 MLP = WeightSpace.mlp([2, 4, 4, 1])
 CNN = WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])
 RNN = WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "b": [("h", 4), (None, 3)]}, inputs=["h"])
 HNP = MLP.group("HNP")
 FEATURES = {t.name: np.random.default_rng(0).normal(size=(3, *t.shape, 1)) for t in MLP.tensors}
+MODEL = nfn_core.ModelSpace.from_patterns(
+    {"qkv.weight": (12, 8), "cat.weight": (2, 12)},
+    {"qkv.weight": "(3 heads=2 e) d", "cat.weight": "out (d + (heads e))"},
+    outputs=["out"],
+)
 DESCRIPTIONS = [
+    MODEL,
     *(MLP, CNN, RNN, HNP, CNN.group("NP"), RNN.group({"h"})),
     *(NFLayer(HNP, 1, 2, "sum", bias=False, init="kaiming"), PointwiseLayer(HNP, 1, 2), InvariantPool(HNP, "sum")),
     *(nfn_core.Activation("tanh"), nfn_core.Dropout(0.1, "channels"), nfn_core.LayerNorm(MLP, 3), nfn_core.Scale(MLP)),
@@ -49,6 +65,7 @@ def test_json_round_trip(description):
     text = to_json(description)
     assert from_json(text) == description
     assert to_json(from_json(text)) == text
+    assert from_json(json.loads(text)) == description
     assert len(repr(description)) < 2000
 
 
@@ -74,6 +91,17 @@ class Own(Layer):
     size: object
 
 
+@dataclass(frozen=True)
+class Typed(Layer):
+    """A layer with a field that JSON has no place for."""
+
+    type: str
+
+
+class Plain(Layer):
+    """A layer whose arguments nobody can list."""
+
+
 def changed(**changes):
     return json.dumps(json.loads(to_json(NFLayer(HNP, 1, 2))) | changes)
 
@@ -88,6 +116,11 @@ BAD = {
     "missing argument": (changed(description={"type": "NFLayer"}), "missing arguments"),
     "unknown argument": (changed(description={"type": "Activation", "slope": 1}), r"unknown arguments \['slope'\]"),
     "no space": (changed(spaces=[]), "refers to weight space 0, but holds 0"),
+    "a truth value for a space": (
+        changed(description={"type": "LayerNorm", "space": {"type": "WeightSpace", "number": False}, "channels": 1}),
+        "refers to weight space False",
+    ),
+    "a mapping of another format": ({"format": 1}, "expected a description of format .*, but found 1"),
     "a number for a layer": (changed(description=3), "found int"),
     "wrong kind": (changed(description={"type": "Sequential", "layers": 3}), "damaged"),
     "negative": (changed(description={"type": "MLPHead", "sizes": [3, -1]}), "must be a positive integer"),
@@ -107,8 +140,90 @@ def test_what_json_has_no_form_for():
         with pytest.raises(SpecError, match=r"Own.size is .*, which JSON has no form for"):
             to_json(Own(value))
     assert from_json(to_json(Own((1, 2.5, "x", None, True)))) == Own((1, 2.5, "x", None, True))
-    with pytest.raises(SpecError, match="takes a layer, a group or a weight space, not dict"):
-        to_json({})
+    for value in ({}, Plain(), NFLayer):
+        with pytest.raises(SpecError, match=f"takes a layer, a group or a weight space, not {type(value).__name__}"):
+            to_json(value)
+    with pytest.raises(SpecError, match="Typed has a field named 'type'"):
+        to_json(Typed("a"))
+
+
+def test_layers_of_a_model_and_its_space_are_described():
+    network = equivariant_network(MODEL.group("NP"), [1, 4, 1])
+    assert from_json(to_json(network)) == network
+    assert from_json(to_json(MODEL)).space == MODEL.space
+    assert to_json(MODEL) == to_json(replace(MODEL, verification=nfn_core.Verification(0.0, 1.0, (), ())))
+
+
+@dataclass(frozen=True)
+class Shift(Layer):
+    """A layer of a user's, with parameters."""
+
+    space: WeightSpace
+    channels: int = 1
+
+    def parameter_specs(self):
+        return {"shift": ParameterSpec((self.channels,), "normal", value=1.0)}
+
+    def forward(self, params, x, execution):
+        return {name: y + params["shift"] for name, y in x.items()}
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch", "jax"])
+def test_files_carry_their_description(tmp_path, backend):
+    layer = nfn_core.Sequential((Shift(MLP), NFLayer(HNP, 1, 2)))
+    convert = {"numpy": np.asarray, "torch": torch.tensor, "jax": jnp.asarray}[backend]
+    params = {name: convert(p.astype("float32")) for name, p in initialize(layer, 0).items()}
+    contents = set()
+    for k in range(8):
+        nfn_core.save_parameters(tmp_path / str(k), layer, params, backend)
+        contents.add((tmp_path / str(k)).read_bytes())
+    assert len(contents) == 1
+    for given in (None, layer):
+        found, loaded = nfn_core.load_parameters(tmp_path / "0", given, backend)
+        assert found == layer
+        assert list(loaded) == list(params)
+        assert all(type(x) is type(params[name]) and bool((x == params[name]).all()) for name, x in loaded.items())
+    with pytest.raises(ParameterError, match="written for another description"):
+        nfn_core.load_parameters(tmp_path / "0", nfn_core.Sequential((Shift(MLP), NFLayer(HNP, 1, 2, "sum"))), backend)
+    with pytest.raises(SpecError, match="backend must be one of 'numpy', 'torch', 'jax', not 'flax'"):
+        nfn_core.load_parameters(tmp_path / "0", backend="flax")
+    module = nfn_torch.load(tmp_path / "0")
+    assert module.layer == layer
+    assert nfn_jax.load(tmp_path / "0")[0] == layer
+
+
+def write(path, params, header):
+    safetensors.numpy.save_file(params, path, metadata=header)
+
+
+def test_files_of_the_first_version(tmp_path):
+    """They have a fingerprint of another kind and no description: readable with the description, otherwise refused."""
+    layer = NFLayer(HNP, 1, 2)
+    params = initialize(layer, 0)
+    write(tmp_path / "old", params, {"format": "nfn-core parameters 1", "fingerprint": "0" * 64})
+    found, loaded = nfn_core.load_parameters(tmp_path / "old", layer)
+    assert found == layer
+    assert all(np.array_equal(loaded[name], p) for name, p in params.items())
+    for load in (nfn_core.load_parameters, nfn_torch.load, nfn_jax.load):
+        with pytest.raises(ParameterError, match="load it once with its layer, .* and save it again"):
+            load(tmp_path / "old")
+    with pytest.raises(ParameterError, match="expected shape"):
+        nfn_core.load_parameters(tmp_path / "old", NFLayer(HNP, 1, 3))
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("{", "is not JSON"),
+        (to_json(HNP), "describes a Group, not a layer"),
+        (to_json(Shift(MLP)).replace("Shift", "Absent"), "import the module that defines it"),
+        (to_json(NFLayer(HNP, 1, 3)), "expected shape"),
+    ],
+)
+def test_damaged_descriptions_in_files(tmp_path, header, message):
+    write(tmp_path / "file", initialize(NFLayer(HNP, 1, 2), 0), {"nfn_core": header})
+    with pytest.raises(ParameterError, match=message):
+        nfn_core.load_parameters(tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -151,3 +266,38 @@ def test_representations():
     lines = repr(invariant_network(HNP, [1, 4], [8, 3])).splitlines()
     assert lines[1] == "  0: NFLayer(HNP, 1 -> 4, 328 parameters)"
     assert len(lines) == 5
+
+
+def test_a_module_prints_its_tree():
+    module = nfn_torch.NFModule(invariant_network(HNP, [1, 4], [8, 3], before=[GaussianFourierFeatures(1, 2)]))
+    lines = str(module).splitlines()
+    assert lines[0] == "NFModule(torch.float32, cpu)"
+    count = sum(p.numel() for p in module.parameters())
+    assert lines[1] == f"  Sequential({count:,} parameters)"
+    for name, x in module.named_arrays().items():
+        child, own = name.split(".", 1)
+        below = lines[next(i for i, line in enumerate(lines) if line.startswith(f"    {child}: ")) :]
+        assert f"      {own} {tuple(x.shape)}" in below
+    assert module.layer.parameter_count == count  # of the parameters alone, without the constant frequencies
+    assert sum(x.numel() for x in module.named_arrays().values()) == count + 2
+
+
+@pytest.mark.parametrize("layer", [d for d in DESCRIPTIONS if isinstance(d, Layer)], ids=lambda d: type(d).__name__)
+def test_parameter_counts(layer):
+    specs = layer.parameter_specs()
+    assert layer.parameter_count == sum(p.size for n, p in initialize(layer, 0).items() if specs[n].trainable)
+
+
+def test_baselines_round_trip():
+    """Layers of another package: registered by their definition, under their module's name."""
+    space = WeightSpace.mlp([3, 8, 1])
+    rows = encoder(space, (16, 32))
+    network = equivariant_network(space.group("NP"), [1, 4, 1])
+    scale = Normalize(space, ((0.0,),) * 4, ((1.0,),) * 4)
+    layers = [
+        *(dwsnet(space, (1, 4), (3,)), resnet18(3, 10, 16), pointnet(4), Autoencoder(rows, ImplicitDecoder(32, 3, 8))),
+        *(Editor(space, network), TicketVAE(space.group("NP"), scale, (4,), 2)),
+    ]
+    for layer in layers:
+        assert from_json(to_json(layer)) == layer
+    assert '"type":"reference_experiments.methods.editor:Editor"' in to_json(Editor(space, network))

@@ -137,7 +137,7 @@ def test_gaussian_fourier_features():
     np.testing.assert_allclose(out, np.concatenate([np.sin(angle), np.cos(angle)], -1), rtol=1e-12)
 
 
-def test_normalisation_and_scale():
+def test_normalization_and_scale():
     space = WeightSpace.mlp([2, 3])
     u = draw(space, batch=50, channels=4)
     layer = Normalize.from_features(space, u)

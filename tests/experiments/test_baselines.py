@@ -15,9 +15,10 @@ from torch.nn import functional
 from nfn_core import FeatureError, MLPHead, Sequential, SpecError, WeightSpace, initialize
 from nfn_core.layers.base import Execution
 from reference_experiments.methods.dwsnets import DWSLayer, DWSPool, dwsnet
-from reference_experiments.methods.image_space import Block, Convolution, GroupNorm, Linear, pointnet, resnet18, within
+from reference_experiments.methods.image_space import Block, Convolution, GroupNorm, Linear, pointnet, resnet18
 from reference_experiments.methods.inr2vec import DISTANCES, POINTS, Autoencoder, ImplicitDecoder, RowStack, encoder
-from reference_experiments.methods.mlp import Flatten, permuted
+from reference_experiments.methods.mlp import Flatten
+from reference_experiments.methods.permutation import permuted
 from reference_experiments.networks.classifiers import patches
 
 INR = WeightSpace.mlp([2, 6, 6, 3])
@@ -151,7 +152,7 @@ def test_dwsnet_defaults():
     assert layer.layers[-1].sizes == ((2 * 3 - 3 + 2 + 2) * 32, 10)
 
 
-FC, SET, MATRIX = ("each",), ("each", "pooled"), ("each", "columns", "rows", "all")
+FC, SET, MATRIX = ("per_network",), ("per_network", "pooled"), ("per_network", "columns", "rows", "all")
 CASES = {  # by hand for sizes 2-5-6-7-3: sublayer and its widths, d_0 = 2 and d_L = 3 where they are fixed
     "weight_to_weight.W1.W1": (SET, 2, 2),
     "weight_to_weight.W2.W2": (MATRIX, 1, 1),
@@ -260,9 +261,9 @@ def test_inr2vec_sees_the_order_of_hidden_neurons_and_no_order_of_rows():
 def test_autoencoder_is_decoder_after_encoder():
     inputs = features(SHAPE)
     params, where = initialize(AUTOENCODER, 0), points()
-    embeddings = AUTOENCODER.encoder.apply(within(params, "encoder"), inputs)
+    embeddings = AUTOENCODER.encoder.apply(AUTOENCODER.child_params("encoder", params), inputs)
     assert embeddings.shape == (16, 16)
-    decoder = within(params, "decoder")
+    decoder = AUTOENCODER.child_params("decoder", params)
     codes = [where] + [f(2.0**k * where) for k in range(10) for f in (np.sin, np.cos)]
     x = np.concatenate([np.repeat(embeddings[:, None], 10, axis=1), *codes], axis=-1)
 

@@ -12,8 +12,8 @@ from scipy.io import savemat
 from nfn_core import WeightSpace
 from reference_experiments.datasets.conversion import read_networks, read_small_cnn_zoo, write_small_cnn_zoo
 from reference_experiments.datasets.format import Networks, read_shard, shard_path, write_shard
-from reference_experiments.datasets.model_zoos import ARCHITECTURES
 from reference_experiments.files import ExperimentError
+from reference_experiments.networks.classifiers import ARCHITECTURES
 from reference_experiments.networks.torch import write_state_dict
 from reference_experiments.sources import images, shapes
 

@@ -16,25 +16,23 @@ import pytest
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
+from reference_experiments.datasets import image_inrs, lottery_tickets, model_zoos, shape_inrs
 from reference_experiments.datasets.conversion import read_small_cnn_zoo
 from reference_experiments.datasets.format import (
     Networks,
     WeightDataset,
     finish,
     is_whole,
-    shape_inrs,
     shard_path,
     space_from_json,
     space_to_json,
     write_shard,
 )
-from reference_experiments.datasets.format import lottery_tickets as pruning
-from reference_experiments.datasets.format import model_zoos as classifiers
 from reference_experiments.datasets.jax import batches
 from reference_experiments.datasets.torch import TorchNetworks
 from reference_experiments.engines.base import BACKENDS, engine
 from reference_experiments.files import ExperimentError
-from reference_experiments.networks import sirens
+from reference_experiments.networks import classifiers, sirens
 from reference_experiments.sources import images
 
 ROOT = Path(__file__).parents[2]
@@ -267,18 +265,18 @@ def test_backends_begin_and_go_alike(options, tmp_path):
     """Same initial weights and order of data: after a short fit the backends differ by rounding only."""
     name = options[0]
     if name == "image-inrs":
-        scale = sirens.Scale(4, 0, 0, 1, 1e-3, 5, True)
-        made = [sirens.SirenMaker("digits", scale, 0, backend).run(0) for backend in BACKENDS]
+        scale = image_inrs.SirenPreset(4, 0, 0, 1, 1e-3, 5, True)
+        made = [image_inrs.SirenMaker("digits", scale, 0, backend).run(0) for backend in BACKENDS]
     elif name == "shape-inrs":
-        scale = shape_inrs.ShapeScale(1, 1000, 64, 1e-3, 5, True)
+        scale = shape_inrs.ShapePreset(1, 1000, 64, 1e-3, 5, True)
         made = [shape_inrs.ShapeMaker("primitives", scale, 0, backend).run(0) for backend in BACKENDS]
     else:
-        scale = classifiers.ZooScale(4, 4, 64, 50, 1, 16, 1)
+        scale = model_zoos.ZooPreset(4, 4, 64, 50, 1, 16, 1)
         kinds = {"cnn-zoo": "cnn", "mlp-zoo": "mlp3"}
         makers = [
-            pruning.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
+            lottery_tickets.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
             if name == "tickets"
-            else classifiers.ZooMaker("digits", kinds[name], scale, 0, backend)
+            else model_zoos.ZooMaker("digits", kinds[name], scale, 0, backend)
             for backend in BACKENDS
         ]
         made = [maker.run(0) for maker in makers]
@@ -291,7 +289,9 @@ def test_backends_begin_and_go_alike(options, tmp_path):
 
 def test_more_images_than_there_are():
     def maker(training):
-        return sirens.SirenMaker("digits", sirens.Scale(training, 0, 0, 1, 1e-2, 1, True), 0, "torch", shard=1)
+        return image_inrs.SirenMaker(
+            "digits", image_inrs.SirenPreset(training, 0, 0, 1, 1e-2, 1, True), 0, "torch", shard=1
+        )
 
     assert len(maker(1797).run(1796)) == 1
     with pytest.raises(ExperimentError, match="digits: 1798 different images are asked for, but there are 1797"):
@@ -328,6 +328,6 @@ def test_initializers():
 
 def test_masks_of_the_highest_scores():
     scores = {"W1": np.array([[[1.0, 5.0], [2.0, 0.5]]]), "v1": np.zeros((1, 2))}
-    masks = pruning.masks_of(scores, 0.5)
+    masks = lottery_tickets.masks_of(scores, 0.5)
     assert masks["W1"].tolist() == [[[False, True], [True, False]]]
     assert masks["v1"].all()

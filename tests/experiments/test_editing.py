@@ -18,28 +18,23 @@ from safetensors.flax import load_file
 from safetensors.torch import save_file
 
 from nfn_core import FeatureError, WeightSpace, initialize
-from reference_experiments import runner as running
+from reference_experiments import runner
 from reference_experiments.__main__ import main
 from reference_experiments.datasets.format import WeightDataset, finish, shard_path, write_shard
-from reference_experiments.engines.base import BACKENDS, engine
+from reference_experiments.datasets.image_inrs import SirenMaker, SirenPreset
+from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.files import ExperimentError, read_arrays
+from reference_experiments.methods.base import MethodConfig
+from reference_experiments.methods.editor import IMAGE, dilate, errors, increase_contrast
 from reference_experiments.methods.mlp import Flatten, Unflatten
-from reference_experiments.methods.registry import Sizes
-from reference_experiments.networks.sirens import OMEGA, Scale, SirenMaker, coordinates, draw, render
+from reference_experiments.networks.sirens import OMEGA, coordinates, draw, render
 from reference_experiments.networks.torch import Siren
 from reference_experiments.report import report
-from reference_experiments.tasks.editing import (
-    EDITORS,
-    IMAGE,
-    Editing,
-    dilate,
-    errors,
-    increase_contrast,
-)
-from reference_experiments.training import Part, Recipe, fit
+from reference_experiments.tasks.editing import EDITORS, Editing
+from reference_experiments.training import Split, fit
 
 SPACE = WeightSpace.mlp([2, 6, 5, 3])
-SIZES = Sizes((6, 6), (6, 6), (), fourier=(4, 0.5), mlp=16)
+SIZES = MethodConfig((6, 6), (6, 6), (), fourier=(4, 0.5), mlp=16)
 RNG = np.random.default_rng(0)
 
 
@@ -201,16 +196,16 @@ def test_rows_and_back():
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
-    maker = SirenMaker("digits", Scale(24, 6, 8, 1, 1e-2, 60, True), 0, "torch", 38)
+    maker = SirenMaker("digits", SirenPreset(24, 6, 8, 1, 1e-2, 60, True), 0, "torch", 38)
     write_shard(shard_path(folder, 0), maker.run(0))
     finish(folder, [shard_path(folder, 0)], {"quality": {"psnr": {"median": 1.0}}})
     return WeightDataset(folder)
 
 
-def prepared(name, dataset, sizes=SIZES):
+def prepared(name, dataset, config=SIZES):
     task, training = Editing("dilate"), dataset.split("training")
-    method = task.build(name, dataset.space, dataset.features(training), sizes)
-    return method, task.part(method, dataset, training)
+    method = task.build(name, dataset.space, dataset.features(training), config)
+    return method, task.split(method, dataset, training)
 
 
 def test_only_mlp_aug_permutes(dataset):
@@ -231,7 +226,7 @@ class KilledError(Exception):
 @pytest.mark.parametrize("name", ["NFN_HNP", "MLP_Aug"])
 def test_an_interrupted_editor_ends_the_same_and_learns(backend, name, dataset, tmp_path):
     method, part = prepared(name, dataset, replace(SIZES, mlp=64))
-    recipe = Recipe("own", 60, 8, 3e-3, every=20)
+    recipe = Recipe("custom", 60, 8, 3e-3, eval_every=20)
     whole, curve = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path / "whole")
     left = iter(range(27))
 
@@ -241,7 +236,7 @@ def test_an_interrupted_editor_ends_the_same_and_learns(backend, name, dataset, 
         return part.inputs(chosen, rng)
 
     with pytest.raises(KilledError):
-        fit(engine(backend), name, method.layer, Part(inputs, part.targets), part, recipe, 0, tmp_path / "cut")
+        fit(engine(backend), name, method.layer, Split(inputs, part.targets), part, recipe, 0, tmp_path / "cut")
     again, second = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path / "cut")
     assert second == curve
     assert apart(whole.state(), again.state()) == 0
@@ -252,7 +247,7 @@ def test_an_interrupted_editor_ends_the_same_and_learns(backend, name, dataset, 
     assert learner.apply(part.inputs(np.arange(len(part)), None)).mean() > 0.9 * untouched
 
 
-TRAINED = {"dilate": ("NFN_NP", "MLP"), "table3": ("NFN_NP", "MLP", "STATNN")}
+TRAINED = {"table6-dilate": ("NFN_NP", "MLP"), "table3": ("NFN_NP", "MLP", "STATNN")}
 
 
 @pytest.fixture(scope="module")
@@ -260,25 +255,28 @@ def results(dataset, tmp_path_factory):
     """Results of two experiments, trained briefly in both backends."""
     folder = tmp_path_factory.mktemp("results")
     for (name, methods), backend in zip(TRAINED.items(), BACKENDS, strict=True):
-        running.run(name, "smoke", backend, folder / name, {"MNIST": dataset}, methods, range(1))
+        runner.run(name, "smoke", backend, folder / name, {"MNIST": dataset}, methods, range(1))
     return folder
 
 
 def test_results_name_the_error_of_leaving_the_weights_alone(dataset, results, tmp_path):
     task = Editing("dilate")
     method = task.build("MLP", dataset.space, dataset.features(dataset.split("training")), SIZES)
-    test = task.part(method, dataset, dataset.split("test"))
+    test = task.split(method, dataset, dataset.split("test"))
     everything = test.inputs(np.arange(len(test)), None)
-    found = [json.loads((results / f"dilate/MNIST/{name}-seed0.json").read_text()) for name in TRAINED["dilate"]]
+    found = [
+        json.loads((results / f"table6-dilate/MNIST/{name}-seed0.json").read_text())
+        for name in TRAINED["table6-dilate"]
+    ]
     untouched = errors(everything, everything.pop(IMAGE)).mean()
     for result in found:
-        assert result["metrics"]["test error, unedited"] == pytest.approx(untouched, rel=1e-5)
-        assert result["metrics"]["test error"] != pytest.approx(untouched, rel=1e-5)
+        assert result["metrics"]["test_error_unedited"] == pytest.approx(untouched, rel=1e-5)
+        assert result["metrics"]["test_error"] != pytest.approx(untouched, rel=1e-5)
         assert len(json.dumps(result)) < 20_000
-    page = report(results / "dilate").read_text()
+    page = report(results / "table6-dilate").read_text()
     (row,) = [line for line in page.splitlines() if line.startswith("| MNIST | NFN_NP |")]
     assert f"{untouched:.3f} ± 0.000" in row
-    assert (results / "dilate/figures/dilate-smoke-torch-MNIST-predictions.png").exists()
+    assert (results / "table6-dilate/figures/table6-dilate-smoke-torch-MNIST-predictions.png").exists()
 
 
 def test_only_inrs_of_images_are_edited(dataset):
@@ -287,7 +285,7 @@ def test_only_inrs_of_images_are_edited(dataset):
     try:
         del dataset.columns["image"]
         with pytest.raises(ExperimentError, match="is not of INRs of images"):
-            Editing("contrast").part(method, dataset, dataset.split("test"))
+            Editing("contrast").split(method, dataset, dataset.split("test"))
     finally:
         dataset.columns.update(columns)
     with pytest.raises(ExperimentError, match="DWSNets edits no networks"):
@@ -307,12 +305,14 @@ def command(*arguments, message=None):
 
 
 def test_edited_networks_are_ordinary_models(dataset, results, tmp_path):
-    trained = results / "dilate" / "MNIST" / "NFN_NP-seed0"
+    trained = results / "table6-dilate" / "MNIST" / "NFN_NP-seed0"
     command("edit", trained, dataset.folder, tmp_path / "edited", "--split", "test")
     test = dataset.split("test")
     paths = sorted((tmp_path / "edited").glob("*.safetensors"))
     assert [path.stem for path in paths] == [f"network-{number:06}" for number in test]
-    method = prepared("NFN_NP", dataset, Sizes(**json.loads(trained.with_suffix(".json").read_text())["sizes"]))[0]
+    method = prepared(
+        "NFN_NP", dataset, MethodConfig(**json.loads(trained.with_suffix(".json").read_text())["config"])
+    )[0]
     module = nfn_torch.load(trained / "parameters.safetensors", method.layer)  # of this very description
     features = {name: torch.tensor(x) for name, x in dataset.features(test).items()}
     expected = {name: x.detach().numpy() for name, x in module(features).items()}
@@ -344,7 +344,7 @@ def save_own(folder, dataset, form="state-dicts", numbers=range(3)):
 
 @pytest.mark.parametrize("form", ["state-dicts", "safetensors"])
 def test_a_users_own_files_come_back_with_their_names(form, dataset, results, tmp_path):
-    trained, own = results / "dilate" / "MNIST" / "NFN_NP-seed0", save_own(tmp_path / "own", dataset, form)
+    trained, own = results / "table6-dilate" / "MNIST" / "NFN_NP-seed0", save_own(tmp_path / "custom", dataset, form)
     command("edit", trained, own, tmp_path / "out", "--format", "state-dicts")
     command("edit", trained, dataset.folder, tmp_path / "all")
     module = torch.nn.ModuleDict({"net": ordinary(dataset.features(np.arange(3)))})
@@ -364,24 +364,26 @@ def test_predictions_are_those_of_the_experiment(dataset, results, tmp_path):
         command("predict", trained, dataset.folder, tmp_path / f"{name}.csv", "--split", "test")
         with (tmp_path / f"{name}.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
-        told = json.loads(trained.with_suffix(".json").read_text())["predicted"]
-        assert [int(row["prediction"]) for row in rows] == told
+        predicted = json.loads(trained.with_suffix(".json").read_text())["details"]["predicted"]
+        assert [int(row["prediction"]) for row in rows] == predicted
         for row in rows:
-            shares = [float(row[f"probability of {k}"]) for k in range(10)]
+            shares = [float(row[f"probability_{k}"]) for k in range(10)]
             assert sum(shares) == pytest.approx(1)
             assert int(np.argmax(shares)) == int(row["prediction"])
-    files = save_own(tmp_path / "own", dataset, numbers=dataset.split("test")[:2].tolist())
+    files = save_own(tmp_path / "custom", dataset, numbers=dataset.split("test")[:2].tolist())
     command("predict", trained, files, tmp_path / "own.csv")
-    assert [row.split(",")[1] for row in (tmp_path / "own.csv").read_text().splitlines()[1:]] == [*map(str, told[:2])]
+    assert [row.split(",")[1] for row in (tmp_path / "own.csv").read_text().splitlines()[1:]] == [
+        *map(str, predicted[:2])
+    ]
 
 
 def test_what_does_not_fit_is_named(dataset, results, tmp_path):
-    editor, teller = results / "dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
-    out, own = tmp_path / "out", save_own(tmp_path / "own", dataset)
+    editor, predictor = results / "table6-dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
+    out, own = tmp_path / "out", save_own(tmp_path / "custom", dataset)
     command("predict", editor, own, tmp_path / "x.csv", message="expected a method of `run` table2 or table3")
-    command("edit", teller, own, out, message="expected a method of `run` dilate or contrast")
+    command("edit", predictor, own, out, message="expected a method of `run` table6-dilate or table6-contrast")
     command("predict", results / "table3/MNIST/STATNN-seed0", own, tmp_path / "x.csv", message="STATNN needs more than")
-    command("edit", results / "dilate", own, out, message="is no trained method")
+    command("edit", results / "table6-dilate", own, out, message="is no trained method")
     command("edit", editor, own, own, message="name another folder")
     command("edit", editor, own, out, "--split", "test", message="leave the split out")
     (tmp_path / "empty").mkdir()
@@ -413,15 +415,15 @@ def replace_width(dataset):
 
 
 def test_damaged_results_are_named(dataset, results, tmp_path):
-    trained = results / "dilate/MNIST/MLP-seed0"
+    trained = results / "table6-dilate/MNIST/MLP-seed0"
     result, parameters = trained.with_suffix(".json"), trained / "parameters.safetensors"
     arguments = ("edit", trained, dataset.folder, tmp_path / "out")
     about, whole = result.read_text(), parameters.read_bytes()
     try:
         result.write_text(about[:-20])
         command(*arguments, message="MLP-seed0.json is damaged")
-        result.write_text(json.dumps({k: v for k, v in json.loads(about).items() if k != "sizes"}))
-        command(*arguments, message="is damaged, or of another version (KeyError('sizes'))")
+        result.write_text(json.dumps({k: v for k, v in json.loads(about).items() if k != "config"}))
+        command(*arguments, message="is damaged, or of another version (KeyError('config'))")
         result.write_text(about)
         parameters.write_bytes(whole[:-20])
         command(*arguments, message="parameters.safetensors")

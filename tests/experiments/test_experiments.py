@@ -15,10 +15,13 @@ import torch
 from torch.nn import functional
 
 from reference_experiments.demos.quickstart import SPACES
-from reference_experiments.engines.base import BACKENDS, engine, rows
-from reference_experiments.methods.registry import METHODS, Sizes, build, statistics
-from reference_experiments.networks.classifiers import Trainer, classify, digits, draw
-from reference_experiments.training import Recipe, fit, predict, rank_correlation
+from reference_experiments.demos.zoos import digits, draw, train_zoo
+from reference_experiments.engines.base import BACKENDS, Recipe, engine, rows
+from reference_experiments.methods.base import MethodConfig
+from reference_experiments.methods.registry import build
+from reference_experiments.methods.statnn import statistics
+from reference_experiments.networks.classifiers import Trainer, classify
+from reference_experiments.training import fit, predict, rank_correlation
 
 ROOT = Path(__file__).parents[2]
 MLP, CNN = SPACES.values()
@@ -58,7 +61,7 @@ def test_the_zoo_trains_alike_in_both_backends(space):
     weights, hyper = draw(space, 4, 200, seed=3)
     hyper |= {"learning_rate": np.full(4, 0.1, np.float32), "steps": np.array([0, 10, 100, 200], np.float32)}
     hyper |= {"data_fraction": np.ones(4, np.float32), "weight_decay": np.zeros(4, np.float32)}
-    trained = {name: Trainer(engine(name), space, digits()).train(weights, hyper, seed=0) for name in BACKENDS}
+    trained = {name: train_zoo(Trainer(engine(name), digits(), space), weights, hyper, seed=0) for name in BACKENDS}
     for name in weights:
         np.testing.assert_array_equal(trained["torch"][0][name][0], weights[name][0])  # no step: as it was
         np.testing.assert_allclose(trained["torch"][0][name], trained["jax"][0][name], rtol=0, atol=2e-3)
@@ -80,11 +83,11 @@ def test_rank_correlation():
     assert rank_correlation(np.zeros(4), np.arange(4)) == 0
 
 
-SIZES = Sizes((8, 8, 8), (8, 8, 8), (32, 32), fourier=None, mlp=32, dws=(8, 8))
+SIZES = MethodConfig((8, 8, 8), (8, 8, 8), (32, 32), fourier=None, mlp=32, dws=(8, 8))
 
 
 def whole(method, features, targets):
-    return method.part(lambda chosen: rows(features, chosen), targets)
+    return method.split(lambda chosen: rows(features, chosen), targets)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -95,7 +98,7 @@ def test_every_method_learns_sixteen_networks_by_heart(backend, name, tmp_path):
     targets = np.linspace(0.05, 0.95, 16, dtype=np.float32)
     method = build(name, CNN, features, 1, SIZES)
     part = whole(method, features, targets)
-    recipe = Recipe("binary", 300, 16, 3e-3, every=100)
+    recipe = Recipe("binary", 300, 16, 3e-3, eval_every=100)
     assert rank_correlation(predict(engine(backend).learner(method.layer, recipe, 0), part), targets) < 0.8
     learner, curve = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path)
     assert rank_correlation(predict(learner, part), targets) > 0.9
@@ -107,7 +110,7 @@ def test_only_the_flat_mlp_sees_permuted_neurons():
     features = {name: x[..., None] for name, x in weights.items()}
     moved = MLP.group("HNP").act(MLP.group("HNP").sample(1), features)
     changes = {}
-    for name in METHODS[:8]:
+    for name in ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "DWSNets", "STATNN", "MLP", "MLP_Aug"):
         method = build(name, MLP, features, 1, replace(SIZES, fourier=(4, 0.5)))
         learner = engine("torch").learner(method.layer, Recipe("binary", 1, 8, 1e-3), 0)
         before, after = (predict(learner, whole(method, x, np.zeros(8))) for x in (features, moved))
@@ -123,7 +126,7 @@ def run(folder, *options):
 
 def predictions(folder):
     results = json.loads((folder / "results.json").read_text())["results"]
-    return {(r["zoo"], r["method"]): (r["tau"], r["predicted"], r["predicted after permutation"]) for r in results}
+    return {(r["zoo"], r["method"]): (r["tau"], r["predicted"], r["predicted_after_permutation"]) for r in results}
 
 
 @pytest.fixture(scope="module")

@@ -24,13 +24,9 @@ from reference_experiments.datasets.conversion import (
     read_small_cnn_zoo,
     write_small_cnn_zoo,
 )
-from reference_experiments.datasets.format import (
-    Networks,
-    WeightDataset,
-    shard_path,
-)
-from reference_experiments.datasets.format import model_zoos as classifiers
+from reference_experiments.datasets.format import Networks, WeightDataset, shard_path
 from reference_experiments.files import ExperimentError
+from reference_experiments.networks import classifiers
 from reference_experiments.sources import images
 
 ROOT = Path(__file__).parents[2]

@@ -14,21 +14,22 @@ from click.testing import CliRunner
 
 from nfn_core import WeightSpace
 from reference_experiments import report as reports
-from reference_experiments import runner as running
-from reference_experiments.cli import experiments as running_cli
+from reference_experiments import runner
+from reference_experiments.cli import experiments as experiment_commands
 from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
-from reference_experiments.engines.base import BACKENDS, engine
-from reference_experiments.experiments.base import EXPERIMENTS
+from reference_experiments.engines.base import BACKENDS, Recipe, engine
+from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.paper import PAPER
 from reference_experiments.files import ExperimentError, MissingDataError, read_arrays
-from reference_experiments.methods.registry import Sizes, build
-from reference_experiments.tasks.base import ceiling
-from reference_experiments.training import METRICS, Part, Recipe, fit
+from reference_experiments.methods.base import MethodConfig
+from reference_experiments.methods.registry import build
+from reference_experiments.tasks.prediction import tau_upper_bound
+from reference_experiments.training import METRICS, Split, fit
 
 ROOT = Path(__file__).parents[2]
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
-SIZES = Sizes((4, 4), (4, 4), (8,), head_dropout=0.2, fourier=(4, 0.5), mlp=8, dws=(2, 2))
-RECIPE = Recipe("classes", 12, 4, 1e-2, weight_decay=1e-2, warmup=4, cosine=True, every=4)
+SIZES = MethodConfig((4, 4), (4, 4), (8,), head_dropout=0.2, fourier=(4, 0.5), mlp=8, dws=(2, 2))
+RECIPE = Recipe("classes", 12, 4, 1e-2, weight_decay=1e-2, warmup=4, cosine=True, eval_every=4)
 
 
 def networks(count=30, seed=0):
@@ -54,12 +55,12 @@ def dataset(tmp_path):
     return WeightDataset(tmp_path / "data")
 
 
-def parts(name, sizes=SIZES):
+def parts(name, config=SIZES):
     found = networks(24)
     features = {n: x[..., None] for n, x in found.weights.items()}
-    method = build(name, SPACE, features, 3, sizes)
+    method = build(name, SPACE, features, 3, config)
     targets = found.columns["label"].astype(np.int64)
-    return method, method.part(lambda chosen: {n: x[chosen] for n, x in features.items()}, targets)
+    return method, method.split(lambda chosen: {n: x[chosen] for n, x in features.items()}, targets)
 
 
 def different(first, second):
@@ -83,7 +84,7 @@ def test_an_interrupted_training_ends_the_same(backend, name, tmp_path):
         return part.inputs(chosen, rng)
 
     with pytest.raises(KilledError):
-        fit(engine(backend), name, method.layer, Part(inputs, part.targets), part, RECIPE, 0, tmp_path / "cut")
+        fit(engine(backend), name, method.layer, Split(inputs, part.targets), part, RECIPE, 0, tmp_path / "cut")
     again, second = fit(engine(backend), name, method.layer, part, part, RECIPE, 0, tmp_path / "cut")
     assert not different(whole.state(), again.state())
     assert second == curve
@@ -94,7 +95,7 @@ def test_an_interrupted_training_ends_the_same(backend, name, tmp_path):
 
 
 def test_both_backends_train_alike(tmp_path):
-    method, part = parts("NFN_HNP", sizes=replace(SIZES, head_dropout=0.0))  # each library draws its own dropout
+    method, part = parts("NFN_HNP", config=replace(SIZES, head_dropout=0.0))  # each library draws its own dropout
     curves = [fit(engine(b), b, method.layer, part, part, RECIPE, 0, tmp_path / b)[1] for b in BACKENDS]
     for torch_look, jax_look in zip(*curves, strict=True):
         assert torch_look["loss"] == pytest.approx(jax_look["loss"], rel=1e-3)
@@ -102,11 +103,11 @@ def test_both_backends_train_alike(tmp_path):
 
 def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path, monkeypatch):
     method, part = parts("MLP")
-    looks = iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4])
-    monkeypatch.setitem(METRICS, "classes", lambda predicted, actual: next(looks))
+    evaluations = iter([0.5, 0.9, 0.1, 0.2, 0.3, 0.4])
+    monkeypatch.setitem(METRICS, "classes", lambda predicted, actual: next(evaluations))
     recipe = replace(RECIPE, steps=24, patience=2)
     learner, curve = fit(engine("torch"), "MLP", method.layer, part, part, recipe, 0, tmp_path)
-    assert [look["metric"] for look in curve] == [0.5, 0.9, 0.1, 0.2]
+    assert [evaluation["metric"] for evaluation in curve] == [0.5, 0.9, 0.1, 0.2]
     saved = read_arrays(tmp_path / "checkpoint.safetensors")
     best = {n.removeprefix("best "): x for n, x in saved.items() if n.startswith("best ")}
     assert not different(best, learner.state())
@@ -135,7 +136,6 @@ def test_bfloat16_trains_and_keeps_float32_parameters(backend, tmp_path):
 ALONE = """
 from pathlib import Path
 from test_running import RECIPE, engine, fit, parts
-from reference_experiments.tasks.base import ceiling
 from reference_experiments.files import write_arrays
 library = engine({backend!r})
 library.use(gpu=False, devices={devices})
@@ -154,7 +154,7 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
         script.write_text(ALONE.format(backend=backend, devices=devices, folder=str(folder)))
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         start = [sys.executable, *(launch if (backend, devices) == ("torch", 2) else []), str(script)]
-        paths = ":".join(map(str, (ROOT / "tests", ROOT, ROOT / "backends", ROOT / "conformance")))
+        paths = ":".join(map(str, (Path(__file__).parent, ROOT, ROOT / "backends", ROOT / "conformance")))
         done = subprocess.run(
             start, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
         )
@@ -169,7 +169,7 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
 
 def run(dataset, output, **changed):
     options = {"methods": ("NFN_NP", "MLP"), "seeds": range(2), "scale": "smoke", "backend": "torch"} | changed
-    running.run("table3", output=output, data={"MNIST": dataset}, **options)
+    runner.run("table3", output=output, data={"MNIST": dataset}, **options)
 
 
 def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_path):
@@ -178,21 +178,21 @@ def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_pat
     assert set(found) == {"NFN_NP-seed0.json", "NFN_NP-seed1.json", "MLP-seed0.json", "MLP-seed1.json"}
     result = found["MLP-seed1.json"]
     test = dataset.split("test")
-    assert result["actual"] == dataset.columns["label"][test].tolist()
-    right = np.mean(np.array(result["predicted"]) == dataset.columns["label"][test])
-    assert result["metrics"]["test accuracy"] == pytest.approx(100 * right)
+    assert result["details"]["actual"] == dataset.columns["label"][test].tolist()
+    right = np.mean(np.array(result["details"]["predicted"]) == dataset.columns["label"][test])
+    assert result["metrics"]["test_accuracy"] == pytest.approx(100 * right)
     assert result["data"]["networks"] == {"training": 10, "validation": 10, "test": 10}
-    assert (result["memorized"] is None, found["MLP-seed0.json"]["memorized"] is None) == (True, False)
+    assert (result["overfit_check"] is None, found["MLP-seed0.json"]["overfit_check"] is None) == (True, False)
     before = (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes()
     (tmp_path / "results" / "MNIST" / "MLP-seed0.json").unlink()
     run(dataset, tmp_path / "results")
     assert (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes() == before
     again = json.loads((tmp_path / "results" / "MNIST" / "MLP-seed0.json").read_text())
-    assert again["predicted"] == found["MLP-seed0.json"]["predicted"]
+    assert again["details"]["predicted"] == found["MLP-seed0.json"]["details"]["predicted"]
 
 
 @pytest.mark.parametrize(
-    ("error", "asked"), [(MissingDataError, ()), (MissingDataError, ("--dataset", "SVHN-GS")), (ExperimentError, ())]
+    ("error", "asked"), [(MissingDataError, ()), (MissingDataError, ("--only", "SVHN-GS")), (ExperimentError, ())]
 )
 def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(error, asked, tmp_path, monkeypatch):
     ran = []
@@ -202,9 +202,9 @@ def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(err
             raise error("no SVHN")
         return title
 
-    monkeypatch.setattr(running_cli, "dataset_of", dataset_of)
-    monkeypatch.setattr(running_cli, "run", lambda *arguments: ran.append(arguments[4]))
-    result = CliRunner().invoke(running_cli.run_command, ["table2", "--output", str(tmp_path), *asked])
+    monkeypatch.setattr(experiment_commands, "dataset_of", dataset_of)
+    monkeypatch.setattr(experiment_commands, "run", lambda *arguments: ran.append(arguments[4]))
+    result = CliRunner().invoke(experiment_commands.run_command, ["table2", "--output", str(tmp_path), *asked])
     assert "no SVHN" in result.output
     if error is MissingDataError and not asked:
         assert ran == [{"CIFAR-10-GS": "CIFAR-10-GS"}]
@@ -235,13 +235,13 @@ def test_every_split_must_have_networks(part, name, tmp_path):
 
 
 def test_ceiling_of_tied_targets():
-    assert ceiling(np.arange(5.0)) == pytest.approx(1)
+    assert tau_upper_bound(np.arange(5.0)) == pytest.approx(1)
     tied = np.array([0.1, 0.1, 0.1, 0.5])
-    assert 0 < ceiling(tied) < 0.9
+    assert 0 < tau_upper_bound(tied) < 0.9
 
 
 def runs(**means):
-    return {"MNIST": {m: [{"metrics": {"test accuracy": x + d}} for d in (-0.1, 0.1)] for m, x in means.items()}}
+    return {"MNIST": {m: [{"metrics": {"test_accuracy": x + d}} for d in (-0.1, 0.1)] for m, x in means.items()}}
 
 
 @pytest.mark.parametrize(
@@ -256,7 +256,7 @@ def runs(**means):
     ],
 )
 def test_verdicts(means, method, expected):
-    assert reports.verdicts("table3", runs(**means), "test accuracy")["MNIST", method] == expected
+    assert reports.verdicts("table3", runs(**means), "test_accuracy")["MNIST", method] == expected
 
 
 def test_report_sets_results_beside_the_paper(dataset, tmp_path):

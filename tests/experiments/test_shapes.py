@@ -14,12 +14,12 @@ from scipy.spatial.distance import cdist
 
 from nfn_core import WeightSpace
 from reference_experiments.cli.datasets import make_group
-from reference_experiments.datasets.format import SPLITS
-from reference_experiments.datasets.shape_inrs import NEAR, ShapeMaker, ShapeScale, draw_points
+from reference_experiments.datasets.shape_inrs import NEAR, ShapeMaker, ShapePreset, draw_points
 from reference_experiments.engines.base import BACKENDS, engine
 from reference_experiments.files import ExperimentError
 from reference_experiments.networks import sirens
 from reference_experiments.sources import shapes
+from reference_experiments.sources.splits import SPLITS
 
 CUBE = np.random.default_rng(0).uniform(-1, 1, (500, 3))
 
@@ -331,7 +331,7 @@ def test_networks_are_fitted_to_their_own_points(backend):
 
 
 def test_quality_is_the_error_at_points_held_out():
-    scale = ShapeScale(1, 2000, 64, 1e-2, 200, True)
+    scale = ShapePreset(1, 2000, 64, 1e-2, 200, True)
     fitted, untrained = (
         ShapeMaker("primitives", s, 0, "jax").run(0) for s in (scale, replace(scale, learning_rate=0.0))
     )

@@ -13,22 +13,21 @@ import torch
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from nfn_core import FeatureError, Normalize, WeightSpace, initialize
-from reference_experiments import report
-from reference_experiments import runner as running
+from reference_experiments import report, runner
+from reference_experiments.datasets import lottery_tickets
 from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
-from reference_experiments.datasets.format import lottery_tickets as pruning
-from reference_experiments.datasets.model_zoos import ARCHITECTURES, ZooScale
+from reference_experiments.datasets.model_zoos import ZooPreset
 from reference_experiments.datasets.torch import classifier
-from reference_experiments.engines.base import BACKENDS, engine
+from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.files import ExperimentError
-from reference_experiments.methods.image_space import within
-from reference_experiments.methods.registry import Method, Sizes
-from reference_experiments.networks.classifiers import classify
-from reference_experiments.tasks.lottery_tickets import METHODS, Tickets, TicketVAE
-from reference_experiments.training import Part, Recipe, fit
+from reference_experiments.methods.base import Method, MethodConfig
+from reference_experiments.methods.ticket_vae import TicketVAE
+from reference_experiments.networks.classifiers import ARCHITECTURES, classify
+from reference_experiments.tasks.lottery_tickets import METHODS, TicketPrediction
+from reference_experiments.training import Split, fit
 
 SPACE = WeightSpace.cnn([2, 3, 4, 3], [(3, 2), (), ()])
-SIZES = Sizes((8, 8), (8, 8), ())
+SIZES = MethodConfig((8, 8), (8, 8), ())
 
 
 def features(channels, batch=5, space=SPACE, seed=0):
@@ -68,7 +67,7 @@ def test_encoder_decoder_and_loss_respect_permuted_neurons(name):
     group = SPACE.group("HNP" if encoded else "NP")
     move = partial(group.act, group.sample(1))
     for part, channels in (("encoder", 2), ("decoder", 3)):
-        run = partial(layer.parts[part].apply, within(params, part))
+        run = partial(layer.parts[part].apply, layer.child_params(part, params))
         given = features(channels)
         assert difference(run(move(given)), move(run(given))) < 1e-12
     score = partial(layer.apply, params)
@@ -87,14 +86,14 @@ def test_loss_is_the_negative_elbo(name):
     layer, given = LAYERS[name], {n: torch.tensor(x) for n, x in pairs().items()}
     module = nfn_torch.NFModule(layer, 4, dtype=torch.float64)
     params = module.named_arrays()
-    weights = layer.scale.apply(within(params, "scale"), {n: x[..., :1] for n, x in given.items()})
+    weights = layer.scale.apply(layer.child_params("scale", params), {n: x[..., :1] for n, x in given.items()})
     posterior = layer.parts["encoder"].apply(
-        within(params, "encoder"), {n: torch.cat([weights[n], x[..., 1:2]], -1) for n, x in given.items()}
+        layer.child_params("encoder", params), {n: torch.cat([weights[n], x[..., 1:2]], -1) for n, x in given.items()}
     )
     latent = {n: Normal(x[..., :2], torch.exp(0.5 * x[..., 2:])) for n, x in posterior.items()}
     z = {n: q.mean + q.stddev * given[n][..., 2:] for n, q in latent.items()}
     logits = layer.parts["decoder"].apply(
-        within(params, "decoder"), {n: torch.cat([weights[n], z[n]], -1) for n in given}
+        layer.child_params("decoder", params), {n: torch.cat([weights[n], z[n]], -1) for n in given}
     )
 
     def elbo(masks):
@@ -144,16 +143,18 @@ def toy(folder, shuffled=False):
     weights = {t.name: rng.normal(size=(60, *t.shape)).astype(np.float32) for t in TOY.tensors}
     scores = {n: rng.random(x.shape) if shuffled else np.abs(x) for n, x in weights.items()}
     columns = {"run": np.arange(60, dtype=np.int32), "split": np.repeat([0, 1, 2], [40, 10, 10]).astype(np.uint8)}
-    about = pruning.TicketMaker("digits", "ticket-mlp", ZooScale(60, 60, 1, 1, 1, 1, 1), 0, "torch", 0.75).settings
-    write_shard(shard_path(folder, 0), Networks(TOY, weights, columns, about, pruning.masks_of(scores, 0.75)))
+    about = lottery_tickets.TicketMaker(
+        "digits", "ticket-mlp", ZooPreset(60, 60, 1, 1, 1, 1, 1), 0, "torch", 0.75
+    ).settings
+    write_shard(shard_path(folder, 0), Networks(TOY, weights, columns, about, lottery_tickets.masks_of(scores, 0.75)))
     finish(folder, [shard_path(folder, 0)], {})
     return WeightDataset(folder)
 
 
 def prepared(dataset, name):
-    task, splits = Tickets(2), [dataset.split(s) for s in ("training", "validation", "test")]
+    task, splits = TicketPrediction(2), [dataset.split(s) for s in ("training", "validation", "test")]
     method = task.build(name, dataset.space, dataset.features(splits[0]), SIZES)
-    return method, [task.part(method, dataset, index) for index in splits]
+    return method, [task.split(method, dataset, index) for index in splits]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -163,10 +164,10 @@ def test_tickets_are_learned_where_there_is_something_to_learn(backend, name, tm
     for shuffled in (False, True):
         dataset = toy(tmp_path / f"data {shuffled}", shuffled)
         method, (training, validation, test) = prepared(dataset, name)
-        recipe = Recipe("own", 200, 8, 1e-2, every=100)
+        recipe = Recipe("custom", 300, 8, 1e-2, eval_every=100)
         folder = tmp_path / f"run {shuffled}"
         learner, _ = fit(engine(backend), name, method.layer, training, validation, recipe, 0, folder)
-        masks, truth = pruning.masks_of(test.scores(learner), 0.75), dataset.features(test.targets, "masks")
+        masks, truth = lottery_tickets.masks_of(test.scores(learner), 0.75), dataset.features(test.targets, "masks")
         weights = [n for n in masks if n.startswith("W")]
         found[shuffled] = np.mean([masks[n][truth[n][..., 0]].mean() for n in weights])
     assert found[False] > 0.8
@@ -175,7 +176,7 @@ def test_tickets_are_learned_where_there_is_something_to_learn(backend, name, tm
 
 def test_an_interrupted_training_ends_the_same(tmp_path):
     method, (training, validation, _) = prepared(toy(tmp_path / "data"), "NFN_NP")
-    recipe, left = Recipe("own", 9, 8, 1e-3, every=3), iter(range(4))
+    recipe, left = Recipe("custom", 9, 8, 1e-3, eval_every=3), iter(range(4))
 
     def inputs(chosen, rng):
         if rng is not None and next(left, None) is None:
@@ -185,7 +186,7 @@ def test_an_interrupted_training_ends_the_same(tmp_path):
     run = partial(fit, engine("torch"), "NFN_NP", method.layer, validation=validation, recipe=recipe, seed=0)
     whole, curve = run(training=training, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        run(training=Part(inputs, training.targets), folder=tmp_path / "cut")
+        run(training=Split(inputs, training.targets), folder=tmp_path / "cut")
     again, second = run(training=training, folder=tmp_path / "cut")
     assert curve == second
     for key, x in whole.state().items():
@@ -226,7 +227,7 @@ def test_tickets_are_drawn_by_their_scores(tmp_path):
 def test_highest_scores_stay_and_equal_scores_too_are_pruned_to_the_number():
     scores = {"W1": np.zeros((2, 4, 5)), "v1": np.zeros((2, 4))}
     scores["W1"][0, 1, 2] = 1
-    masks = pruning.masks_of(scores, 0.95)
+    masks = lottery_tickets.masks_of(scores, 0.95)
     assert masks["W1"].sum(axis=(1, 2)).tolist() == [1, 1]
     assert masks["W1"][0, 1, 2]
     assert masks["v1"].all()
@@ -234,15 +235,15 @@ def test_highest_scores_stay_and_equal_scores_too_are_pruned_to_the_number():
 
 def test_other_datasets_and_methods_are_refused(tmp_path):
     dataset = toy(tmp_path)
-    with pytest.raises(ExperimentError, match="tickets are told by NFN_NP, .*, not by STATNN"):
-        Tickets().build("STATNN", dataset.space, dataset.features(np.arange(3)), SIZES)
-    method = Tickets().build("NFN_NP", dataset.space, dataset.features(np.arange(3)), SIZES)
+    with pytest.raises(ExperimentError, match="tickets are predicted by NFN_NP, .*, not by STATNN"):
+        TicketPrediction().build("STATNN", dataset.space, dataset.features(np.arange(3)), SIZES)
+    method = TicketPrediction().build("NFN_NP", dataset.space, dataset.features(np.arange(3)), SIZES)
     dataset.about["learning_rate"] = 1e-3
     with pytest.raises(ExperimentError, match="expected networks trained at learning rate 0.1, but they were at 0.001"):
-        Tickets().part(method, dataset, np.arange(3))
+        TicketPrediction().split(method, dataset, np.arange(3))
     dataset.about["dataset"] = "zoo of classifiers"
     with pytest.raises(ExperimentError, match="holds no winning tickets"):
-        Tickets().part(method, dataset, np.arange(3))
+        TicketPrediction().split(method, dataset, np.arange(3))
 
 
 def test_parameters_are_counted_without_being_made():
@@ -259,19 +260,19 @@ def test_parameters_are_counted_without_being_made():
 def dataset(tmp_path_factory):
     """18 pairs of scikit-learn's digits, the last two of which are held out."""
     folder = tmp_path_factory.mktemp("pairs")
-    maker = pruning.TicketMaker("digits", "ticket-mlp", ZooScale(18, 18, 640, 300, 3, 32, 1), 0, "torch")
+    maker = lottery_tickets.TicketMaker("digits", "ticket-mlp", ZooPreset(18, 18, 640, 300, 3, 32, 1), 0, "torch")
     write_shard(shard_path(folder, 0), maker.run(0))
     finish(folder, [shard_path(folder, 0)], {"quality": {}})
     return WeightDataset(folder)
 
 
 def run(dataset, output, methods=METHODS):
-    running.run("table5", "smoke", "torch", output, {"MNIST": dataset}, methods, range(1))
+    runner.run("table5", "smoke", "torch", output, {"MNIST": dataset}, methods, range(1))
     return {p.name: json.loads(p.read_text()) for p in (output / "MNIST").glob("*-seed0.json")}
 
 
 def test_networks_are_trained_under_tickets_as_those_of_the_dataset_were(dataset):
-    maker, index = pruning.TicketMaker.of(dataset), dataset.split("test")
+    maker, index = lottery_tickets.TicketMaker.of(dataset), dataset.split("test")
     weights, masks = ({n: x[..., 0] for n, x in dataset.features(index, part).items()} for part in ("weights", "masks"))
     runs = dataset.columns["run"][index]
     trained, accuracy = maker.trained(runs, weights, masks)
@@ -290,13 +291,13 @@ def test_an_experiment_from_end_to_end(dataset, tmp_path):
     assert len(results) == 3
     index = dataset.split("test")
     for result in results.values():
-        assert result["sparsity"] == result["sparsity of IMP"]
-        assert {n: x[0] for n, x in result["sparsity"].items()}["W2"] == pytest.approx(0.95, abs=1e-4)
-        assert result["metrics"]["test accuracy"] == pytest.approx(np.mean(result["each"]["test accuracy"]))
+        assert result["details"]["sparsity"] == result["details"]["imp_sparsity"]
+        assert {n: x[0] for n, x in result["details"]["sparsity"].items()}["W2"] == pytest.approx(0.95, abs=1e-4)
+        assert result["metrics"]["test_accuracy"] == pytest.approx(np.mean(result["per_network"]["test_accuracy"]))
         for name, column in (("Dense", "dense"), ("IMP", "ticket"), ("Random", "random")):
-            values = result["beside"][name]["each"]["test accuracy"]
+            values = result["baselines"][name]["per_network"]["test_accuracy"]
             np.testing.assert_allclose(values, 100 * dataset.columns[f"{column} accuracy"][index], rtol=1e-6)
-        assert set(result["scores"]) == {"W1", "W2", "W3"}
+        assert set(result["details"]["scores"]) == {"W1", "W2", "W3"}
         assert "W2 0.9500 (0.0000)" in result["notes"][0]
     page = report.report(tmp_path).read_text()
     rows = {line.split(" | ")[1]: line for line in page.splitlines() if line.startswith("| MNIST |")}
@@ -315,8 +316,8 @@ def test_pruned_networks_come_back_as_modules_and_files(dataset, tmp_path):
     (result,) = run(dataset, tmp_path, ("NFN_PT",)).values()
     pruned = WeightDataset(tmp_path / "MNIST" / "NFN_PT-seed0" / "tickets")
     pruned.verify()
-    images = pruning.TicketMaker.of(dataset).trainer.task
-    for k, expected in enumerate(result["each"]["test accuracy"]):
+    images = lottery_tickets.TicketMaker.of(dataset).trainer.images
+    for k, expected in enumerate(result["per_network"]["test_accuracy"]):
         weights, mask = pruned.network(k), pruned.features([k], "masks")
         model = classifier(pruned.space, weights)
         with torch.no_grad():
@@ -330,7 +331,7 @@ def test_pruned_networks_come_back_as_modules_and_files(dataset, tmp_path):
 def test_killed_between_blocks_it_goes_on(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(engine("torch"), "block", 1)
     whole = run(dataset, tmp_path / "whole", ("NFN_PT",))
-    trained, left = pruning.TicketMaker.trained, iter(range(1))
+    trained, left = lottery_tickets.TicketMaker.trained, iter(range(1))
 
     def cut(self, *args):
         if next(left, None) is None:
@@ -338,13 +339,13 @@ def test_killed_between_blocks_it_goes_on(dataset, tmp_path, monkeypatch):
         return trained(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pruning.TicketMaker, "trained", cut)
+        patch.setattr(lottery_tickets.TicketMaker, "trained", cut)
         with pytest.raises(KeyboardInterrupt):
             run(dataset, tmp_path / "cut", ("NFN_PT",))
     folder = tmp_path / "cut" / "MNIST" / "NFN_PT-seed0" / "tickets"
     assert sorted(path.name for path in folder.glob("shard-*.safetensors")) == ["shard-00000.safetensors"]
     again = run(dataset, tmp_path / "cut", ("NFN_PT",))
-    for key in ("metrics", "each", "sparsity", "scores", "curve"):
+    for key in ("metrics", "per_network", "details", "curve"):
         assert again["NFN_PT-seed0.json"][key] == whole["NFN_PT-seed0.json"][key]
     for path in folder.glob("shard-*.safetensors"):
         assert path.read_bytes() == (tmp_path / "whole" / "MNIST" / "NFN_PT-seed0" / "tickets" / path.name).read_bytes()

@@ -1,0 +1,45 @@
+"""Draw the overview figure of the documentation: ``python docs/figures.py``."""
+
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+import nfn_core
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def overview(path: Path) -> None:
+    """Weights of one network, the same with permuted neurons, and the logits of a neural functional for both."""
+    space = nfn_core.WeightSpace.mlp([2, 12, 12, 1])
+    group = space.group("HNP")
+    rng = np.random.default_rng(0)
+    weights = {t.name: rng.normal(size=(1, *t.shape, 1)) for t in space.tensors}
+    permuted = group.act(group.sample(seed=1), weights)
+    network = nfn_core.invariant_network(group, [1, 16, 16], head=[32, 5])
+    params = nfn_core.initialize(network, seed=0)
+    figure, panels = plt.subplots(2, 5, figsize=(10, 3.6), layout="constrained", width_ratios=[0.5, 2, 1, 1.4, 1.8])
+    shown = (("weights U", "f(U)", weights), ("neurons permuted, σU", "f(σU) = f(U)", permuted))
+    for row, (title, output, features) in zip(panels, shown, strict=True):
+        for panel, name in zip(row[:3], ("W1", "W2", "W3"), strict=True):
+            panel.imshow(features[name][0, ..., 0], cmap="RdBu", vmin=-2.5, vmax=2.5, aspect="auto")
+            panel.set(xticks=[], yticks=[], xlabel=name)
+        row[1].set_title(title)
+        _arrow(row[3], "NF-layers,\npool, head")
+        row[4].bar(range(5), network.apply(params, features)[0], color="C0")
+        row[4].set(xticks=[], ylim=(-0.4, 0.4), title=output)
+    figure.savefig(path, dpi=110)
+
+
+def _arrow(panel: Axes, text: str) -> None:
+    """An arrow with a caption, in place of a plot."""
+    panel.set_axis_off()
+    panel.annotate("", (1, 0.35), (0, 0.35), arrowprops={"arrowstyle": "-|>", "linewidth": 2})
+    panel.text(0.5, 0.5, text, ha="center", va="bottom")
+
+
+if __name__ == "__main__":
+    ASSETS.mkdir(exist_ok=True)
+    overview(ASSETS / "overview.png")

@@ -1,0 +1,105 @@
+"""Exact augmentations of implicit neural representations: other weights of a known, or of the same, function.
+
+A network that sees its inputs as W x + v, applied to A x + t, has W A and v + W t: rotations, scalings and shifts of an
+image are linear in the first layer. A neuron with an odd activation (sine, tanh) may change its sign with all its weights.
+All functions are pure, take the random numbers from outside, and leave their arguments as they are.
+"""
+
+from collections.abc import Mapping
+
+from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.errors import FeatureError, SpecError
+from nfn_core.features import check_features
+from nfn_core.spaces import WeightSpace
+
+__all__ = ["flip_signs", "transform_inputs"]
+
+
+def transform_inputs(
+    features: Mapping[str, Array], matrix: Array, shift: Array, weight: str = "W1", bias: str = "v1"
+) -> Features:
+    """Weights of the function x → f(A x + t), where f is the network that came.
+
+    Parameters
+    ----------
+    features : mapping of str to array
+        Weights of dense networks; the first weight has shape (batch, n, d, channels) with the inputs second, the first
+        bias (batch, n, channels).
+    matrix : array
+        A for each network, shape (batch, d, d): a rotation, a scaling, or any other.
+    shift : array
+        t for each network, shape (batch, d).
+    weight, bias : str
+        Names of the first weight and bias.
+
+    Returns
+    -------
+    dict of str to array
+        The new weights; tensors after the first layer are the same arrays.
+
+    Raises
+    ------
+    FeatureError
+        If a tensor is missing or the shapes do not fit.
+    """
+    for name, axes in ((weight, 4), (bias, 3)):
+        if name not in features or features[name].ndim != axes:
+            raise FeatureError(
+                f"transform_inputs needs tensor {name!r} with {axes} axes: name the first weight and bias."
+            )
+    w, v = features[weight], features[bias]
+    batch, _, d, _ = w.shape
+    if tuple(matrix.shape) != (batch, d, d) or tuple(shift.shape) != (batch, d):
+        raise FeatureError(
+            f"matrix and shift must have shapes {(batch, d, d)} and {(batch, d)}, not {tuple(matrix.shape)} and "
+            f"{tuple(shift.shape)}."
+        )
+    xp = namespace_of(w, matrix, shift)
+    rows = xp.permute_dims(w, (0, 1, 3, 2))
+    turned = xp.permute_dims(xp.matmul(rows, matrix[:, None, :, :]), (0, 1, 3, 2))
+    moved = xp.sum(w * shift[:, None, :, None], axis=2)
+    return {**features, weight: turned, bias: v + moved}
+
+
+def flip_signs(space: WeightSpace, features: Mapping[str, Array], signs: Mapping[str, Array]) -> Features:
+    """Weights of the same function after neurons with odd activations changed their sign.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    features : mapping of str to array
+        Weights, each tensor of shape (batch, *axes, channels).
+    signs : mapping of str to array
+        For some neuron sets 1 or -1 for each network and neuron, shape (batch, n). Every axis that a set labels is
+        multiplied by its signs.
+
+    Returns
+    -------
+    dict of str to array
+        The new weights.
+
+    Raises
+    ------
+    FeatureError
+        If the features do not fit the space, or signs do not fit the batch.
+    SpecError
+        If a neuron set is unknown, or is an input or output of the network.
+    """
+    xp = check_features(space, features)
+    for label, values in signs.items():
+        if label not in space.sizes or label in (*space.inputs, *space.outputs):
+            raise SpecError(f"signs name {label!r}, which is no hidden neuron set of this space: {tuple(space.sizes)}.")
+        expected = (features[space.tensors[0].name].shape[0], space.sizes[label])
+        if tuple(values.shape) != expected:
+            raise FeatureError(f"signs of {label!r} must have shape {expected}, not {tuple(values.shape)}.")
+    out: Features = {}
+    for t in space.tensors:
+        x = features[t.name]
+        for axis, label in enumerate(t.labels):
+            if label in signs:
+                shape = [x.shape[0], *(1,) * (len(t.shape) + 1)]
+                shape[axis + 1] = t.shape[axis]
+                x = x * xp.reshape(signs[label], tuple(shape))
+        out[t.name] = x
+    return out

@@ -1,0 +1,267 @@
+"""From the axes of a network's tensors, inputs and outputs to its weight space: the interface of the front ends."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from nfn_core.errors import LabelError
+from nfn_core.models.axes import Node, fixed_by, leaves, resolve
+from nfn_core.models.patterns import label_tensors
+from nfn_core.models.rules import Index, Rules, Value
+from nfn_core.models.views import Axis, View, freeze
+
+__all__ = ["Derivation", "Labeling"]
+
+
+class Derivation(NamedTuple):
+    """What is derived of a network: the arguments of `nfn_core.ModelSpace`."""
+
+    views: tuple[View, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    fixed: tuple[tuple[str, str], ...]
+
+
+@dataclass
+class Labeling:
+    """Axes of all tensors of a network, as far as its operations have been walked.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Shapes of the network's tensors, in its order.
+    patterns : mapping of str to str
+        Explicit labels of tensors, operations, ``"input[0]"``, ``"output[0]"``, ...
+    also : mapping of str to tuple of str
+        Other names of a tensor (tied weights).
+
+    Attributes
+    ----------
+    rules : Rules
+        The algebra at work.
+    tensors : dict of str to Value
+        The network's tensors.
+    inputs, outputs : list of Value
+        The network's inputs and outputs so far.
+    named : dict of str to Node
+        Neuron sets named by patterns.
+    used : set of str
+        Tensors that the computation reads.
+    names : dict of int to str
+        Names of all neuron sets by the identity of their leaves, once finished.
+    asked : set of str
+        Patterns that were used.
+    unruled : list of (str, Value)
+        What goes into operations whose result has an explicit label: all that the labels do not name is fixed.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    patterns: Mapping[str, str]
+    also: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    rules: Rules = field(default_factory=Rules)
+    tensors: dict[str, Value] = field(default_factory=dict)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
+    named: dict[str, Node] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    names: dict[int, str] = field(default_factory=dict)
+    asked: set[str] = field(default_factory=set)
+    unruled: list[tuple[str, Value]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        given = {name: self.patterns[name] for name in self.shapes if name in self.patterns}
+        self.asked.update(given)
+        labeled = label_tensors(self.rules, self.shapes, given, self.named)
+        self.tensors = {n: labeled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
+
+    @property
+    def explicit(self) -> bool:
+        """Whether every tensor, an input and an output have labels and none is to be derived: nothing need be walked."""
+        wanted = [*self.shapes, "input[0]", "output[0]"]
+        return all(name in self.patterns and "?" not in self.patterns[name] for name in wanted)
+
+    def label(self, name: str, shape: Sequence[int]) -> Value | None:
+        """Value of an operation, input or output that has an explicit label, None if it has none."""
+        if name not in self.patterns:
+            return None
+        self.asked.add(name)
+        return label_tensors(self.rules, {name: shape}, {name: self.patterns[name]}, self.named)[name]
+
+    def apply(
+        self,
+        where: str,
+        keys: Sequence[str],
+        shapes: Sequence[Sequence[int]],
+        values: Sequence[Value],
+        rule: Callable[[], list[Value]] | None,
+        looks_up: bool = False,
+    ) -> list[Value]:
+        """Apply one operation.
+
+        Parameters
+        ----------
+        where : str
+            The operation, its node and module, for messages.
+        keys : sequence of str
+            Name of each result, under which it may have an explicit label.
+        shapes : sequence of sequence of int
+            Shape of each result.
+        values : sequence of Value
+            Tensors that go in.
+        rule : callable, optional
+            Gives the results; None if there is no rule for the operation.
+        looks_up : bool
+            Whether the operation uses integers of the input only to look entries up.
+
+        Returns
+        -------
+        list of Value
+            The results.
+
+        Raises
+        ------
+        LabelError
+            If there is neither a rule nor a label.
+        """
+        given = [self.label(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+        labeled = [value for value in given if value is not None]
+        constant = bool(values) and all(x.constant for x in values)
+        if len(labeled) == len(shapes):
+            self.unruled += [(where, x) for x in values]
+            found = labeled
+        elif rule is not None:
+            with self.rules.at(where):
+                found = rule()
+        elif constant:
+            with self.rules.at(where):
+                found = [self.rules.opaque(shape) for shape in shapes]
+        else:
+            raise LabelError(
+                f"no rule says how {where} acts on axes. Label its result: labels={{{keys[0]!r}: '...'}} with one word "
+                f"for each axis of shape {tuple(shapes[0])}, a neuron set's name or '_' for a fixed axis."
+            )
+        for x in () if looks_up else values:
+            if x.index is not None and all(out.index is not x.index for out in found):
+                with self.rules.at(where):
+                    self.rules.invalidate(x.index)
+        return [replace(out, constant=True) for out in found] if constant else found
+
+    def output(self, value: Value) -> None:
+        """Take a value as the next output."""
+        given = self.label(f"output[{len(self.outputs)}]", value.shape)
+        if given is not None:
+            with self.rules.at("being an output"):
+                self.rules.equal(given, value)
+        self.outputs.append(value)
+
+    def input(self, shape: Sequence[int], integer: bool) -> Value:
+        """Take the next input, and return its value; integers may number the entries of an axis."""
+        value = self.label(f"input[{len(self.inputs)}]", shape) or self.rules.tensor(shape)
+        self.inputs.append(replace(value, index=Index()) if integer else value)
+        return self.inputs[-1]
+
+    def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
+        """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
+        self.used.update(self.tensors)
+        for shape, integer in inputs:
+            self.input(shape, integer)
+        for k, shape in enumerate(outputs):
+            self.outputs.append(self.label(f"output[{k}]", shape) or self.rules.opaque(shape))
+
+    def finish(self) -> Derivation:
+        """Name the neuron sets and freeze all axes.
+
+        Returns
+        -------
+        Derivation
+            Views, and what they are labeled by. Sets that reach an input are called ``in``, those that reach an output
+            ``out``, others ``h1``, ``h2``, ... in order of appearance; names of patterns take precedence.
+
+        Raises
+        ------
+        LabelError
+            If a pattern names nothing, or a named neuron set turned out to be fixed, divided, or one with another.
+        """
+        named = {id(leaf) for node in self.named.values() for leaf in leaves(node)}
+        for where, value in self.unruled:
+            with self.rules.at(where):
+                for leaf in (leaf for axis in value.axes for leaf in leaves(axis)):
+                    if id(leaf) not in named:
+                        self.rules.fix(leaf)
+        unknown = [name for name in self.patterns if name not in self.asked]
+        if unknown:
+            raise LabelError(
+                f"labels are given for {unknown}, but the network has no such tensor, operation, input or output: "
+                f"its tensors are {list(self.shapes)}."
+            )
+        for name, value in self.tensors.items():
+            if name not in self.used:
+                with self.rules.at("not being used"):
+                    self.rules.fix_axes(value, range(len(value.axes)))
+        self.names = names = self._names()
+        axes = self.frozen(self.tensors.values(), names)
+        views = tuple(View(n, a, tuple(self.also.get(n, ()))) for n, a in zip(self.tensors, axes, strict=True))
+        present = {leaf for view in views for axes in view.pieces.values() for leaf in (a.label for a in axes)}
+        inputs, outputs = (
+            tuple(dict.fromkeys(n for n in (names.get(id(leaf)) for leaf in self._reached(side)) if n in present and n))
+            for side in (self.inputs, self.outputs)
+        )
+        reasons = {n: dict.fromkeys(why for why in map(fixed_by, v.axes) if why) for n, v in self.tensors.items()}
+        fixed = tuple((n, "; ".join(whys)) for n, whys in reasons.items() if whys)
+        return Derivation(views, inputs, outputs, fixed)
+
+    def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
+        """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
+        found: dict[int, tuple[str, tuple[str, Node]]] = {}
+        for name, value in self.tensors.items():
+            for a, axis in enumerate(value.axes):
+                for leaf in leaves(axis):
+                    if leaf.fixed and leaf.size > 1 and name in self.used:
+                        found.setdefault(id(leaf), (f"axis {a} of {name!r}", (name, leaf)))
+        return dict(found.values())
+
+    def frozen(self, values: Iterable[Value], names: Mapping[int, str]) -> list[tuple[Axis, ...]]:
+        """Axes of values, with the leaves of the given names (by identity) as neuron sets."""
+        return [tuple(freeze(node, lambda leaf: names.get(id(leaf))) for node in value.axes) for value in values]
+
+    def _names(self) -> dict[int, str]:
+        """Name the leaves that may move."""
+        names: dict[int, str] = {}
+        for label, node in self.named.items():
+            node = resolve(node)
+            why = fixed_by(node)
+            problem = (
+                f"it was fixed by {why}"
+                if why
+                else "it was divided by a reshape, slice or concatenation"
+                if node.kind != "leaf"
+                else f"it is one set with {names[id(node)]!r}"
+                if id(node) in names
+                else None
+            )
+            if problem and node.size > 1:
+                raise LabelError(
+                    f"neuron set {label!r} of the given labels cannot be permuted as labeled: {problem}. Drop the label, "
+                    "or label that operation's result."
+                )
+            names[id(node)] = label
+        inputs, outputs = ({id(leaf): leaf for leaf in self._reached(side)} for side in (self.inputs, self.outputs))
+        ordered: dict[int, Node] = {}
+        for value in self.tensors.values():
+            for axis in value.axes:
+                ordered.update({id(leaf): leaf for leaf in leaves(axis) if leaf.size > 1 and not leaf.fixed})
+        roles: dict[str, list[int]] = {"in": [], "out": [], "h": []}
+        for key in ordered:
+            if key not in names:
+                roles["in" if key in inputs else "out" if key in outputs else "h"].append(key)
+        for role, keys in roles.items():
+            alone = [role] if role != "h" and len(keys) == 1 else []
+            plain = [*alone, *(f"{role}{k}" for k in range(1, len(keys) + len(self.named) + 1))]
+            free = [name for name in plain if name not in self.named]
+            names.update(zip(keys, free, strict=False))
+        return names
+
+    def _reached(self, values: Iterable[Value]) -> list[Node]:
+        """Leaves of some inputs or outputs, and of the axes that integers number."""
+        axes = [axis for v in values for axis in (*v.axes, *([v.index.axis] if v.index and v.index.axis else []))]
+        return [leaf for axis in axes for leaf in leaves(axis)]

@@ -1,0 +1,69 @@
+"""What several commands share: the error decorator, options, arguments."""
+
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+from nfn_core import NFNError
+from reference_experiments.datasets.generation import SCALES
+from reference_experiments.engines.base import BACKENDS
+
+__all__ = ["backend_option", "folder_option", "maker_command", "reports_errors", "scale_option", "seed_option"]
+
+DEFAULT_BACKEND = "torch"
+"""Of every command; networks of one backend are not those of the other, so that one default lets `run` find what `make` made."""
+
+Command = Callable[..., Any]
+
+
+def reports_errors(command: Command) -> Command:
+    """Report the package's errors without a traceback."""
+
+    @wraps(command)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return command(*args, **kwargs)
+        except NFNError as error:
+            raise click.ClickException(str(error)) from error
+
+    return wrapped
+
+
+def backend_option(command: Command) -> Command:
+    """Add ``--backend``."""
+    choice = click.Choice(BACKENDS)
+    return click.option("--backend", type=choice, default=DEFAULT_BACKEND, show_default=True)(command)
+
+
+def scale_option(command: Command) -> Command:
+    """Add ``--scale``."""
+    return click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True)(command)
+
+
+def seed_option(command: Command) -> Command:
+    """Add ``--seed``."""
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
+
+
+def folder_option(text: str) -> Callable[[Command], Command]:
+    """Add ``--output``, a folder."""
+    return click.option("--output", type=click.Path(file_okay=False, path_type=Path), help=text)
+
+
+def maker_command(command: Command) -> Command:
+    """Add the options that all makers have."""
+    cores = os.cpu_count() or 1
+    for option in (
+        folder_option("Folder of the dataset; by default one that its settings name, where `run` finds it."),
+        click.option("--gpu", is_flag=True, help="Give each process a GPU."),
+        click.option("--devices", type=click.IntRange(min=1), default=cores, help="Processes; one a core or GPU."),
+        seed_option,
+        scale_option,
+        backend_option,
+    ):
+        command = option(command)
+    return reports_errors(command)

@@ -1,0 +1,176 @@
+"""Image INRs: SIRENs fitted to images (paper, section D.3)."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from nfn_core import WeightSpace
+from reference_experiments.datasets.format import Networks, WeightDataset
+from reference_experiments.datasets.generation import shard_count, shard_range
+from reference_experiments.engines.base import engine
+from reference_experiments.files import ExperimentError, write
+from reference_experiments.networks.sirens import (
+    CONVENTION,
+    coordinates,
+    draw,
+    evaluate,
+    fit,
+    initial,
+    learning_rates,
+)
+from reference_experiments.sources.images import load_all_images
+
+__all__ = ["PRESETS", "SirenMaker", "contact_sheet"]
+
+
+HIDDEN = 32
+
+
+@dataclass(frozen=True)
+class SirenPreset:
+    """How many networks, and how they are fitted.
+
+    Parameters
+    ----------
+    training, validation, test : int
+        Images of each split: training and validation images from the front of the set's training part, then what
+        remains of it and the test part as test images.
+    copies : int
+        Networks for each training image, from different initialisations.
+    learning_rate : float
+        Of Adam.
+    steps : int
+        Full-image steps.
+    cosine : bool
+        Whether the learning rate falls to 0 along a cosine, or stays.
+    """
+
+    training: int
+    validation: int
+    test: int
+    copies: int
+    learning_rate: float
+    steps: int
+    cosine: bool
+
+
+PRESETS = {
+    "smoke": SirenPreset(24, 4, 4, 2, 1e-2, 100, True),
+    "small": SirenPreset(9000, 1000, 2000, 1, 1e-3, 330, True),
+    "paper": SirenPreset(45000, 5000, 10000, 10, 5e-5, 5000, False),
+}
+"""``small`` has the fit whose networks were classified best in the experiment ``siren-fit``."""
+
+
+PAPER_COUNTS = {"fashion-mnist": {"test": 20000}, "cifar10": {"copies": 20}}
+"""Where the paper's numbers differ between sets."""
+
+
+@dataclass(frozen=True)
+class SirenMaker:
+    """Makes a dataset of image INRs; see `reference_experiments.datasets.generation.Maker`.
+
+    Parameters
+    ----------
+    images : str
+        A set of `reference_experiments.sources.images`.
+    scale : SirenPreset
+        How many, and how they are fitted.
+    seed : int
+        Seed of the initial weights.
+    backend : str
+        ``"torch"`` or ``"jax"``.
+    shard : int
+        Networks in a shard.
+    """
+
+    images: str
+    scale: SirenPreset
+    seed: int
+    backend: str
+    shard: int = 200
+    quality: str = "psnr"
+
+    @classmethod
+    def at_scale(cls, images: str, scale: str, seed: int, backend: str) -> "SirenMaker":
+        """Maker at one of `PRESETS`."""
+        chosen = asdict(PRESETS[scale]) | (PAPER_COUNTS.get(images, {}) if scale == "paper" else {})
+        return cls(images, SirenPreset(**chosen), seed, backend, 20 if scale == "smoke" else 200)
+
+    @staticmethod
+    def space(channels: int) -> WeightSpace:
+        """Weight space of a SIREN with so many output channels."""
+        return WeightSpace.mlp([2, HIDDEN, HIDDEN, channels])
+
+    @property
+    def title(self) -> str:
+        """Short name of the dataset."""
+        return f"image-inrs-{self.images}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the dataset depends on."""
+        return {"dataset": "image INRs", **asdict(self)}
+
+    @property
+    def shards(self) -> int:
+        """Number of shards."""
+        return shard_count(len(self._plan()["split"]), self.shard)
+
+    def _plan(self) -> dict[str, np.ndarray]:
+        """For each network its split and the number of its image, over training and test part together."""
+        s = self.scale
+        counts = (s.training * s.copies, s.validation, s.test)
+        image = np.concatenate(
+            [np.repeat(np.arange(s.training), s.copies), s.training + np.arange(s.validation + s.test)]
+        )
+        return {"split": np.repeat(np.arange(3, dtype=np.uint8), counts), "image": image.astype(np.int32)}
+
+    def run(self, index: int) -> Networks:
+        """Fit the networks of one shard."""
+        plan, library = self._plan(), engine(self.backend)
+        numbers = shard_range(index, self.shard, len(plan["split"]))
+        pixels, labels, found = load_all_images(self.images)
+        image = plan["image"][numbers]
+        height, width, channels = pixels.shape[1:]
+        space = self.space(channels)
+        needed = plan["image"].max() + 1
+        if needed > len(pixels):
+            raise ExperimentError(
+                f"{self.images}: {needed} different images are asked for, but there are {len(pixels)}: choose a smaller "
+                "--scale, or get the whole set."
+            )
+        targets = (pixels[image].astype(np.float32) / 127.5 - 1).reshape(len(numbers), -1, channels).swapaxes(1, 2)
+        points = coordinates(height, width)
+        targets = np.ascontiguousarray(targets)
+        rates = learning_rates(self.scale.learning_rate, self.scale.steps, self.scale.cosine)
+        weights = fit(library, initial(space, self.seed, numbers), targets, points, rates)
+        errors = np.mean((evaluate(library, weights, points) - targets) ** 2, axis=(1, 2))
+        columns = {
+            "split": plan["split"][numbers],
+            "image": image,
+            "label": labels[image].astype(np.int32),
+            "psnr": (10 * np.log10(4 / errors)).astype(np.float32),  # of a range of 2
+        }
+        about = self.settings | CONVENTION | {"sources": found.sources}
+        return Networks(space, weights, columns, about)
+
+
+def contact_sheet(path: Path, dataset: WeightDataset, count: int = 12) -> None:
+    """Draw images (above) and what the first networks of each split make of them (below), with their PSNR."""
+    pixels = load_all_images(dataset.about["images"])[0]
+    height, width, channels = pixels.shape[1:]
+    chosen = np.concatenate([dataset.split(name)[: count // 3] for name in dataset.about["splits"]])
+    drawn = draw(dataset.features(chosen), height, width)
+    figure = Figure(figsize=(len(chosen), 2.6), layout="constrained")
+    panels = figure.subplots(2, len(chosen), squeeze=False)
+    for k, number in enumerate(chosen.tolist()):
+        image = pixels[dataset.columns["image"][number]] / 255
+        for panel, x in ((panels[0, k], image), (panels[1, k], np.clip(0.5 + 0.5 * drawn[k], 0, 1))):
+            panel.imshow(x if channels == 3 else x[..., 0], cmap=None if channels == 3 else "gray", vmin=0, vmax=1)
+            panel.set_axis_off()
+        panels[0, k].set_title(f"{dataset.columns['psnr'][number]:.1f} dB", fontsize=8)
+    write(path, figure.savefig)

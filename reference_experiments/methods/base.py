@@ -1,0 +1,161 @@
+"""What a method is: a network, and what is done on the host before it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from nfn_core import Composite, Group, Layer, Normalize, WeightSpace
+from reference_experiments.engines.base import Inputs
+from reference_experiments.methods.permutation import permuted
+from reference_experiments.training import Split
+
+__all__ = ["METHODS", "Method", "MethodConfig", "Problem", "register"]
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Widths of all methods in one experiment.
+
+    Parameters
+    ----------
+    channels : tuple of int
+        Channels of the NF-layers of NP and PT.
+    hnp_channels : tuple of int
+        Those of HNP, whose matrices are larger.
+    head : tuple of int
+        Hidden units of the head after the invariant pooling.
+    head_dropout : float
+        Its dropout.
+    fourier : tuple of (int, float), optional
+        Number and scale of the Gaussian Fourier features of every entry; without it entries come as they are.
+    encoding : tuple of (float, int)
+        Maximum frequency and bands of the sinusoidal IO-encoding.
+    mlp : int
+        Units of each hidden layer of MLP, MLP_Aug and STATNN.
+    dws : tuple of int
+        Channels of the layers of DWSNets.
+    resnet : int
+        Channels of ResNet-18's first stage.
+    pointnet : tuple of (tuple of int, tuple of int)
+        Widths of PointNet's MLP for every point, and of its head.
+    inr2vec : tuple of int
+        Widths of inr2vec's encoder; the last is the length of the embedding.
+    """
+
+    channels: tuple[int, ...]
+    hnp_channels: tuple[int, ...]
+    head: tuple[int, ...]
+    head_dropout: float = 0.0
+    fourier: tuple[int, float] | None = None
+    encoding: tuple[float, int] = (10.0, 6)
+    mlp: int = 1000
+    dws: tuple[int, ...] = (32, 32, 32, 32)
+    resnet: int = 64
+    pointnet: tuple[tuple[int, ...], tuple[int, ...]] = ((64, 64, 64, 128, 1024), (512, 256))
+    inr2vec: tuple[int, ...] = (512, 512, 1024, 1024, 1024)
+
+
+@dataclass(frozen=True)
+class Method:
+    """A network, and what is done on the host before it.
+
+    Parameters
+    ----------
+    name : str
+        One of `METHODS`.
+    layer : Layer
+        The network.
+    summary : callable, optional
+        From features, each (batch, *axes, channels), to an array (batch, columns) that the network takes instead.
+    augment : Group, optional
+        Group whose random elements permute every network of a training batch.
+    sees : {"weights", "images", "points"}
+        What the network takes: features, or of the shape behind an INR the image (batch, height, width, channels) or
+        points (batch, points, 3).
+    autoencoder : Composite, optional
+        Trained first; the network then takes the embeddings of its child ``encoder``.
+    """
+
+    name: str
+    layer: Layer
+    summary: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
+    augment: Group | None = None
+    sees: Literal["weights", "images", "points"] = "weights"
+    autoencoder: Composite | None = None
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained parameters; an autoencoder's decoder, which predicts nothing, is not counted."""
+        encoder = None if self.autoencoder is None else self.autoencoder.children()["encoder"]
+        return self.layer.parameter_count + (0 if encoder is None else encoder.parameter_count)
+
+    def split(self, features: Callable[[np.ndarray], dict[str, np.ndarray]], targets: np.ndarray) -> Split:
+        """Networks of a split as this method takes them.
+
+        Parameters
+        ----------
+        features : callable
+            From positions in the split to features.
+        targets : numpy.ndarray
+            Shape (networks,).
+
+        Returns
+        -------
+        Split
+            Summaries are made here, once; features are read when they are asked for.
+        """
+        if self.summary is not None:
+            pieces = np.array_split(np.arange(len(targets)), -(-len(targets) // 256))
+            columns = np.concatenate([self.summary(features(piece)) for piece in pieces])
+            return Split(lambda chosen, rng: columns[chosen], targets)
+
+        def inputs(chosen: np.ndarray, rng: np.random.Generator | None) -> Inputs:
+            found = features(chosen)
+            return found if rng is None or self.augment is None else permuted(self.augment, found, rng)
+
+        return Split(inputs, targets)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method is built for.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The networks' weight space.
+    features : mapping of str to numpy.ndarray
+        Features of training networks, each (networks, *axes, 1), by which inputs are normalized.
+    outputs : int
+        Number of outputs: classes, or 1.
+    config : MethodConfig
+        Widths.
+    """
+
+    space: WeightSpace
+    features: Mapping[str, np.ndarray]
+    outputs: int
+    config: MethodConfig
+
+    @cached_property
+    def scale(self) -> Normalize:
+        """Normalization by the training networks."""
+        return Normalize.from_features(self.space, dict(self.features))
+
+
+Builder = Callable[[str, Problem], Method]
+METHODS: dict[str, Builder] = {}
+"""Functions that build methods, by the methods' names."""
+
+
+def register(*names: str) -> Callable[[Builder], Builder]:
+    """Register a function that builds methods of some names."""
+
+    def add(builder: Builder) -> Builder:
+        METHODS.update(dict.fromkeys(names, builder))
+        return builder
+
+    return add
