@@ -82,9 +82,11 @@ class SignedMessages(Composite):
 
     def __post_init__(self) -> None:
         check_counts(self, "outputs", "channels", "points", "head")
-        depth = len(self.space.tensors) // 2
-        sizes = [self.space.tensors[0].shape[-1], *(t.shape[0] for t in self.space.tensors[::2])]
-        if depth < 2 or self.space != WeightSpace.mlp(sizes):
+        tensors = self.space.by_name
+        depth = len(tensors) // 2
+        weights = [tensors[f"W{i}"] for i in range(1, depth + 1) if f"W{i}" in tensors]
+        sizes = [*(t.shape[-1] for t in weights[:1]), *(t.shape[0] for t in weights)]
+        if len(weights) < depth or depth < 2 or _axes(self.space) != _axes(WeightSpace.mlp(sizes)):
             raise SpecError(f"SignedMessages takes the weight space of an MLP with hidden layers, not {self.space!r}.")
         if len(self.scales) != 2 * depth or not all(0 < s < float("inf") for s in self.scales):
             raise SpecError(
@@ -141,7 +143,7 @@ class SignedMessages(Composite):
             neurons = WeightSpace.from_axes({"h": [("h", self.space.by_name[f"W{i}"].shape[0])]})
             for name in (f"message{i}", f"odd{i}"):
                 found[name] = BatchNorm(neurons, self.channels, center=False)
-        flat = self.channels * self.space.tensors[-1].shape[0]
+        flat = self.channels * self.space.by_name[f"W{self.depth}"].shape[0]
         norm = BatchNorm(None, flat)
         return found | {"norm": norm, "head": MLPHead((flat, *self.head, self.outputs), dropout=self.dropout)}
 
@@ -152,7 +154,7 @@ class SignedMessages(Composite):
         (2 channels + 3, channels) with a bias (channels,).
         """
         c, before = self.channels, self.points
-        specs = {"points": ParameterSpec((self.space.tensors[0].shape[-1], self.points), "normal", value=0.6)}
+        specs = {"points": ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)}
         for i in self.hidden():
             specs[f"mix.{i}"] = ParameterSpec((before, c), "normal", value=1 / sqrt(before))
             for kind, alone in (("odd", ODD), ("even", EVEN)):
@@ -193,3 +195,8 @@ class SignedMessages(Composite):
         even = product(even, params[f"even.{i}"], params[f"bias.{i}"])
         gate = 0.5 * even * (1.0 + xp.tanh(0.5 * even))  # SiLU
         return gate * self.call(f"odd{i}", params, {"h": odd}, execution)["h"]
+
+
+def _axes(space: WeightSpace) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:
+    """Shapes and labels of a space's tensors."""
+    return {t.name: (t.shape, t.labels) for t in space.tensors}

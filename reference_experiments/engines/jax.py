@@ -42,19 +42,23 @@ class JaxLearner:
         optimizer = optax.masked(adamw, nfn_jax.trainable(layer))
         self.moments = optimizer.init(self.params)
 
-        def outputs(params: dict[str, jax.Array], inputs: Any, key: jax.Array | None = None) -> Any:
-            if recipe.dtype == "bfloat16":
-                params, inputs = jax.tree.map(lambda x: x.astype(jnp.bfloat16), (params, inputs))
-            return jax.tree.map(lambda x: x.astype(jnp.float32), nfn_jax.apply(layer, params, inputs, key))
+        arithmetic = jnp.bfloat16 if recipe.dtype == "bfloat16" else jnp.float32
+
+        def outputs(params: dict[str, jax.Array], inputs: Any) -> Any:
+            return _cast(nfn_jax.apply(layer, _cast(params, arithmetic), _cast(inputs, arithmetic)), jnp.float32)
 
         def loss(params: dict[str, jax.Array], inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
-            return LOSSES[recipe.loss](outputs(params, inputs, key), targets)
+            found, constants = nfn_jax.apply_in_training(
+                layer, _cast(params, arithmetic), _cast(inputs, arithmetic), key
+            )
+            return LOSSES[recipe.loss](_cast(found, jnp.float32), targets), _cast(constants, jnp.float32)
 
         @partial(jax.jit, donate_argnums=(0, 1))
         def update(params: Any, moments: Any, inputs: Any, targets: jax.Array, key: jax.Array, number: int) -> Any:
-            value, gradient = jax.value_and_grad(loss)(params, inputs, targets, jax.random.fold_in(key, number))
+            found = jax.value_and_grad(loss, has_aux=True)(params, inputs, targets, jax.random.fold_in(key, number))
+            (value, constants), gradient = found
             change, moments = optimizer.update(gradient, moments, params)
-            return optax.apply_updates(params, change), moments, value
+            return optax.apply_updates(params, change) | constants, moments, value
 
         self.update = update
         self.forward = jax.jit(outputs)
@@ -87,6 +91,11 @@ class JaxLearner:
     def save(self, path: Path) -> None:
         """Write the parameters."""
         nfn_jax.save(path, self.layer, self.params)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    """All arrays of a tree in one dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
 @jax.custom_jvp

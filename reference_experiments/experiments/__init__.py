@@ -4,7 +4,7 @@ The preset ``paper`` is appendix D of the paper: tables 12 to 15 and sections D.
 """
 
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.experiments.classification import SIREN_FIT, TABLE3, TABLE4
+from reference_experiments.experiments.classification import SIREN_FIT, SIREN_MESSAGES, TABLE3, TABLE4
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
@@ -19,6 +19,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table6-dilate": DILATE,
     "table6-contrast": CONTRAST,
     "table19": TABLE19,
+    "siren-messages": SIREN_MESSAGES,
     "siren-fit": SIREN_FIT,
 }
 """Experiments by the name that the command line has for them."""

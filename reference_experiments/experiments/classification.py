@@ -11,7 +11,7 @@ from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.prediction import Prediction
 
-__all__ = ["SIREN_FIT", "TABLE3", "TABLE4"]
+__all__ = ["SIREN_FIT", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
 
 
 def _sirens(images: str) -> Callable[[str, int, str], Maker]:
@@ -74,6 +74,47 @@ TABLE4 = Experiment(
     ("NFN_HNP", "NFN_NP", "MLP", "MLP_Aug", "inr2vec", "PointNet"),
     {"ModelNet10": _shapes("modelnet10")},
     CLASSIFICATION,
+)
+
+
+def _many_sirens(images: str, training: int, validation: int) -> Callable[[str, int, str], Maker]:
+    """All images of a set at the preset ``small``."""
+
+    def maker(scale: str, seed: int, backend: str) -> Maker:
+        usual = SirenMaker.at_scale(images, scale, seed, backend)
+        counts = replace(usual.scale, training=training, validation=validation, test=10_000)
+        return replace(usual, scale=counts, shard=1000) if scale == "small" else usual
+
+    return maker
+
+
+SIREN_MESSAGES = Experiment(
+    "Classes of images, predicted from SIRENs by messages that respect permutations and signs",
+    (),
+    Prediction("label", 10),
+    ("SignedMessages", "LearnedProbes", "NFN_HNP", "MLP"),
+    {
+        "MNIST": _many_sirens("mnist", 55_000, 5000),
+        "FashionMNIST": _many_sirens("fashion-mnist", 55_000, 5000),
+        "CIFAR-10": _many_sirens("cifar10", 18_000, 2000),  # of the 20,000 training images of two batches
+    },
+    {
+        "smoke": Preset(
+            replace(TINY, fourier=(4, 0.5), messages=(4, 4), augmentation=(0.2, 0.1, 0.1)),
+            Recipe("classes", 6, 8, 1e-3, eval_every=3),
+            1,
+        ),
+        "small": Preset(
+            MethodConfig((32,) * 3, (32,) * 3, (256, 256), fourier=(32, 0.5), augmentation=(0.2, 0.12, 0.1)),
+            Recipe("classes", 20_000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=1000),
+            3,
+        ),
+        "paper": Preset(
+            MethodConfig((512,) * 3, (512,) * 3, (1000, 1000), messages=(128, 128), augmentation=(0.2, 0.12, 0.1)),
+            Recipe("classes", 200_000, 64, 2e-3, weight_decay=1e-3, warmup=1000, cosine=True, eval_every=5000),
+            3,
+        ),
+    },
 )
 
 SIREN_FIT = Experiment(

@@ -7,12 +7,14 @@ from typing import Literal
 
 import numpy as np
 
-from nfn_core import Composite, Group, Layer, Normalize, WeightSpace
+from nfn_core import Composite, Layer, Normalize, WeightSpace
 from reference_experiments.engines.base import Inputs
-from reference_experiments.methods.permutation import permuted
 from reference_experiments.training import Split
 
 __all__ = ["METHODS", "Method", "MethodConfig", "Problem", "register"]
+
+
+Augment = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,11 @@ class MethodConfig:
         Widths of PointNet's MLP for every point, and of its head.
     inr2vec : tuple of int
         Widths of inr2vec's encoder; the last is the length of the embedding.
+    messages : tuple of (int, int)
+        Points, and features of each neuron, of SignedMessages; points of LearnedProbes.
+    augmentation : tuple of (float, float, float)
+        Largest rotation (radians), relative scaling and translation of the images that SignedMessages and LearnedProbes
+        are trained on, drawn anew in every step.
     """
 
     channels: tuple[int, ...]
@@ -56,6 +63,8 @@ class MethodConfig:
     resnet: int = 64
     pointnet: tuple[tuple[int, ...], tuple[int, ...]] = ((64, 64, 64, 128, 1024), (512, 256))
     inr2vec: tuple[int, ...] = (512, 512, 1024, 1024, 1024)
+    messages: tuple[int, int] = (64, 64)
+    augmentation: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,8 +79,8 @@ class Method:
         The network.
     summary : callable, optional
         From features, each (batch, *axes, channels), to an array (batch, columns) that the network takes instead.
-    augment : Group, optional
-        Group whose random elements permute every network of a training batch.
+    augment : callable, optional
+        From features of a training batch and a source of random numbers to the features that are learned from.
     sees : {"weights", "images", "points"}
         What the network takes: features, or of the shape behind an INR the image (batch, height, width, channels) or
         points (batch, points, 3).
@@ -82,7 +91,7 @@ class Method:
     name: str
     layer: Layer
     summary: Callable[[Mapping[str, np.ndarray]], np.ndarray] | None = None
-    augment: Group | None = None
+    augment: Augment | None = None
     sees: Literal["weights", "images", "points"] = "weights"
     autoencoder: Composite | None = None
 
@@ -114,7 +123,7 @@ class Method:
 
         def inputs(chosen: np.ndarray, rng: np.random.Generator | None) -> Inputs:
             found = features(chosen)
-            return found if rng is None or self.augment is None else permuted(self.augment, found, rng)
+            return found if rng is None or self.augment is None else self.augment(found, rng)
 
         return Split(inputs, targets)
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from nfn_core import FeatureError, Layer, MLPHead, Sequential, WeightSpace, check_features
 from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.layers.base import Execution
 from reference_experiments.methods.base import Method, Problem, register
+from reference_experiments.methods.permutation import permuted
 
 __all__ = ["Flatten", "Unflatten"]
 
@@ -60,4 +62,4 @@ def _mlp(name: str, problem: Problem) -> Method:
     _, _, width = name.removesuffix("_Aug").partition("-")
     hidden = int(width or problem.config.mlp)
     layer = Sequential((problem.scale, Flatten(space), MLPHead((space.size, hidden, hidden, problem.outputs))))
-    return Method(name, layer, augment=space.group("HNP") if name.endswith("_Aug") else None)
+    return Method(name, layer, augment=partial(permuted, space.group("HNP")) if name.endswith("_Aug") else None)

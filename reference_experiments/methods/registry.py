@@ -6,7 +6,7 @@ import numpy as np
 
 from nfn_core import WeightSpace
 from reference_experiments.files import ExperimentError
-from reference_experiments.methods import dwsnets, image_space, inr2vec, mlp, neural_functionals, statnn  # noqa: F401
+from reference_experiments.methods import dwsnets, image_space, inr2vec, mlp, neural_functionals, sine_readers, statnn  # noqa: F401
 from reference_experiments.methods.base import METHODS, Method, MethodConfig, Problem
 
 __all__ = ["METHODS", "build"]

@@ -7,6 +7,7 @@ from the one of more contrast.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.editor import EDITS, IMAGE, Editor, errors
 from reference_experiments.methods.mlp import Flatten, Unflatten
 from reference_experiments.methods.neural_functionals import functional
+from reference_experiments.methods.permutation import permuted
 from reference_experiments.networks.sirens import draw
 from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits
@@ -61,7 +63,11 @@ class Editing:
         if name.startswith("MLP"):
             head = MLPHead((space.size, *(config.mlp,) * 3, space.size))
             network = Sequential((scale, Flatten(space), head, Unflatten(space)))
-            return Method(name, Editor(space, network), augment=space.group("HNP") if name == "MLP_Aug" else None)
+            return Method(
+                name,
+                Editor(space, network),
+                augment=partial(permuted, space.group("HNP")) if name == "MLP_Aug" else None,
+            )
         group, channels, before = functional(name, scale, config)
         network = equivariant_network(group, [1, *channels, 1], before=before, pointwise=name == "NFN_PT")
         return Method(name, Editor(space, network))

@@ -1,0 +1,101 @@
+"""Methods that know that a network is a SIREN: messages that respect signs, and learned probes of its function."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from nfn_core import BatchNorm, Layer, MLPHead, Sequential, SignedMessages, WeightSpace
+from nfn_core.arrays import Array, namespace_of
+from nfn_core.augmentations import transform_inputs
+from nfn_core.checks import check_counts
+from nfn_core.features import check_features
+from nfn_core.layers.base import Execution
+from nfn_core.layers.parameters import ParameterSpec
+from reference_experiments.methods.base import Method, MethodConfig, Problem, register
+from reference_experiments.networks.sirens import OMEGA, render
+
+__all__ = ["LearnedProbes", "moved_images"]
+
+
+@dataclass(frozen=True)
+class LearnedProbes(Layer):
+    """Values of SIRENs at learned points (Kahana et al., ProbeGen, 2024, with free points in place of a generator).
+
+    Parameters
+    ----------
+    space : WeightSpace
+        Weight space of an MLP.
+    points : int
+        Number of points.
+
+    Raises
+    ------
+    SpecError
+        If the number of points is not positive.
+    """
+
+    space: WeightSpace
+    points: int
+
+    def __post_init__(self) -> None:
+        check_counts(self, "points")
+
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
+        """Return the points, shape (inputs, points)."""
+        return {"points": ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)}
+
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
+        """Map features of one channel to an array of shape (batch, channels of the image * points)."""
+        check_features(self.space, x, 1)
+        weights = {name: y[..., 0] for name, y in x.items()}
+        xp = namespace_of(params["points"])
+        values = render(weights, params["points"], xp.sin)
+        return xp.reshape(values, (values.shape[0], values.shape[1] * values.shape[2]))
+
+
+def moved_images(
+    config: MethodConfig, features: dict[str, np.ndarray], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
+    """Rotate, scale and translate the images that SIRENs of two inputs encode, each by its own random amounts.
+
+    Parameters
+    ----------
+    config : MethodConfig
+        Its `augmentation` has the largest amounts.
+    features : dict of str to numpy.ndarray
+        Weights, each of shape (batch, *axes, 1).
+    rng : numpy.random.Generator
+        Source of the amounts; it is advanced.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Weights of the moved images, exactly.
+    """
+    batch = len(features["v1"])
+    rotation, scaling, translation = config.augmentation
+    angle = rng.uniform(-rotation, rotation, batch)
+    size = rng.uniform(1 - scaling, 1 + scaling, batch)
+    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(batch, 2, 2)
+    shift = rng.uniform(-translation, translation, (batch, 2))
+    matrix = (turn * size[:, None, None]).astype(np.float32)
+    return dict(transform_inputs(features, matrix, shift.astype(np.float32)))
+
+
+@register("SignedMessages", "LearnedProbes")
+def _sine_reader(name: str, problem: Problem) -> Method:
+    """A reader of weights, or of the function, and a head; trained on moved images if the configuration says so."""
+    config, space = problem.config, problem.space
+    points, channels = config.messages
+    head = config.head
+    layer: Layer
+    if name == "SignedMessages":
+        options = {"points": points, "channels": channels, "head": head, "omega": OMEGA}
+        layer = SignedMessages.from_features(space, problem.features, problem.outputs, **options)
+    else:
+        values = points * space.sizes[space.outputs[0]]
+        mlp = MLPHead((values, *head, problem.outputs), dropout=0.1)
+        layer = Sequential((LearnedProbes(space, points), BatchNorm(None, values), mlp))
+    return Method(name, layer, augment=partial(moved_images, config) if any(config.augmentation) else None)
