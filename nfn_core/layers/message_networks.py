@@ -228,4 +228,5 @@ def _norm(kind: str, space: WeightSpace, channels: int) -> Layer:
     """Normalization by name; an empty sequence for none."""
     if kind == "none":
         return Sequential(())
-    return {"layer": LayerNorm, "batch": BatchNorm, "set": SetNorm}[kind](space, channels)
+    kinds: dict[str, type[LayerNorm | BatchNorm | SetNorm]] = {"layer": LayerNorm, "batch": BatchNorm, "set": SetNorm}
+    return kinds[kind](space, channels)
