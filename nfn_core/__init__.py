@@ -31,6 +31,7 @@ from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
 from nfn_core.layers.phases import NeuronPhases
+from nfn_core.layers.signed import SignedMessages
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View
@@ -81,6 +82,7 @@ __all__ = [
     "Sequential",
     "SetNorm",
     "Signal",
+    "SignedMessages",
     "SinusoidalEncoding",
     "SpecError",
     "TensorSpec",

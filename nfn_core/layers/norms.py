@@ -43,6 +43,9 @@ class BatchNorm(Layer):
         Weight of the batch in the new running statistics, in (0, 1].
     epsilon : float
         Added to the variance.
+    center : bool
+        Whether to subtract the mean and to learn a shift. Without it channels are only divided by the root of their mean
+        square, so that features that change their sign with a symmetry of the network still do.
 
     Raises
     ------
@@ -61,6 +64,7 @@ class BatchNorm(Layer):
     channels: int
     momentum: float = 0.1
     epsilon: float = 1e-5
+    center: bool = True
 
     def __post_init__(self) -> None:
         check_counts(self, "channels")
@@ -74,8 +78,9 @@ class BatchNorm(Layer):
         specs: dict[str, ParameterSpec] = {}
         for front in _fronts(self.space):
             specs[f"{front}scale"] = ParameterSpec((self.channels,), "constant", value=1.0)
-            specs[f"{front}shift"] = ParameterSpec((self.channels,), "constant", value=0.0)
-            specs[f"{front}mean"] = ParameterSpec((self.channels,), "constant", value=0.0, trainable=False)
+            if self.center:
+                specs[f"{front}shift"] = ParameterSpec((self.channels,), "constant", value=0.0)
+                specs[f"{front}mean"] = ParameterSpec((self.channels,), "constant", value=0.0, trainable=False)
             specs[f"{front}variance"] = ParameterSpec((self.channels,), "constant", value=1.0, trainable=False)
         return specs
 
@@ -100,15 +105,15 @@ class BatchNorm(Layer):
     def _all(self, arrays: dict[str, Array], params: Mapping[str, Array], execution: Execution) -> dict[str, Array]:
         """Normalize arrays of shape (..., channels), by the names that their parameters have in front."""
         xp = namespace_of(*arrays.values())
-        wide = {f: xp.astype(x, params[f"{f}mean"].dtype, copy=False) for f, x in arrays.items()}  # under autocast
-        means = {f: params[f"{f}mean"] for f in arrays}
+        wide = {f: xp.astype(x, params[f"{f}variance"].dtype, copy=False) for f, x in arrays.items()}  # under autocast
         variances = {f: params[f"{f}variance"] for f in arrays}
+        means = {f: params[f"{f}mean"] if self.center else xp.zeros_like(v) for f, v in variances.items()}
         if execution.statistics is not None:
             means, variances = self._measured(wide, means, variances, execution.statistics, execution.total)
         out = {}
         for f, x in wide.items():
             gain = params[f"{f}scale"] / xp.sqrt(variances[f] + self.epsilon)
-            y = (x - means[f]) * gain + params[f"{f}shift"]
+            y = (x - means[f]) * gain + params[f"{f}shift"] if self.center else x * gain
             out[f] = xp.astype(y, arrays[f].dtype, copy=False)
         return out
 
@@ -140,13 +145,15 @@ class BatchNorm(Layer):
             counted = total(xp.stack(ones))
             counts = {f: counted[k] for k, f in enumerate(fronts)}
         found = {f: sums[k, :] / _at_least_1(counts[f], xp) for k, f in enumerate(fronts)}
+        if not self.center:
+            found = {f: xp.zeros_like(x) for f, x in found.items()}
         deviations = {f: arrays[f] - found[f] for f in fronts}
         squares = total(xp.stack([xp.sum(deviations[f] * deviations[f], axis=axes[f]) for f in fronts]))
         spread = {f: squares[k, :] / _at_least_1(counts[f], xp) for k, f in enumerate(fronts)}
         new_means, new_variances = dict(means), dict(variances)
         for f in fronts:
             n, m = counts[f], self.momentum
-            unbiased = spread[f] * (n / _at_least_1(n - 1, xp))
+            unbiased = spread[f] * (n / _at_least_1(n - 1, xp)) if self.center else spread[f]
             enough = True if isinstance(n, int) else n > 1
             new_means[f], new_variances[f] = found[f], spread[f]
             updates = (1 - m) * means[f] + m * found[f], (1 - m) * variances[f] + m * unbiased
@@ -154,7 +161,8 @@ class BatchNorm(Layer):
                 new_means[f] = xp.where(enough, found[f], means[f])
                 new_variances[f] = xp.where(enough, spread[f], variances[f])
                 updates = xp.where(enough, updates[0], means[f]), xp.where(enough, updates[1], variances[f])
-            collect(f"{f}mean", updates[0])
+            if self.center:
+                collect(f"{f}mean", updates[0])
             collect(f"{f}variance", updates[1])
         return new_means, new_variances
 
