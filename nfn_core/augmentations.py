@@ -96,10 +96,10 @@ def flip_signs(space: WeightSpace, features: Mapping[str, Array], signs: Mapping
     out: Features = {}
     for t in space.tensors:
         x = features[t.name]
-        for axis, label in enumerate(t.labels):
-            if label in signs:
+        for axis, neurons in enumerate(t.labels):
+            if neurons is not None and neurons in signs:
                 shape = [x.shape[0], *(1,) * (len(t.shape) + 1)]
                 shape[axis + 1] = t.shape[axis]
-                x = x * xp.reshape(signs[label], tuple(shape))
+                x = x * xp.reshape(signs[neurons], tuple(shape))
         out[t.name] = x
     return out

@@ -101,7 +101,9 @@ def apply(
     SpecError
         If `checkpoint` is not a positive integer.
     """
-    return _run(layer, params, features, key, Execution(recompute=_recompute, checkpoint=checkpoint))
+    execution = Execution(recompute=_recompute, checkpoint=checkpoint)
+    value: Features | jax.Array = _run(layer, params, features, key, execution)
+    return value
 
 
 def apply_in_training(

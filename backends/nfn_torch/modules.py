@@ -221,7 +221,7 @@ def _total() -> Callable[[torch.Tensor], torch.Tensor] | None:
     """Sum over the processes that share a batch; None for one process."""
     d = torch.distributed
     several = d.is_available() and d.is_initialized() and d.get_world_size() > 1
-    return _SumOverProcesses.apply if several else None  # type: ignore[return-value]
+    return _SumOverProcesses.apply if several else None
 
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -43,6 +43,11 @@ class Execution:
         How to run a segment of a network so that the backward pass computes its activations again.
     checkpoint : int, optional
         Number of NF-layers in such a segment; by default all activations are kept.
+    statistics : callable, optional
+        Collects the new constants of layers that normalize by the statistics of the batch (training); without it
+        (evaluation) they normalize by their constants.
+    total : callable, optional
+        Sums an array over all devices that share a batch; by default there is one.
 
     Raises
     ------

@@ -22,16 +22,16 @@ from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
 __all__ = [
-    "POOLINGS",
     "Form",
     "Hub",
     "HubGraph",
-    "TensorPlan",
     "HubMember",
+    "POOLINGS",
+    "TensorPlan",
     "fold",
+    "hub_graph",
     "pool",
     "spread",
-    "hub_graph",
     "unfold",
 ]
 

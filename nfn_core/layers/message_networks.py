@@ -10,18 +10,16 @@ from nfn_core.errors import SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Gate, LayerNorm
+from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Gate
 from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
-from nfn_core.layers.networks import MLPHead, Sequential
+from nfn_core.layers.networks import NORMS, MLPHead, Sequential
 from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import NFLayer, PointwiseLayer
-from nfn_core.layers.norms import BatchNorm, SetNorm
+from nfn_core.layers.norms import BatchNorm
 from nfn_core.layers.phases import NeuronPhases
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["MessageBlock", "MessageInput", "message_network"]
-
-NORMS = ("none", "layer", "batch", "set")
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ class MessageBlock(Composite):
         check_counts(self, "tensor_channels", "in_channels", "out_channels")
         if self.new_tensor_channels is not None:
             check_counts(self, "new_tensor_channels")
-        check_choice("norm", self.norm, NORMS)
+        check_choice("norm", self.norm, ("none", *NORMS))
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
 
     def children(self) -> dict[str, Layer]:
@@ -228,4 +226,4 @@ def _norm(kind: str, space: WeightSpace, channels: int) -> Layer:
     """Normalization by name; an empty sequence for none."""
     if kind == "none":
         return Sequential(())
-    return {"layer": LayerNorm, "batch": BatchNorm, "set": SetNorm}[kind](space, channels)
+    return NORMS[kind](space, channels)

@@ -7,17 +7,21 @@ from itertools import pairwise
 from typing import Any
 
 from nfn_core.arrays import Array, namespace_of
-from nfn_core.checks import check_counts
+from nfn_core.checks import check_choice, check_counts
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import Activation, Dropout, LayerNorm
+from nfn_core.layers.elementwise import Activation, Dropout, Gate, LayerNorm
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
+from nfn_core.layers.norms import BatchNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["MLPHead", "Residual", "Sequential", "equivariant_network", "invariant_network"]
+
+NORMS: dict[str, type[LayerNorm | BatchNorm | SetNorm]] = {"layer": LayerNorm, "batch": BatchNorm, "set": SetNorm}
+"""Normalizations of features by name."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,8 @@ def equivariant_network(
     pointwise: bool = False,
     activation: str = "relu",
     normalize: bool = False,
+    norm: str | None = None,
+    gate: bool = False,
     dropout: float = 0.0,
     final_activation: bool = False,
 ) -> Sequential:
@@ -201,7 +207,11 @@ def equivariant_network(
     activation : str
         Elementwise map after every NF-layer but the last.
     normalize : bool
-        Whether to normalize over channels (`LayerNorm`) before each of these activations.
+        Whether to normalize over channels (`LayerNorm`) before each of these activations; the same as ``norm="layer"``.
+    norm : {"layer", "batch", "set"}, optional
+        Normalization before each of these activations: `LayerNorm`, `BatchNorm` or `SetNorm`.
+    gate : bool
+        Whether to use `Gate` in place of the activation: these NF-layers then give twice the channels.
     dropout : float
         Rate of channel dropout after each of these activations.
     final_activation : bool
@@ -226,16 +236,21 @@ def equivariant_network(
     """
     if len(channels) < 2:
         raise SpecError(f"channels must hold the input channels and those of each NF-layer, not {tuple(channels)}.")
+    norm = norm or ("layer" if normalize else None)
+    if norm is not None:
+        check_choice("norm", norm, tuple(NORMS))
     kind = PointwiseLayer if pointwise else NFLayer
     width = Sequential(tuple(before)).channels_after(channels[0])
     layers = list(before)
     for i, after in enumerate(channels[1:], start=1):
-        layers.append(kind(group, width, after))
+        activated = i < len(channels) - 1 or final_activation
+        wide = 2 * after if gate and activated else after
+        layers.append(kind(group, width, wide))
         width = after
-        if i < len(channels) - 1 or final_activation:
-            if normalize:
-                layers.append(LayerNorm(group.space, width))
-            layers.append(Activation(activation))
+        if activated:
+            if norm is not None:
+                layers.append(NORMS[norm](group.space, wide))
+            layers.append(Gate(activation) if gate else Activation(activation))
             if dropout > 0:
                 layers.append(Dropout(dropout, "channels"))
     return Sequential(tuple(layers))
@@ -247,11 +262,15 @@ def invariant_network(
     head: Sequence[int],
     *,
     pool: Group | None = None,
+    statistics: Sequence[str] = (),
+    pool_norm: bool = False,
     head_dropout: float = 0.0,
     before: Sequence[Layer] = (),
     pointwise: bool = False,
     activation: str = "relu",
     normalize: bool = False,
+    norm: str | None = None,
+    gate: bool = False,
     dropout: float = 0.0,
 ) -> Sequential:
     """Equivariant stack, invariant pooling, and a fully-connected head.
@@ -266,6 +285,10 @@ def invariant_network(
         Hidden widths and outputs of the head.
     pool : Group, optional
         Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart.
+    statistics : sequence of str
+        Statistics of the pooling, as in `InvariantPool`.
+    pool_norm : bool
+        Whether to normalize the pooled invariants over the batch (`BatchNorm`).
     head_dropout : float
         Rate of dropout in the head.
     before : sequence of Layer
@@ -274,7 +297,7 @@ def invariant_network(
         As in `equivariant_network`.
     activation : str
         Elementwise map after every NF-layer and in the head.
-    normalize : bool
+    normalize, norm, gate : bool, str, bool
         As in `equivariant_network`.
     dropout : float
         As in `equivariant_network`.
@@ -289,7 +312,7 @@ def invariant_network(
     SpecError
         As in `equivariant_network`, or if the pooling group acts on another space.
     """
-    pooled = InvariantPool(pool or group)
+    pooled = InvariantPool(pool or group, statistics=tuple(statistics))
     if pooled.group.space != group.space:
         raise SpecError("the pooling group must act on the same weight space as the layers' group.")
     stack = equivariant_network(
@@ -299,9 +322,11 @@ def invariant_network(
         pointwise=pointwise,
         activation=activation,
         normalize=normalize,
+        norm=norm,
+        gate=gate,
         dropout=dropout,
         final_activation=True,
     )
-    return Sequential(
-        (*stack.layers, pooled, MLPHead((pooled.num_outputs * channels[-1], *head), activation, head_dropout))
-    )
+    total = pooled.num_outputs * channels[-1]
+    after = (BatchNorm(None, total),) if pool_norm else ()
+    return Sequential((*stack.layers, pooled, *after, MLPHead((total, *head), activation, head_dropout)))

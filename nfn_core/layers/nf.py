@@ -5,6 +5,7 @@ Eq. 3 and tables 8-11 of the paper; NFN_PT of section 3; P of section 2.3 and PÌ
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 from nfn_core.arrays import Array, Features
 from nfn_core.checks import check_choice, check_counts
@@ -12,7 +13,7 @@ from nfn_core.features import check_features
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
 from nfn_core.layers.hub_map import product
-from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, fold, hub_graph, pool, unfold
+from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, TensorPlan, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
@@ -196,37 +197,70 @@ class InvariantPool(Layer):
         the paper's code does.
     pooling : {"mean", "sum", "scaled_sum"}
         How axes are pooled.
+    statistics : tuple of {"mean", "sum", "scaled_sum", "max", "std"}
+        Statistics of the pooled entries, side by side; by default only `pooling`. An entry that is not pooled has no
+        maximum and no deviation of its own, and gives constants there.
 
     Raises
     ------
     SpecError
-        If the pooling is unknown.
+        If the pooling or a statistic is unknown.
     """
 
     group: Group
     pooling: Pooling = "mean"
+    statistics: tuple[str, ...] = ()
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_choice("pooling", self.pooling, POOLINGS)
+        object.__setattr__(self, "statistics", tuple(self.statistics))
+        for name in self.statistics:
+            check_choice("statistics", name, (*POOLINGS, "max", "std"))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     @property
     def num_outputs(self) -> int:
         """Number of invariants for each channel."""
         graph = self.graph
-        return graph.num_inputs(graph.hubs[0])
+        return graph.num_inputs(graph.hubs[0]) * max(len(self.statistics), 1)
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Return an array of shape (batch, outputs, channels)."""
         xp = check_features(self.group.space, x)
         graph = self.graph
-        forms = [
-            pool(plan, fold(plan, x[plan.spec.name], xp), self.pooling, xp, only=plan.totals) for plan in graph.tensors
-        ]
         batch, channels = x[graph.tensors[0].spec.name].shape[0], x[graph.tensors[0].spec.name].shape[-1]
-        totals = [xp.reshape(forms[v.tensor][v.form], (batch, graph.width(v), channels)) for v in graph.hubs[0].inputs]
+        folded = [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors]
+        totals = []
+        for statistic in self.statistics or (self.pooling,):
+            forms = [_totals(plan, y, statistic, xp) for plan, y in zip(graph.tensors, folded, strict=True)]
+            totals += [
+                xp.reshape(forms[v.tensor][v.form], (batch, graph.width(v), channels)) for v in graph.hubs[0].inputs
+            ]
         return xp.concat(totals, axis=1)
+
+
+def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Any) -> list[Any]:
+    """Forms of a folded tensor that keep no axis, by a statistic of their entries; None for other forms."""
+    if statistic in ("mean", "sum", "scaled_sum"):
+        return pool(plan, x, cast(Pooling, statistic), xp, only=plan.totals)
+    sources = {}
+    for k in plan.totals:
+        source = k
+        while plan.forms[source].parent >= 0 and plan.forms[source].partner < 0:
+            source = plan.forms[source].parent
+        sources[k] = source
+    wholes = pool(plan, x, "mean", xp, only=sorted(set(sources.values())))
+    found: list[Any] = [None] * len(plan.forms)
+    for k, source in sources.items():
+        y = wholes[source]
+        axes = tuple(range(1, y.ndim - 1))
+        if statistic == "max":
+            found[k] = xp.max(y, axis=axes) if axes else y
+        else:
+            y = y - xp.mean(y, axis=axes, keepdims=True) if axes else xp.zeros_like(y)
+            found[k] = xp.sqrt((xp.mean(y * y, axis=axes) if axes else y) + 1e-10)
+    return found
 
 
 def _with_channels(shown: list[str], in_channels: int, out_channels: int) -> list[str]:
