@@ -1,6 +1,7 @@
 """Conformance checks for permutation-equivariant layers over weight spaces, ours or anyone's.
 
-Bring a layer as a `Subject`; every check returns a `Measurement` (`measure_all`), and `assert_conforms` fails on it.
+In a test, one line does: ``assert_equivariant(module, features, group)``, `assert_invariant`, `assert_maximal`,
+`assert_normalized`. For all checks bring the layer as a `Subject`; every check returns a `Measurement` (`measure_all`), and `assert_conforms` fails on it.
 Names are imported when used, because the pytest plugin of this package is loaded by every pytest run, also where the
 extra ``nfn-core[conformance]`` is not installed.
 """
@@ -11,6 +12,12 @@ from typing import TYPE_CHECKING, Any
 from nfn_core.errors import MissingDependencyError
 
 if TYPE_CHECKING:
+    from nfn_conformance.assertions import (
+        assert_equivariant,
+        assert_invariant,
+        assert_maximal,
+        assert_normalized,
+    )
     from nfn_conformance.checks import CHECKS, Measurement, assert_conforms, measure_all
     from nfn_conformance.oracle import connected_triples, index_orbits, pair_orbits, triple_orbits
     from nfn_conformance.subject import Subject
@@ -21,6 +28,10 @@ __all__ = [
     "Measurement",
     "Subject",
     "assert_conforms",
+    "assert_equivariant",
+    "assert_invariant",
+    "assert_maximal",
+    "assert_normalized",
     "connected_triples",
     "index_orbits",
     "measure_all",
@@ -33,6 +44,10 @@ _HOMES = {
     "CHECKS": "checks",
     "Measurement": "checks",
     "assert_conforms": "checks",
+    "assert_equivariant": "assertions",
+    "assert_invariant": "assertions",
+    "assert_maximal": "assertions",
+    "assert_normalized": "assertions",
     "measure_all": "checks",
     "index_orbits": "oracle",
     "pair_orbits": "oracle",

@@ -15,7 +15,7 @@ from nfn_conformance.oracle import index_orbits, pair_orbits
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
 from nfn_core import Group, Permutation, WeightSpace
 
-__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "measure_all"]
+__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "measure_all", "symmetry", "tolerance"]
 
 TOLERANCE = 1e-9
 """Largest relative error of a float64 computation; a broken layer misses it by many orders."""
@@ -74,14 +74,14 @@ def equivariance(subject: Subject, seed: int = 0) -> Measurement:
     """f(σU) against σf(U) for every generator and drawn elements of the group."""
     if subject.invariant:
         return Measurement("equivariance", "not provided", note="the subject is invariant")
-    return _symmetry("equivariance", subject, seed)
+    return symmetry("equivariance", subject, seed)
 
 
 def invariance(subject: Subject, seed: int = 0) -> Measurement:
     """f(σU) against f(U) for every generator and drawn elements of the group."""
     if not subject.invariant:
         return Measurement("invariance", "not provided", note="the subject is equivariant")
-    return _symmetry("invariance", subject, seed)
+    return symmetry("invariance", subject, seed)
 
 
 def linearity(subject: Subject, seed: int = 0) -> Measurement:
@@ -124,28 +124,30 @@ def constants(subject: Subject, seed: int = 0) -> Measurement:
     return Measurement("constants", passed, float(rank), float(orbits), f"rank {rank}, orbits {orbits}, gap {gap:.1e}")
 
 
-def power(subject: Subject, seed: int = 0) -> Measurement:
+def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
     """Error under permutations that are no symmetry: one axis of one tensor alone. It must not vanish."""
-    uncoupled = _uncoupled(subject.group)
+    free = _uncoupled(subject.group)
     if not subject.maximal or (subject.invariant and subject.linear):
-        return Measurement("power", "not provided", note="no claim to tell uncoupled permutations apart")
+        return Measurement("uncoupled", "not provided", note="no claim to tell uncoupled permutations apart")
     layer, u = subject.make(seed), draw_features(subject, seed)
     found = np.inf
-    for label in uncoupled.permuted:
+    for label in free.permuted:
         tensor, axis = label.split("/")
         spec = subject.group.space.by_name[tensor]
         if spec.labels[int(axis)] in subject.group.permuted and not _shared(subject.group, spec.labels[int(axis)]):
             continue
-        act = replace(uncoupled, permuted=(label,))
-        sigma = act.permutation({label: [*range(1, uncoupled.space.sizes[label]), 0]})
+        act = replace(free, permuted=(label,))
+        sigma = act.permutation({label: [*range(1, free.space.sizes[label]), 0]})
         moved = subject.apply(layer, act.act(sigma, u))
         still = subject.apply(layer, u)
         other = still if isinstance(still, np.ndarray) else act.act(sigma, dict(still))
         found = min(found, _relative(_flat(moved), _flat(other)))
     if not np.isfinite(found):
-        return Measurement("power", "not provided", note="every axis is free to move by itself")
+        return Measurement("uncoupled", "not provided", note="every axis is free to move by itself")
     status = "passed" if found > 1e-6 else "failed"
-    return Measurement("power", status, float(found), 1e-6, "least error under uncoupled permutations, to be exceeded")
+    return Measurement(
+        "uncoupled", status, float(found), 1e-6, "least error under uncoupled permutations, to be exceeded"
+    )
 
 
 def gradient(subject: Subject, seed: int = 0) -> Measurement:
@@ -218,23 +220,25 @@ def round_trip(subject: Subject, seed: int = 0) -> Measurement:
     return Measurement("round trip", "failed" if differ else "passed", float(differ), 0.0, "entries that differ")
 
 
-def means(subject: Subject, seed: int = 0) -> Measurement:
+def duplication(subject: Subject, seed: int = 0) -> Measurement:
     """Every moved neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
     group = subject.group
     repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.permuted)
-    if subject.on is None or repeated or not group.permuted:
-        return Measurement("means", "not provided", note="for layers that pool by means, no label twice in a tensor")
+    if subject.on_group is None or repeated or not group.permuted:
+        return Measurement(
+            "duplication", "not provided", note="for layers that pool by means, no label twice in a tensor"
+        )
     axes = {
         t.name: [(s, n * (1 + (s in group.permuted))) for s, n in zip(t.labels, t.shape, strict=True)]
         for t in group.space.tensors
     }
     larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.permuted)
     u = draw_features(subject, seed)
-    other = subject.on(larger)
+    other = subject.on_group(larger)
     came = other.apply(other.make(seed), _double(group, u))
     out = subject.apply(subject.make(seed), u)
     expected = out if isinstance(out, np.ndarray) else _double(group, out)
-    return _error("means", _flat(came), _flat(expected), "every neuron twice")
+    return _error("duplication", _flat(came), _flat(expected), "every neuron twice")
 
 
 CHECKS: dict[str, Callable[..., Measurement]] = {
@@ -243,9 +247,9 @@ CHECKS: dict[str, Callable[..., Measurement]] = {
     "linearity": linearity,
     "maximality": maximality,
     "constants": constants,
-    "power": power,
+    "uncoupled": uncoupled,
     "gradient": gradient,
-    "means": means,
+    "duplication": duplication,
     "batch": batch,
     "dtype": dtype,
     "compile": compiled,
@@ -300,9 +304,16 @@ def assert_conforms(subject: Subject, check: str, seed: int = 0) -> Measurement:
     return found
 
 
-def _symmetry(name: str, subject: Subject, seed: int) -> Measurement:
-    """Largest error over generators and three drawn elements."""
-    layer, u = subject.make(seed), draw_features(subject, seed)
+def tolerance(dtype: Any, inputs: int) -> float:
+    """Largest relative error that is passed: of float64 `TOLERANCE`, of narrower dtypes 64 eps √inputs."""
+    return (
+        max(TOLERANCE, 64 * float(np.finfo(dtype).eps) * float(np.sqrt(inputs))) if dtype != np.float64 else TOLERANCE
+    )
+
+
+def symmetry(name: str, subject: Subject, seed: int, u: NumpyFeatures | None = None) -> Measurement:
+    """Largest error over generators and three drawn elements, of given or drawn features."""
+    layer, u = subject.make(seed), draw_features(subject, seed) if u is None else u
     group = subject.group
     still = subject.apply(layer, u)
     rng = np.random.default_rng(seed)
@@ -310,8 +321,9 @@ def _symmetry(name: str, subject: Subject, seed: int) -> Measurement:
     for sigma in (*group.generators(), *(group.sample(rng) for _ in range(3))):
         moved = subject.apply(layer, group.act(sigma, u))
         worst = max(worst, _relative(_flat(moved), _flat(_act(group, sigma, still))))
-    status = "passed" if worst < TOLERANCE else "failed"
-    return Measurement(name, status, worst, TOLERANCE, f"{len(group.generators())} generators, 3 drawn elements")
+    limit = max(tolerance(x.dtype, sum(y[0].size for y in u.values())) for x in _arrays(still))
+    status = "passed" if worst < limit else "failed"
+    return Measurement(name, status, worst, limit, f"{len(group.generators())} generators, 3 drawn elements")
 
 
 def _act(group: Group, sigma: Permutation, value: Output) -> Output:
@@ -369,7 +381,9 @@ def _operator(subject: Subject, layer: Any) -> np.ndarray:
 
 
 def _rank(rows: np.ndarray) -> tuple[int, float]:
-    """Rank at NumPy's relative threshold times 1,000, and the gap in the singular values there."""
+    """Rank at NumPy's relative threshold times 1,000, and the gap in the singular values there; of zeros 0."""
+    if not np.any(rows):
+        return 0, float("inf")
     s = np.linalg.svd(rows / np.abs(rows).max(), compute_uv=False)
     rank = int(np.sum(s > s[0] * max(rows.shape) * np.finfo(float).eps * 1e3))
     return rank, float(s[rank - 1] / max(s[rank], 1e-300)) if rank < len(s) else float("inf")

@@ -48,7 +48,7 @@ class Subject:
         As `apply`, through the framework's compiler.
     round_trip : callable, optional
         From layer and an empty folder to the layer saved there and loaded again.
-    on : callable, optional
+    on_group : callable, optional
         From a group on the same tensors with larger neuron sets to the subject there, whose `make` gives the same
         parameters; for layers that pool by means.
     """
@@ -67,4 +67,4 @@ class Subject:
     vjp: Callable[[Any, NumpyFeatures, Output], NumpyFeatures] | None = None
     compiled: Callable[[Any, NumpyFeatures], Output] | None = None
     round_trip: Callable[[Any, Path], Any] | None = None
-    on: "Callable[[Group], Subject] | None" = None
+    on_group: "Callable[[Group], Subject] | None" = None

@@ -35,12 +35,14 @@ def healthy(group: Group, layer: NFLayer | None = None) -> Subject:
     """The layer as it should be, or a broken one that claims the same."""
     layer = layer or NFLayer(group, 1, 1)
 
-    def on(larger: Group) -> Subject:
+    def on_group(larger: Group) -> Subject:
         other = NFLayer(larger, 1, 1)
         object.__setattr__(other, "graph", resized(layer.graph, NFLayer(larger, 1, 1).graph))
         return healthy(larger, other)
 
-    return subject_of(layer, group, linear=True, maximal=True, parameters=lambda _: layer.linear_parameter_count, on=on)
+    return subject_of(
+        layer, group, linear=True, maximal=True, parameters=lambda _: layer.linear_parameter_count, on_group=on_group
+    )
 
 
 def resized(broken: HubGraph, larger: HubGraph) -> HubGraph:
@@ -191,9 +193,9 @@ def wrong_pooling() -> Iterator[Fault]:
                 extra = u[name].sum(axis=1, keepdims=True) * params["hub"][0, 0]
                 return mean | {name: mean[name] + extra}
 
-            return replace(subject, apply=apply, on=lambda larger: total(healthy(larger), name))
+            return replace(subject, apply=apply, on_group=lambda larger: total(healthy(larger), name))
 
-        yield Fault(f"NP: sum for mean over the first axis of {t.name}", total(good, t.name), ("means",))
+        yield Fault(f"NP: sum for mean over the first axis of {t.name}", total(good, t.name), ("duplication",))
 
 
 def wrong_applications() -> Iterator[Fault]:
@@ -211,7 +213,7 @@ def wrong_applications() -> Iterator[Fault]:
     yield Fault(
         "noise left on", each(lambda x: x * (1 + 1e-3 * np.random.default_rng().normal(size=x.shape))), ("linearity",)
     )
-    yield Fault("identity that claims more", with_output(good, lambda out, u: dict(u)), ("maximality", "power"))
+    yield Fault("identity that claims more", with_output(good, lambda out, u: dict(u)), ("maximality", "uncoupled"))
     wrong = {"vjp": lambda params, u, v: dict(v)}
     yield Fault("gradient of another layer", replace(good, **wrong), ("gradient",))
     wrong = {"vjp": lambda params, u, v: {k: np.roll(x, 1, 1) for k, x in v.items()}}

@@ -47,8 +47,8 @@ def test_a_spoiled_layer_fails(check, linear_subject):
 def test_power_fails_a_layer_that_respects_too_much(linear_subject):
     good = linear_subject(WeightSpace.mlp([2, 3, 2]).group("NP"))
     bad = replace(good, apply=lambda layer, u: {k: 2 * x for k, x in u.items()})
-    assert CHECKS["power"](good).status == "passed"
-    assert CHECKS["power"](bad).status == "failed"
+    assert CHECKS["uncoupled"](good).status == "passed"
+    assert CHECKS["uncoupled"](bad).status == "failed"
 
 
 def test_invariance_fails_a_head_that_sees_places(linear_subject):
