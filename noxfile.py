@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "wheel", "conformance", "smoke"]
+nox.options.sessions = ["lint", "types", "tests", "wheel", "docs", "conformance", "smoke"]
 nox.options.default_venv_backend = "virtualenv"
 
 EVERYTHING = ".[torch,jax,conformance,experiments]"
@@ -69,6 +69,13 @@ def tests(session: nox.Session) -> None:
     install(session, EVERYTHING, *PEERS, "pytest-xdist")
     parallel = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
     session.run("pytest", "tests", *parallel, *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation into site/, warnings and broken links as errors; `-- serve` shows it at localhost."""
+    install(session, ".[docs]")
+    session.run("mkdocs", *(session.posargs or ["build"]), "--strict")
 
 
 @nox.session

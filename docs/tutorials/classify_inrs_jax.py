@@ -73,15 +73,17 @@ features = {name: w[..., None] for name, w in weights.items()}
 labels = jnp.asarray(digits.target)
 order = np.random.default_rng(0).permutation(len(labels))
 train, test = order[:-200], order[-200:]
-group = space.group("HNP")
-normalize = nfn_core.Normalize.from_features(space, {name: np.asarray(x[train]) for name, x in features.items()})
-network = nfn_core.invariant_network(group, [1, 24, 24, 24], head=[64, 4], before=[normalize], normalize=True)
+known = {name: np.asarray(x[train]) for name, x in features.items()}
+network = nfn_core.SignedMessages.from_features(
+    space, known, 4, omega=OMEGA, channels=32, points=32, head=(64,), dropout=0.0
+)
 print(network)
 
 # %%
 # ## Training
 #
-# Constants such as the statistics of `Normalize` travel with the parameters. `nfn_jax.trainable` is a mask for optax.
+# Running statistics travel with the parameters as constants. `nfn_jax.trainable` is a mask for optax.
+# `apply_in_training` normalizes by the batch, and returns the new constants.
 
 params = nfn_jax.init(network, 0)
 steps = 300
@@ -94,12 +96,13 @@ def update(params, moments, batch):
     """One step; `batch` are numbers of networks."""
 
     def loss(params):
-        logits = nfn_jax.apply(network, params, {name: x[batch] for name, x in features.items()})
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
+        chosen = {name: x[batch] for name, x in features.items()}
+        logits, constants = nfn_jax.apply_in_training(network, params, chosen)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean(), constants
 
-    value, grads = jax.value_and_grad(loss)(params)
+    (value, constants), grads = jax.value_and_grad(loss, has_aux=True)(params)
     change, moments = adamw.update(grads, moments, params)
-    return optax.apply_updates(params, change), moments, value
+    return optax.apply_updates(params, change) | constants, moments, value
 
 
 rng = np.random.default_rng(1)

@@ -67,14 +67,17 @@ print(f"{len(pixels)} networks, median error {error.median():.4f}")
 #
 # Features are channels-last: a tensor of shape `(networks, *axes, channels)`, here with one channel.
 # `HNP` is the group that permutes hidden neurons and leaves inputs and outputs alone, which is what this task needs.
-# `Normalize` brings the tensors of the training networks to unit scale.
+#
+# Linear NF-layers learn slowly from the weights of SIRENs: the weights are close to their random start, and what they do is
+# multiply. `SignedMessages` multiplies features of neurons by weights. It respects permutations, and also the sign flips
+# of sine neurons.
 
 features = nfn_torch.WeightSpaceFeatures({name: w.detach()[..., None] for name, w in weights.items()})
 order = torch.randperm(len(labels))
 train, test = order[:-200], order[-200:]
 group = space.group("HNP")
-normalize = nfn_core.Normalize.from_features(space, features.map(lambda x: x[train].numpy()))
-layer = nfn_core.invariant_network(group, [1, 24, 24, 24], head=[64, 4], before=[normalize], normalize=True)
+known = features.map(lambda x: x[train].numpy())
+layer = nfn_core.SignedMessages.from_features(space, known, outputs=4, omega=OMEGA, channels=32, points=32, head=(64,))
 network = nfn_torch.NFModule(layer, seed=0)
 print(network)
 
