@@ -39,7 +39,7 @@ class Case:
 
     @property
     def about(self) -> dict[str, Any]:
-        """What tells it from other cases."""
+        """What distinguishes it from other cases."""
         w = self.workload
         names = {"workload": w.name, "channels": w.channels, "batch": w.batch, "group": self.kind, "dtype": self.dtype}
         return names | {"threads": torch.get_num_threads()}

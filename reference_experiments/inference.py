@@ -197,7 +197,7 @@ def _read_source(folder: Path, space: WeightSpace, split: str | None) -> Source:
 def _applied(method: Method, found: Trained, source: Source) -> Iterator[tuple[int, Any, Any]]:
     """Yield, for batches of networks, the first one's position, what the method takes, and what it gives.
 
-    What the method was normalised by when it was trained is among its parameters.
+    What the method was normalized by when it was trained is among its parameters.
     """
     part = method.split(source.features, np.zeros(len(source.titles)))
     for start in tqdm(range(0, len(part), BATCH), unit="batch", desc=found.name, leave=False):

@@ -27,7 +27,7 @@ __all__ = ["OVERFIT_NETWORKS", "dataset_of", "run"]
 OVERFIT_NETWORKS = 64
 """Networks of the overfit check: every method must fit so few before it is trained on all."""
 NORMALIZING = 2000
-"""Training networks, at most, that the inputs are normalised by."""
+"""Training networks, at most, that the inputs are normalized by."""
 
 
 def dataset_of(experiment: Experiment, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:

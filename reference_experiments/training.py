@@ -103,7 +103,7 @@ def fit(
         Name of the method, for the progress bar.
     layer : Layer
         The network.
-    training, validation : Part
+    training, validation : Split
         Networks to train on, and to stop by.
     recipe : Recipe
         How.

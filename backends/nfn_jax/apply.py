@@ -48,7 +48,7 @@ def init(layer: Layer, seed: Any, dtype: Any = jnp.float32) -> Params:
 
 
 def trainable(layer: Layer) -> dict[str, bool]:
-    """Tell for each parameter whether it is trained: a mask for optax, where constants must not decay.
+    """Return for each parameter whether it is trained: a mask for optax, where constants must not decay.
 
     Parameters
     ----------

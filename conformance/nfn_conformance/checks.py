@@ -128,7 +128,7 @@ def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
     """Error under permutations that are no symmetry: one axis of one tensor alone. It must not vanish."""
     free = _uncoupled(subject.group)
     if not subject.maximal or (subject.invariant and subject.linear):
-        return Measurement("uncoupled", "not provided", note="no claim to tell uncoupled permutations apart")
+        return Measurement("uncoupled", "not provided", note="no claim to distinguish uncoupled permutations")
     layer, u = subject.make(seed), draw_features(subject, seed)
     found = np.inf
     for label in free.permuted:

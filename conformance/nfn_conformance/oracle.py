@@ -99,7 +99,7 @@ def triple_orbits(group: Group, neurons: Group) -> np.ndarray:
 
 
 def connected_triples(group: Group, neurons: Group) -> np.ndarray:
-    """Tell of every index triple whether the input neuron is one of the entry's, and the output neuron one of both.
+    """Return for every index triple whether the input neuron is one of the entry's, and the output neuron one of both.
 
     Parameters
     ----------

@@ -26,7 +26,7 @@ def weight_spaces(draw: Any, most_entries: int = 40) -> WeightSpace:
         The space.
     """
     if draw(st.integers(0, 3)) == 0:
-        space = draw(_labelled())
+        space = draw(_labeled())
     else:
         depth = draw(st.integers(1, 6))
         sizes = draw(st.lists(st.integers(1, 4), min_size=depth + 1, max_size=depth + 1))
@@ -60,7 +60,7 @@ def groups(draw: Any, most_entries: int = 40) -> Group:
 
 
 @st.composite
-def _labelled(draw: Any) -> WeightSpace:
+def _labeled(draw: Any) -> WeightSpace:
     """Tensors with freely drawn labels, repeated ones included; neuron sets a and b, fixed axes None."""
     size = {"a": draw(st.integers(1, 4)), "b": draw(st.integers(1, 3)), None: draw(st.integers(1, 2))}
     axes = st.lists(st.sampled_from(["a", "a", "b", None]), max_size=3).filter(lambda x: x.count("a") < 3)

@@ -99,7 +99,7 @@ def faults() -> Iterator[Fault]:
 
 
 def dropped_terms(name: str, group: Group) -> Iterator[Fault]:
-    """Each term of each hub zeroed, and each pair of neighbouring terms tied (a parameter shared too widely)."""
+    """Each term of each hub zeroed, and each pair of neighboring terms tied (a parameter shared too widely)."""
     good = healthy(group)
     graph = NFLayer(group, 1, 1).graph
     for hub in graph.hubs:

@@ -27,7 +27,7 @@ class NeuronPhases(Layer):
     Parameters
     ----------
     group : Group
-        The group, with its weight space; it leaves the input set in place (HNP), since points tell inputs apart.
+        The group, with its weight space; it leaves the input set in place (HNP), since points distinguish inputs.
     out_channels : int
         Channels of each neuron.
     omega : float
@@ -56,7 +56,7 @@ class NeuronPhases(Layer):
             raise SpecError(f"omega must be positive, not {self.omega!r}.")
         moved = [s for s in self.group.space.inputs if s in self.group.permuted]
         if moved:
-            raise SpecError(f"phases at points tell inputs apart, but the group permutes {moved}: use HNP.")
+            raise SpecError(f"phases at points distinguish inputs, but the group permutes {moved}: use HNP.")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return ``"W1.points"`` (inputs, points) of each first weight, and ``"h1.mix"`` (phases, out_channels)."""

@@ -100,5 +100,5 @@ def run_command(
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("results"))
 @reports_errors
 def report_command(folder: Path) -> None:
-    """Set the results under FOLDER beside the paper's, as report.md and report.html."""
+    """Compare the results under FOLDER with the paper's, in report.md and report.html."""
     click.echo(f"{report(folder)} and report.html beside it.")

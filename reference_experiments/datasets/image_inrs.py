@@ -39,7 +39,7 @@ class SirenPreset:
         Images of each split: training and validation images from the front of the set's training part, then what
         remains of it and the test part as test images.
     copies : int
-        Networks for each training image, from different initialisations.
+        Networks for each training image, from different initializations.
     learning_rate : float
         Of Adam.
     steps : int

@@ -21,7 +21,7 @@ __all__ = ["TICKET_CNN_PRESETS", "TICKET_MLP_PRESETS", "TicketMaker", "masks_of"
 
 DATASET = "winning tickets"
 TRAINING = {"ticket-mlp": ("sgd", 0.1), "ticket-cnn": ("adam", 1e-3)}
-"""Optimiser and learning rate by architecture, of which the paper says nothing. Of MLPs trained by Adam, those pruned by the
+"""Optimizer and learning rate by architecture, of which the paper says nothing. Of MLPs trained by Adam, those pruned by the
 magnitude of their initial weights are no better than those pruned at random; by plain gradient descent they are, as in
 section E.4. CNNs learn too slowly by it for the `small` scale."""
 TICKET_MLP_PRESETS = {
@@ -75,7 +75,7 @@ class TicketMaker:
         A set of `reference_experiments.sources.images`.
     architecture : {"ticket-mlp", "ticket-cnn"}
         One of `reference_experiments.networks.classifiers.ARCHITECTURES`.
-    scale : ZooScale
+    scale : ZooPreset
         How many, and how long.
     seed : int
         Seed of everything drawn.

@@ -1,7 +1,7 @@
 """Zoos of classifiers: networks trained on real images with drawn hyperparameters.
 
 The CNN zoo is made as the Small CNN Zoo was (Unterthiner et al. 2020), the MLP zoos as section E.5 of the paper says.
-Networks of one shard share optimiser, activation and share of the data; as many as suit the library are trained side by
+Networks of one shard share optimizer, activation and share of the data; as many as suit the library are trained side by
 side. Each draws from a stream of its own, of the dataset's seed and its number.
 """
 
@@ -83,7 +83,7 @@ class ZooMaker:
     """Makes a zoo of classifiers; see `reference_experiments.datasets.generation.Maker`.
 
     Learning rate (5e-4 to 5e-2), weight decay (1e-8 to 1e-2) and initial deviation (1e-3 to 0.5) are drawn log-uniformly,
-    optimiser, activation, initialiser and the share of the images from the lists above, as Unterthiner et al. do;
+    optimizer, activation, initializer and the share of the images from the lists above, as Unterthiner et al. do;
     their dropout is not drawn.
 
     Parameters
@@ -92,7 +92,7 @@ class ZooMaker:
         A set of `reference_experiments.sources.images`, made gray for CNNs.
     architecture : {"cnn", "mlp3", "mlp5"}
         One of `ARCHITECTURES`.
-    scale : ZooScale
+    scale : ZooPreset
         How many, and how long.
     seed : int
         Seed of everything drawn.

@@ -115,7 +115,7 @@ class ShapeMaker:
     ----------
     shapes : str
         A set, or folder, of `reference_experiments.sources.shapes`.
-    scale : ShapeScale
+    scale : ShapePreset
         How many, and how they are fitted.
     seed : int
         Seed of initial weights, points, and what `reference_experiments.sources.shapes` draws.

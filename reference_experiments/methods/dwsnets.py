@@ -190,8 +190,8 @@ def dwsnet(
     """DWSNet that classifies networks: DWS layers with ReLU, invariant pooling, and a fully-connected head.
 
     The defaults are those of the released MNIST experiment (AdamW, learning rate 5·10⁻³, weight decay 5·10⁻⁴, batches of
-    512, 100 epochs), but for its batch normalisation, whose running statistics are no function of the input: here the
-    channels of every entry are normalised instead (`LayerNorm`).
+    512, 100 epochs), but for its batch normalization, whose running statistics are no function of the input: here the
+    channels of every entry are normalized instead (`LayerNorm`).
 
     Parameters
     ----------
@@ -202,11 +202,11 @@ def dwsnet(
     head : sequence of int
         Hidden widths and outputs of the head; none hidden is the paper's invariant layer.
     before : sequence of Layer
-        Normalisation and encodings applied first; the first DWS layer's width follows from them.
+        Normalization and encodings applied first; the first DWS layer's width follows from them.
     pooling : {"max", "mean", "sum"}
         How axes are pooled, in all layers.
     normalize : bool
-        Whether to normalise between DWS layers, before the ReLU.
+        Whether to normalize between DWS layers, before the ReLU.
     dropout : float
         Rate of dropout of entries after every ReLU.
 

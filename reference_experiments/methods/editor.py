@@ -37,9 +37,9 @@ def dilate(image: np.ndarray) -> np.ndarray:
 
 
 def increase_contrast(image: np.ndarray) -> np.ndarray:
-    """Equalise the histogram of lightness (L of CIELAB) adaptively: CLAHE of clip limit 1 on 3x3 tiles.
+    """Equalize the histogram of lightness (L of CIELAB) adaptively: CLAHE of clip limit 1 on 3x3 tiles.
 
-    As in the paper's code, OpenCV is told BGR where the channels are RGB.
+    As in the paper's code, the channels are RGB, and OpenCV takes them for BGR.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """Image-space references (section E.2): a residual network on pixels and PointNet on points, and the layers they need.
 
 Layers here take arrays of shape (batch, *places, channels): pixels of images, points, rows of a matrix. Where the
-original networks use batch normalisation, whose running statistics are no function of the input, these use group
-normalisation (Wu and He 2018).
+original networks use batch normalization, whose running statistics are no function of the input, these use group
+normalization (Wu and He 2018).
 """
 
 from collections.abc import Mapping, Sequence
@@ -99,7 +99,7 @@ class Convolution(Layer):
 
 @dataclass(frozen=True)
 class GroupNorm(Layer):
-    """Group normalisation: over all places and the channels of a group, with a scale and a shift of each channel.
+    """Group normalization: over all places and the channels of a group, with a scale and a shift of each channel.
 
     Parameters
     ----------
@@ -130,7 +130,7 @@ class GroupNorm(Layer):
         }
 
     def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
-        """Normalise an array of shape (batch, *places, channels)."""
+        """Normalize an array of shape (batch, *places, channels)."""
         _check_channels(self, x, self.channels)
         xp, size = namespace_of(x), min(self.channels, GROUP)
         y = xp.reshape(x, (*x.shape[:-1], self.channels // size, size))
@@ -271,7 +271,7 @@ def pointnet(
 ) -> Sequential:
     """PointNet that classifies (Qi et al. 2017), without its networks that align points and features (T-Nets).
 
-    The last shared layer is followed by ReLU only, and the head has no normalisation.
+    The last shared layer is followed by ReLU only, and the head has no normalization.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ An encoder embeds the weights of a network; with a decoder from embedding and co
 represents there, it learns without labels. A small MLP (`MLPHead`) then classifies the frozen embeddings. The encoder
 sees a matrix whose rows it treats alike but whose columns, the hidden neurons, it does not: it is not invariant.
 
-Batch normalisation, whose running statistics are no function of the input, is replaced by group normalisation, and left
+Batch normalization, whose running statistics are no function of the input, is replaced by group normalization, and left
 out of the classifier.
 """
 
@@ -99,7 +99,7 @@ def encoder(
     widths : sequence of int
         Widths of the MLP's layers; the last is the embedding's.
     before : sequence of Layer
-        Normalisation of the features, applied first.
+        Normalization of the features, applied first.
 
     Returns
     -------
@@ -222,7 +222,7 @@ def embedded(
         Array library.
     autoencoder : Autoencoder
         What is trained.
-    parts : mapping of str to Part
+    parts : mapping of str to Split
         Networks of each split, SIRENs as `reference_experiments.networks.sirens.render` takes them.
     recipe : Recipe
         How a classifier of the embeddings is trained: steps and batch are taken from it, the rest from the original.
@@ -233,7 +233,7 @@ def embedded(
 
     Returns
     -------
-    dict of str to Part
+    dict of str to Split
         Embeddings (networks, embedding) of each split, with the same targets.
     """
 

@@ -21,7 +21,7 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     name : {"NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"}
         The method.
     scale : Normalize
-        Normalisation of the networks' space.
+        Normalization of the networks' space.
     config : MethodConfig
         Widths.
 

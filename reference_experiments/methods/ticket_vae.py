@@ -35,7 +35,7 @@ class TicketVAE(Composite):
     group : Group
         Group of the NF-layers, with the weight space.
     scale : Normalize
-        Normalisation of U₀, one channel.
+        Normalization of U₀, one channel.
     channels : tuple of int
         Channels between the NF-layers, of which encoder and decoder have one more than there are numbers here.
     latent : int
@@ -43,7 +43,7 @@ class TicketVAE(Composite):
     pointwise : bool
         Use `PointwiseLayer` in place of `NFLayer`.
     layer_norm : bool
-        Whether to normalise over channels before each activation.
+        Whether to normalize over channels before each activation.
     encoding : tuple of (float, int), optional
         Maximum frequency and bands of the sinusoidal IO-encoding, of encoder and decoder.
 

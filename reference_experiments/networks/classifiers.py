@@ -62,7 +62,7 @@ def initial(
     kinds : iterable of int
         For each network the number of one of `INITIALIZERS`.
     deviations : iterable of float
-        For each network the standard deviation, where the initialiser does not say it.
+        For each network the standard deviation, where the initializer does not say it.
     streams : sequence of numpy.random.Generator
         For each network the source of its draws.
 

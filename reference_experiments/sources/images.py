@@ -25,7 +25,7 @@ DATA_DIR = "NFN_DATA_DIR"
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in two parts.
+    """Labeled images in two parts.
 
     Parameters
     ----------

@@ -98,9 +98,9 @@ class Cloud:
 
 
 class Grid:
-    """Voxels; the surface are those that are occupied and have an empty neighbour.
+    """Voxels; the surface are those that are occupied and have an empty neighbor.
 
-    Distances are exact at centres of voxels (Euclidean distance transform) and linear between them.
+    Distances are exact at centers of voxels (Euclidean distance transform) and linear between them.
 
     Parameters
     ----------
@@ -134,14 +134,14 @@ class Grid:
         return np.asarray(centers + stream.uniform(-0.5, 0.5, (count, 3)) / self.radius)
 
     def distance(self, points: np.ndarray) -> np.ndarray:
-        """Distance to the nearest voxel's centre, by interpolation."""
+        """Distance to the nearest voxel's center, by interpolation."""
         places = points * self.radius + self.middle
         return np.asarray(map_coordinates(self.distances, places.T, order=1, mode="nearest") / self.radius)
 
 
 @dataclass(frozen=True)
 class Shapes:
-    """Labelled shapes, no two of them identical.
+    """Labeled shapes, no two of them identical.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def _modelnet10(seed: int) -> Shapes:
 
 
 def _h5(folder: Path, seed: int) -> Shapes:
-    """ScanNet-10 of PointDA-10: ``data`` (shapes, points, 6), places and colours, and ``label`` (shapes,)."""
+    """ScanNet-10 of PointDA-10: ``data`` (shapes, points, 6), places and colors, and ``label`` (shapes,)."""
     clouds, labels, split, sources = [], [], [], {}
     for name in ("train", "test"):
         paths = sorted(folder.glob(f"{name}_*.h5"))

@@ -1,7 +1,7 @@
 """Winning tickets predicted from initial weights by a conditional variational autoencoder (sections 3.3, D.2 and E.4).
 
 Encoder and decoder are equivariant networks: NFN_NP with IO-encoding; NFN_PT, in which an entry's score follows from
-that entry alone; and NFN_PT without layer normalisation, of which figure 5 is drawn. NFN_HNP is left out, since its
+that entry alone; and NFN_PT without layer normalization, of which figure 5 is drawn. NFN_HNP is left out, since its
 matrices grow with the square of the number of inputs; how many parameters it would have is among the results.
 """
 
@@ -43,7 +43,7 @@ BASELINES = {"Dense": "dense accuracy", "IMP": "ticket accuracy", "Random": "ran
 
 
 NORMALIZING = 100
-"""Training networks, at most, that initial weights are normalised by."""
+"""Training networks, at most, that initial weights are normalized by."""
 
 
 DRAWN = 200

@@ -71,11 +71,11 @@ def test_backends_agree(name):
         assert out.dtype == "float64"
         assert out.shape == ((16,) if name == "inr2vec, autoencoder" else (16, 4))
         assert np.abs(out - expected).max() <= 1e-11 * np.abs(expected).max()
-    assert np.ptp(expected, axis=0).min() > 1e-4  # it tells the inputs apart
+    assert np.ptp(expected, axis=0).min() > 1e-4  # it distinguishes the inputs
 
 
 def train(layer, inputs, labels, steps=300):
-    """Whether a network learns the labels by heart: classes (batch,), or bits of the output's shape."""
+    """Whether a network overfits the labels: classes (batch,), or bits of the output's shape."""
     module = nfn_torch.NFModule(layer)
     inputs = each(inputs, lambda x: torch.tensor(x, dtype=torch.float32))
     optimizer = torch.optim.Adam(module.parameters(), 5e-3)
@@ -317,7 +317,7 @@ def test_patches_are_torch_convolutions(size, stride):
 
 
 def test_resnet18_has_the_parameters_of_resnet18():
-    """11,173,962 for images of three channels and ten classes, as with batch normalisation."""
+    """11,173,962 for images of three channels and ten classes, as with batch normalization."""
     specs = resnet18(3, 10).parameter_specs().values()
     assert sum(np.prod(spec.shape) for spec in specs) == 11_173_962
 

@@ -73,7 +73,7 @@ def test_contrast(channels):
     assert edited.shape == image.shape
     assert edited.dtype == np.uint8
     assert edited.std() > 1.05 * image.std()
-    if channels == 3:  # the colours stay
+    if channels == 3:  # the colors stay
         before, after = (cv2.cvtColor(x, cv2.COLOR_BGR2LAB).astype(int) for x in (image, edited))
         assert np.abs(after - before)[..., 1:].mean() < 2 < np.abs(after - before)[..., 0].mean()
 

@@ -228,10 +228,10 @@ def test_meshes_in_class_folders(tmp_path, suffix, text):
 
 
 def write_scannet(folder, classes=10):
-    """PointDA-10's ScanNet-10: places and colours of points, in files that a list names."""
+    """PointDA-10's ScanNet-10: places and colors of points, in files that a list names."""
     rng = np.random.default_rng(0)
     data, label = rng.normal(size=(40, 16, 6)), (np.arange(40) % classes).astype(np.int32)
-    data[39, :, :3] = data[9, :, :3]  # the same places, other colours
+    data[39, :, :3] = data[9, :, :3]  # the same places, other colors
     for name, part in (("train_0", slice(0, 20)), ("train_1", slice(20, 30)), ("test_0", slice(30, 40))):
         with h5py.File(folder / f"{name}.h5", "w") as file:
             file.create_dataset("data", data=data[part])

@@ -124,7 +124,7 @@ def test_backends_agree(name):
             else:
                 out = np.asarray(out.detach() if isinstance(out, torch.Tensor) else out)
             assert difference(out, expected) < 1e-12
-    assert np.ptp(layer.apply(initialize(layer, 3), pairs())) > 1e-4  # it tells the pairs apart
+    assert np.ptp(layer.apply(initialize(layer, 3), pairs())) > 1e-4  # it distinguishes the pairs
 
 
 def test_other_channels_are_refused():
