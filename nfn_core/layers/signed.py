@@ -148,13 +148,17 @@ class SignedMessages(Composite):
         return found | {"norm": norm, "head": MLPHead((flat, *self.head, self.outputs), dropout=self.dropout)}
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the points (inputs, points), the matrices of each updated layer, and the children's parameters.
+        """Return the scales as constants, the points (inputs, points), matrices, and the children's parameters.
 
         ``"mix.I"`` has shape (features before, channels), ``"odd.I"`` (2 channels + 2, channels), and ``"even.I"``
         (2 channels + 3, channels) with a bias (channels,).
         """
         c, before = self.channels, self.points
-        specs = {"points": ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)}
+        specs = {
+            f"scale.{t.name}": ParameterSpec((1,), "constant", value=scale, trainable=False)
+            for t, scale in zip(self.space.tensors, self.scales, strict=True)
+        }
+        specs["points"] = ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)
         for i in self.hidden():
             specs[f"mix.{i}"] = ParameterSpec((before, c), "normal", value=1 / sqrt(before))
             for kind, alone in (("odd", ODD), ("even", EVEN)):
@@ -168,7 +172,7 @@ class SignedMessages(Composite):
         """Map features of one channel to an array of shape (batch, outputs)."""
         xp = check_features(self.space, x, 1)
         raw = {t.name: x[t.name][..., 0] for t in self.space.tensors}
-        unit = {t.name: raw[t.name] / s for t, s in zip(self.space.tensors, self.scales, strict=True)}
+        unit = {name: y / params[f"scale.{name}"] for name, y in raw.items()}
         phases = product(raw["W1"], params["points"], None) + raw["v1"][..., None]
         h = xp.sin(self.omega * phases)  # (batch, neurons, points), odd
         for i in self.hidden():

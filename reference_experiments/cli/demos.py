@@ -25,10 +25,10 @@ NEXT = """Next:
 @folder_option("Folder of the results.")
 @reports_errors
 def quickstart_command(backend: str, scale: str, seed: int, output: Path | None) -> None:
-    """Predict the test accuracy of small image classifiers from their weights; an interrupted run goes on."""
+    """Read digits from the weights of INRs, then predict accuracies of classifiers; an interrupted run goes on."""
     folder = output or Path("results") / f"quickstart-{backend}-{scale}-seed{seed}"
     quickstart(backend, scale, seed, folder)
-    click.echo(f"Results and figures (predictions.png, permutation.png) are in {folder}.\n")
+    click.echo(f"Results and figures (inrs/inrs.png, predictions.png, permutation.png) are in {folder}.\n")
     other = "jax" if backend == "torch" else "torch"
     click.echo(NEXT.format(other=other, space=" " * (5 - len(other))))
 

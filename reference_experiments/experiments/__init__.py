@@ -4,7 +4,7 @@ The preset ``paper`` is appendix D of the paper: tables 12 to 15 and sections D.
 """
 
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.experiments.classification import SIREN_FIT, SIREN_MESSAGES, TABLE3, TABLE4
+from reference_experiments.experiments.classification import DIGITS, SIREN_FIT, SIREN_MESSAGES, TABLE3, TABLE4
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
@@ -21,5 +21,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table19": TABLE19,
     "siren-messages": SIREN_MESSAGES,
     "siren-fit": SIREN_FIT,
+    "digits": DIGITS,
 }
 """Experiments by the name that the command line has for them."""

@@ -139,7 +139,9 @@ def finished(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("after", ["zoo/MLP-64-16-16-10-00000.safetensors", "MLP-64-16-16-10-NFN_NP.json"])
+@pytest.mark.parametrize(
+    "after", ["inrs/digits/NFN_HNP-seed0.json", "zoo/MLP-64-16-16-10-00000.safetensors", "MLP-64-16-16-10-NFN_HNP.json"]
+)
 def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path, after):
     process, give_up = run(tmp_path), time.monotonic() + 120
     while not (tmp_path / after).exists():
@@ -153,7 +155,10 @@ def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path, after):
     output, _ = again.communicate()
     assert again.returncode == 0, output
     assert predictions(tmp_path) == predictions(finished)
-    assert len(predictions(finished)) == 10
+    assert len(predictions(finished)) == 6
+    first, second = (json.loads((folder / "inrs/inrs.json").read_text()) for folder in (finished, tmp_path))
+    assert first == second
+    assert all(before == after for before, after in [first["SignedMessages"], first["NFN_HNP"]])
     written = {path.name for path in finished.iterdir()}
     assert {"predictions.png", "permutation.png", "table.md", "results.json"} <= written
 
