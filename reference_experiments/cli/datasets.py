@@ -180,7 +180,7 @@ def convert_small_cnn_zoo(source: Path, output: Path, order: Path | None, step: 
 @OUTPUT
 @reports_errors
 def convert_dwsnets(source: Path, output: Path) -> None:
-    """A file of splits of DWSNets' INRs, beside their state dicts."""
+    """A file of splits of DWSNets' INRs, in the folder of their state dicts."""
     _convert(read_dwsnets(source), output)
 
 
@@ -196,7 +196,7 @@ def _make(maker: Maker, output: Path | None, devices: int, gpu: bool) -> WeightD
 
 
 def _report(dataset: WeightDataset) -> None:
-    """Write and print how accuracies are spread and what they depend on."""
+    """Write and print the distribution of accuracies, and what they depend on."""
     table = accuracy_table(dataset)
     write(dataset.folder / "quality.md", lambda path: path.write_text(table))
     draw_accuracies(dataset.folder / "accuracies.png", dataset)

@@ -101,4 +101,4 @@ def run_command(
 @reports_errors
 def report_command(folder: Path) -> None:
     """Compare the results under FOLDER with the paper's, in report.md and report.html."""
-    click.echo(f"{report(folder)} and report.html beside it.")
+    click.echo(f"{report(folder)} and report.html are written.")
