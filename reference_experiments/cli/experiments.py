@@ -56,7 +56,7 @@ def run_command(
 ) -> None:
     """Run an experiment: the tables of the paper (3 with 16 and 17, 6 with 18), or a study of how SIRENs are fitted.
 
-    An interrupted run goes on where it was.
+    An interrupted run resumes where it stopped.
     """
     experiment, given = EXPERIMENTS[name], dict(folders)
     for title in (*datasets, *given):
