@@ -132,14 +132,14 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Time NF-layers beside other implementations, as ratios in one process; `-- --gpu` on a GPU."""
+    """Time NF-layers against other implementations, as ratios in one process; `-- --gpu` on a GPU."""
     install(session, ".[torch,jax,experiments]", "nfn", "einops")
     session.run("python", "-m", "benchmarks", *session.posargs)
 
 
 @nox.session(name="bench-making")
 def bench_making(session: nox.Session) -> None:
-    """Rates at which datasets of networks are made, beside a plain PyTorch loop over networks."""
+    """Rates at which datasets of networks are made, compared with a plain PyTorch loop over networks."""
     install(session, ".[torch,jax,experiments]", "optax")
     session.run("python", "-m", "benchmarks.making", *session.posargs)
 

@@ -95,10 +95,10 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
             if method not in ours:
                 found[dataset, method] = MISSING
                 continue
-            mean, spread = ours[method]
+            mean, standard_error = ours[method]
             others = [m for m in ours if abs(theirs[m][0] - value) > theirs[m][1] + error]
             same = all((theirs[m][0] > value) == (ours[m][0] > mean) for m in others)
-            close = abs(mean - value) <= 2 * (error**2 + spread**2) ** 0.5
+            close = abs(mean - value) <= 2 * (error**2 + standard_error**2) ** 0.5
             found[dataset, method] = REPRODUCED if close else ORDER if same and others else NOT
     return found
 
@@ -191,7 +191,7 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
 
 
 def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """Data, machine, time and ceiling of a dataset's results."""
+    """Data, machine, time and upper bound of τ of a dataset's results."""
     results = [result for found in rows.values() for result in found]
     data, tau_upper_bound = results[0]["data"], results[0]["metrics"].get("tau_upper_bound")
     hours = sum(result["seconds"] for result in results) / 3600
@@ -201,6 +201,4 @@ def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     text += f"; {hours:.1f} hours in all."
     notes = dict.fromkeys(note for result in results for note in result.get("notes", ()))
     text += "".join(f" {note}" for note in notes)
-    return text + (
-        f" Ties among the test networks put a ceiling of {tau_upper_bound:.3f} on τ." if tau_upper_bound else ""
-    )
+    return text + (f" Ties among the test networks limit τ to {tau_upper_bound:.3f}." if tau_upper_bound else "")

@@ -116,7 +116,7 @@ def _train(
         recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, eval_every=100
     )
     overfit_check: float | None = None
-    if seed == 0 and recipe.loss != "custom":  # nobody knows how far a loss of its own can fall
+    if seed == 0 and recipe.loss != "custom":  # a custom loss has no known minimum
         _, evaluations = fit(
             library, f"{method.name}, {OVERFIT_NETWORKS} networks", method.layer, few, few, brief, seed, folder / "few"
         )

@@ -29,7 +29,7 @@ class Split:
     inputs : callable
         From positions in the split and a source of random numbers (None where nothing is to be drawn) to the inputs.
     targets : numpy.ndarray
-        Shape (networks,): float32 in [0, 1], or classes; not looked at where the loss is the network's own.
+        Shape (networks,): float32 in [0, 1], or classes; unused where the loss is custom.
     """
 
     inputs: Callable[[np.ndarray, np.random.Generator | None], Inputs]
@@ -65,7 +65,7 @@ PREDICTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def predict(learner: Learner, part: Split, batch: int = 64) -> np.ndarray:
-    """Probabilities, or own losses, for all networks of a split: shape (networks,) or (networks, classes)."""
+    """Probabilities, or custom losses, for all networks of a split: shape (networks,) or (networks, classes)."""
     starts = range(0, len(part), batch)
     found = [learner.apply(part.inputs(np.arange(k, min(k + batch, len(part))), None)) for k in starts]
     return PREDICTIONS[learner.recipe.loss](np.concatenate(found))
@@ -115,7 +115,7 @@ def fit(
     Returns
     -------
     Learner, list of dict
-        With the parameters of the best look; and for every look its step, the mean loss since the one before, and the
+        With the parameters of the best evaluation; and for every evaluation its step, the mean loss since the one before, and the
         metric of the validation networks.
     """
     learner = engine.learner(layer, recipe, seed)
@@ -156,7 +156,7 @@ def fit(
 
 
 def _exhausted(curve: list[dict[str, Any]], recipe: Recipe) -> bool:
-    """Whether the last looks were no better than the best before them."""
+    """Whether the last evaluations were no better than the best before them."""
     metrics = [evaluation["metric"] for evaluation in curve]
     return (
         recipe.patience is not None and bool(metrics) and len(metrics) - 1 - int(np.argmax(metrics)) >= recipe.patience

@@ -29,12 +29,14 @@ __all__ = ["convert_group", "make_group", "summarize_command", "verify_command"]
 
 def of_images(default: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Option of a maker that takes images."""
-    return click.option("--images", type=click.Choice(IMAGE_SETS), default=default, show_default=True)
+    return click.option(
+        "--images", type=click.Choice(IMAGE_SETS), default=default, show_default=True, help="Set of images."
+    )
 
 
 @click.group(name="make")
 def make_group() -> None:
-    """Make a dataset of networks; an interrupted command goes on when it is run again."""
+    """Make a dataset of networks; run an interrupted command again to resume it."""
 
 
 @make_group.command(name="image-inrs")
@@ -94,7 +96,7 @@ def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu:
 
 
 @make_group.command(name="mlp-zoo")
-@click.option("--layers", type=click.Choice(["3", "5"]), default="3", show_default=True)
+@click.option("--layers", type=click.Choice(["3", "5"]), default="3", show_default=True, help="Number of layers.")
 @of_images("mnist")
 @maker_command
 def mlp_zoo(
@@ -105,7 +107,7 @@ def mlp_zoo(
 
 
 @make_group.command(name="tickets")
-@click.option("--network", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True)
+@click.option("--network", type=click.Choice(["mlp", "cnn"]), default="mlp", show_default=True, help="Kind of network.")
 @of_images("mnist")
 @maker_command
 def tickets(
@@ -180,7 +182,7 @@ def convert_small_cnn_zoo(source: Path, output: Path, order: Path | None, step: 
 @OUTPUT
 @reports_errors
 def convert_dwsnets(source: Path, output: Path) -> None:
-    """A file of splits of DWSNets' INRs, beside their state dicts."""
+    """A file of splits of DWSNets' INRs, in the folder of their state dicts."""
     _convert(read_dwsnets(source), output)
 
 
@@ -196,7 +198,7 @@ def _make(maker: Maker, output: Path | None, devices: int, gpu: bool) -> WeightD
 
 
 def _report(dataset: WeightDataset) -> None:
-    """Write and print how accuracies are spread and what they depend on."""
+    """Write and print the distribution of accuracies, and what they depend on."""
     table = accuracy_table(dataset)
     write(dataset.folder / "quality.md", lambda path: path.write_text(table))
     draw_accuracies(dataset.folder / "accuracies.png", dataset)

@@ -20,7 +20,9 @@ NEXT = """Next:
 
 @click.command(name="quickstart")
 @backend_option
-@click.option("--scale", type=click.Choice(list(PRESETS)), default="full", show_default=True)
+@click.option(
+    "--scale", type=click.Choice(list(PRESETS)), default="full", show_default=True, help="Size of the experiment."
+)
 @seed_option
 @folder_option("Folder of the results.")
 @reports_errors
@@ -47,13 +49,15 @@ def models_command(page: Path, output: Path) -> None:
 
 
 @click.command(name="residual")
-@click.option("--images", type=click.Choice(IMAGE_SETS), default="digits", show_default=True)
-@click.option("--scale", type=click.Choice(["smoke", "full"]), default="full", show_default=True)
+@click.option("--images", type=click.Choice(IMAGE_SETS), default="digits", show_default=True, help="Set of images.")
+@click.option(
+    "--scale", type=click.Choice(["smoke", "full"]), default="full", show_default=True, help="Size of the experiment."
+)
 @seed_option
 @folder_option("Folder of the results.")
 @reports_errors
 def residual_command(images: str, scale: str, seed: int, output: Path | None) -> None:
-    """Predict the test accuracy of small residual CNNs from their weights (PyTorch); an interrupted run goes on."""
+    """Predict the test accuracy of small residual CNNs from their weights (PyTorch); an interrupted run resumes."""
     from reference_experiments.demos.residual import residual  # needs torch
 
     residual(images, scale, seed, output or Path("results") / f"residual-{images}-{scale}-seed{seed}")

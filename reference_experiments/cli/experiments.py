@@ -56,7 +56,7 @@ def run_command(
 ) -> None:
     """Run an experiment: the tables of the paper (3 with 16 and 17, 6 with 18), or a study of how SIRENs are fitted.
 
-    An interrupted run goes on where it was.
+    An interrupted run resumes where it stopped.
     """
     experiment, given = EXPERIMENTS[name], dict(folders)
     for title in (*datasets, *given):
@@ -101,4 +101,4 @@ def run_command(
 @reports_errors
 def report_command(folder: Path) -> None:
     """Compare the results under FOLDER with the paper's, in report.md and report.html."""
-    click.echo(f"{report(folder)} and report.html beside it.")
+    click.echo(f"{report(folder)} and report.html are written.")

@@ -19,7 +19,14 @@ SPLIT = click.option("--split", type=click.Choice(SPLITS), help="Only these netw
 @TRAINED
 @NETWORKS
 @click.argument("output", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--format", "form", type=click.Choice(FORMATS), default=FORMATS[0], show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default=FORMATS[0],
+    show_default=True,
+    help="Format of the edited networks.",
+)
 @SPLIT
 @reports_errors
 def edit_command(trained: Path, networks: Path, output: Path, form: str, split: str | None) -> None:

@@ -15,7 +15,7 @@ from reference_experiments.engines.base import BACKENDS
 __all__ = ["backend_option", "folder_option", "maker_command", "reports_errors", "scale_option", "seed_option"]
 
 DEFAULT_BACKEND = "torch"
-"""Of every command; networks of one backend are not those of the other, so that one default lets `run` find what `make` made."""
+"""Default of every command. Each backend makes its own networks, so `run` finds what `make` made only with the same backend."""
 
 Command = Callable[..., Any]
 
@@ -36,17 +36,23 @@ def reports_errors(command: Command) -> Command:
 def backend_option(command: Command) -> Command:
     """Add ``--backend``."""
     choice = click.Choice(BACKENDS)
-    return click.option("--backend", type=choice, default=DEFAULT_BACKEND, show_default=True)(command)
+    return click.option("--backend", type=choice, default=DEFAULT_BACKEND, show_default=True, help="Array library.")(
+        command
+    )
 
 
 def scale_option(command: Command) -> Command:
     """Add ``--scale``."""
-    return click.option("--scale", type=click.Choice(SCALES), default="small", show_default=True)(command)
+    return click.option(
+        "--scale", type=click.Choice(SCALES), default="small", show_default=True, help="Size of the experiment."
+    )(command)
 
 
 def seed_option(command: Command) -> Command:
     """Add ``--seed``."""
-    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)(command)
+    return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(
+        command
+    )
 
 
 def folder_option(text: str) -> Callable[[Command], Command]:
@@ -60,7 +66,9 @@ def maker_command(command: Command) -> Command:
     for option in (
         folder_option("Folder of the dataset; by default one that its settings name, where `run` finds it."),
         click.option("--gpu", is_flag=True, help="Give each process a GPU."),
-        click.option("--devices", type=click.IntRange(min=1), default=cores, help="Processes; one a core or GPU."),
+        click.option(
+            "--devices", type=click.IntRange(min=1), default=cores, help="Number of processes; by default one per core."
+        ),
         seed_option,
         scale_option,
         backend_option,

@@ -219,7 +219,7 @@ def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str
     Parameters
     ----------
     folder : pathlib.Path
-        The folder; files of other kinds in it are not looked at.
+        The folder; files of other kinds in it are ignored.
     space : WeightSpace
         The weight space, with tensors W1, v1, W2, v2, ...
 

@@ -101,9 +101,9 @@ def summarize(folders: Sequence[Path], output: Path) -> str:
         about = dataset.about
         of = ", ".join(str(about[key]) for key in ("images", "shapes", "architecture") if key in about)
         for name, found in about["quality"].items():
-            spread = ", ".join(f"{found[key]:.4g}" for key in ("minimum", "median", "maximum"))
+            quantiles = ", ".join(f"{found[key]:.4g}" for key in ("minimum", "median", "maximum"))
             lines.append(
-                f"| [{folder.name}]({folder.name}) | {about['dataset']}: {of} | {counts} | {name} | {spread} |"
+                f"| [{folder.name}]({folder.name}) | {about['dataset']}: {of} | {counts} | {name} | {quantiles} |"
             )
     page = "\n".join([*lines, ""])
     write(output / "README.md", lambda path: path.write_text(page))

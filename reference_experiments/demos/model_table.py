@@ -23,7 +23,11 @@ __all__ = ["MODELS", "Model", "model_table", "operation_table", "write_page"]
 
 CHANNELS = 16
 
-RULES = {name: rule for name, rule in inspect.getmembers(Rules, inspect.isfunction) if not name.startswith("_")}
+RULES = {
+    name: rule
+    for name, rule in inspect.getmembers(Rules, inspect.isfunction)
+    if not name.startswith("_") and name != "at"
+}
 
 Make = Callable[[], torch.nn.Module]
 

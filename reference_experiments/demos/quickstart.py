@@ -195,7 +195,7 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: in
     actual, predicted = zoo.accuracy[zoo.held_out], predict(learner, part(zoo.held_out))
     turned = group.act(group.sample(seed), networks)
     moved = predict(learner, method.split(lambda chosen: rows(turned, chosen), actual))
-    spread = bootstrap(
+    resampled = bootstrap(
         (predicted, actual), rank_correlation, paired=True, vectorized=False, n_resamples=200, rng=seed, method="basic"
     )
     return {
@@ -203,7 +203,7 @@ def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: in
         "method": method.name,
         "parameters": method.parameters,
         "tau": rank_correlation(predicted, actual),
-        "tau_standard_error": float(spread.standard_error),
+        "tau_standard_error": float(resampled.standard_error),
         "r2": r2_score(actual, predicted),
         "change": float(np.abs(moved - predicted).max()),
         "seconds": time.perf_counter() - began,

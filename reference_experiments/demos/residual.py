@@ -145,15 +145,15 @@ def _train(model: nn.Module, images: Tensor, labels: Tensor, scale: DemoPreset, 
     def loss(w: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return nn.functional.cross_entropy(functional_call(model, dict(w), (x,)), y)
 
-    grads, speed = vmap(grad(loss)), {name: torch.zeros_like(w) for name, w in weights.items()}
+    grads, momentum = vmap(grad(loss)), {name: torch.zeros_like(w) for name, w in weights.items()}
     for step in range(int(steps.max())):
         places = (torch.rand(count, BATCH, generator=random) * (share * len(labels)).ceil()[:, None]).long()
         chosen = owned.gather(1, places)
         found = grads(weights, images[chosen], labels[chosen])
         moving = (rate * (step < steps)).float()
         for name, w in weights.items():
-            speed[name] = MOMENTUM * speed[name] + found[name] + _wide(decay, w[0]) * w
-            weights[name] = w - _wide(moving, w[0]) * speed[name]
+            momentum[name] = MOMENTUM * momentum[name] + found[name] + _wide(decay, w[0]) * w
+            weights[name] = w - _wide(moving, w[0]) * momentum[name]
     return weights
 
 

@@ -65,10 +65,10 @@ class Recipe:
         Steps in which the learning rate rises linearly from 0.
     cosine : bool
         Whether it then falls to 0 along a cosine, or stays.
-    every : int
-        Steps between two looks at the validation networks, each with a checkpoint.
+    eval_every : int
+        Steps between two evaluations on the validation networks, each with a checkpoint.
     patience : int, optional
-        Looks without a better one after which training stops; without it all steps are taken.
+        Evaluations without improvement after which training stops; without it all steps are taken.
     dtype : {"float32", "bfloat16"}
         Of the arithmetic; parameters and moments are float32 always.
     """

@@ -32,7 +32,7 @@ def _fitted(learning_rate: float, steps: int) -> Callable[[str, int, str], Maker
 
 
 FITS = ((1e-2, 38), (3e-3, 100), (1e-3, 330), (1e-2, 100))
-"""Learning rates and numbers of steps: about 30 dB on MNIST thrice, then 50."""
+"""Learning rates and numbers of steps: three that reach about 30 dB on MNIST, and one that reaches 50."""
 
 CLASSIFICATION = {
     "smoke": Preset(replace(TINY, fourier=(4, 0.5)), Recipe("classes", 6, 8, 1e-3, eval_every=3), 1),

@@ -1,4 +1,4 @@
-"""Figures of the paper (Zhou et al., NeurIPS 2023), to set beside ours: tables 2 to 6 and 16 to 19.
+"""Figures of the paper (Zhou et al., NeurIPS 2023), to compare with ours: tables 2 to 6 and 16 to 19.
 
 For each experiment, dataset and method its metrics, each a value and its uncertainty (0 where the paper gives none);
 accuracies in per cent.

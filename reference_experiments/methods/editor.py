@@ -17,7 +17,7 @@ __all__ = ["EDITS", "Editor", "IMAGE", "dilate", "errors", "increase_contrast"]
 
 
 IMAGE = "image"
-"""Name under which an editor's input holds the images to come to, beside the weight space's tensors."""
+"""Name under which an editor's input holds the target images, in addition to the weight space's tensors."""
 
 
 def dilate(image: np.ndarray) -> np.ndarray:

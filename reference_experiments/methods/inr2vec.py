@@ -30,7 +30,7 @@ from reference_experiments.training import Split, fit, predict
 __all__ = ["Autoencoder", "DISTANCES", "ImplicitDecoder", "POINTS", "RowStack", "embedded", "encoder"]
 
 POINTS, DISTANCES = "points", "distances"
-"""Names under which an autoencoder's input holds them, beside the weight space's tensors."""
+"""Names under which an autoencoder's input holds them, in addition to the weight space's tensors."""
 DRAWN = 512
 """Points of each network in a step of the autoencoder."""
 

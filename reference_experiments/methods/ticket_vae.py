@@ -106,15 +106,15 @@ class TicketVAE(Composite):
 
         weights = run("scale", {name: y[..., :1] for name, y in x.items()})
 
-        def beside(channels: Mapping[str, Array]) -> Features:
+        def with_weights(channels: Mapping[str, Array]) -> Features:
             return {name: xp.concat([y, channels[name]], axis=-1) for name, y in weights.items()}
 
         if found == 1 + self.latent:
-            return run("decoder", beside({name: y[..., 1:] for name, y in x.items()}))
-        posterior = run("encoder", beside({name: y[..., 1:2] for name, y in x.items()}))
+            return run("decoder", with_weights({name: y[..., 1:] for name, y in x.items()}))
+        posterior = run("encoder", with_weights({name: y[..., 1:2] for name, y in x.items()}))
         means = {name: y[..., : self.latent] for name, y in posterior.items()}
         logs = {name: y[..., self.latent :] for name, y in posterior.items()}
-        logits = run("decoder", beside({n: means[n] + xp.exp(logs[n] / 2) * y[..., 2:] for n, y in x.items()}))
+        logits = run("decoder", with_weights({n: means[n] + xp.exp(logs[n] / 2) * y[..., 2:] for n, y in x.items()}))
         total = 0.0
         for t in self.space.tensors:
             mean, log, logit, mask = means[t.name], logs[t.name], logits[t.name], x[t.name][..., 1:2]

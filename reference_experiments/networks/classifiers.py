@@ -146,9 +146,9 @@ def train(
     library : Engine
         Array library.
     program : callable
-        Loop over a step of `reference_experiments.networks.classifiers.descent`.
+        Loop over a step of `make_train_step`.
     weights, columns : mapping of str to numpy.ndarray
-        As `reference_experiments.networks.classifiers.fresh` takes them.
+        As `init_state` takes them.
     batches : iterator
         From `epochs`.
     length : int
@@ -267,7 +267,7 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
 
 
 def init_state(engine: Engine, weights: Mapping[str, np.ndarray], columns: Mapping[str, np.ndarray]) -> State:
-    """Begin to train networks: the state that `descent` steps through.
+    """Begin to train networks: the state that `make_train_step` steps through.
 
     Parameters
     ----------
@@ -328,7 +328,7 @@ def make_train_step(
         scores = classify(space, weights, x, activation)
         scores = scores - xp.max(scores, axis=-1, keepdims=True)
         likelihood = xp.sum(scores * y, axis=-1) - xp.log(xp.sum(xp.exp(scores), axis=-1))
-        return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not meet: each gets its own gradient
+        return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not interact: each gets its own gradient
 
     gradient = engine.grad(loss)
 

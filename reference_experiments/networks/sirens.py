@@ -221,7 +221,7 @@ def _program(backend: str, names: tuple[str, ...]) -> Any:
     def loss(weights: State, target: Any, points: Any) -> Any:
         xp = namespace_of(points)
         error = render(weights, points, library.sin) - target
-        return xp.sum(xp.mean(error * error, axis=(1, 2)))  # networks do not meet: each gets its own gradient
+        return xp.sum(xp.mean(error * error, axis=(1, 2)))  # networks do not interact: each gets its own gradient
 
     gradient = library.grad(loss)
 

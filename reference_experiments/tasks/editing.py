@@ -52,7 +52,7 @@ class Editing:
 
     @property
     def metric(self) -> str:
-        """The mean squared error; beside it stands that of leaving the weights as they are."""
+        """Mean squared error, and that of leaving the weights as they are."""
         return "test_error"
 
     def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], config: MethodConfig) -> Method:

@@ -63,7 +63,7 @@ class Prediction:
         column, source = {"images": ("image", "images"), "points": ("shape", "shapes")}[method.sees]
         if column not in dataset.columns or source not in dataset.about:
             raise ExperimentError(
-                f"{method.name} looks at {method.sees}, but {dataset.folder} is not of INRs of {source}: leave it out."
+                f"{method.name} takes {method.sees}, but {dataset.folder} is not of INRs of {source}: leave it out."
             )
         numbers = dataset.columns[column][index]
         if method.sees == "images":

@@ -6,6 +6,7 @@ import logging
 import h5py
 import numpy as np
 import pytest
+from helpers import idx
 from safetensors.numpy import save_file
 from scipy.io import savemat
 
@@ -22,10 +23,6 @@ TETRAHEDRON = {
     "1.off": "OFF\n4 4 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n3 0 2 3\n3 1 2 3\n",
     "1.obj": "v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\nf 1 3 4\nf 2 3 4\n",
 }
-
-
-def idx(x):
-    return bytes((0, 0, 8, x.ndim)) + np.array(x.shape, ">u4").tobytes() + x.astype(np.uint8).tobytes()
 
 
 def mnist(folder):

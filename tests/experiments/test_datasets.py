@@ -13,6 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import write_dataset
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
@@ -21,7 +22,6 @@ from reference_experiments.datasets.conversion import read_small_cnn_zoo
 from reference_experiments.datasets.format import (
     Networks,
     WeightDataset,
-    finish,
     is_whole,
     shard_path,
     space_from_json,
@@ -46,14 +46,9 @@ def networks(count, seed=0, masks=False):
     return Networks(SPACE, weights, columns, {"seed": seed}, {n: x > 0 for n, x in weights.items()} if masks else {})
 
 
-def write_dataset(folder, counts=(5, 4)):
-    folder.mkdir(exist_ok=True)
+def write_random_dataset(folder, counts=(5, 4)):
     parts = [networks(n, seed=k, masks=True) for k, n in enumerate(counts)]
-    paths = [shard_path(folder, k) for k in range(len(parts))]
-    for path, part in zip(paths, parts, strict=True):
-        write_shard(path, part)
-    finish(folder, paths, {})
-    return WeightDataset(folder), {n: np.concatenate([p.weights[n] for p in parts]) for n in parts[0].weights}
+    return write_dataset(folder, *parts), {n: np.concatenate([p.weights[n] for p in parts]) for n in parts[0].weights}
 
 
 # Shards and datasets
@@ -71,7 +66,7 @@ def test_space_survives_json(space):
 
 
 def test_dataset_gives_back_what_was_written(tmp_path):
-    dataset, expected = write_dataset(tmp_path)
+    dataset, expected = write_random_dataset(tmp_path)
     assert len(dataset) == 9
     order = [8, 0, 4, 5, 5]
     found, masks = dataset.features(order), dataset.features(order, "masks")
@@ -83,7 +78,7 @@ def test_dataset_gives_back_what_was_written(tmp_path):
     assert dataset.split("validation").tolist() == [1, 4, 6]
     dataset.verify()
     again = tmp_path / "again"
-    write_dataset(again)
+    write_random_dataset(again)
     for k in range(2):
         assert shard_path(again, k).read_bytes() == shard_path(tmp_path, k).read_bytes()
     line = (tmp_path / "shard-00001.sha256").read_text()
@@ -91,7 +86,7 @@ def test_dataset_gives_back_what_was_written(tmp_path):
 
 
 def test_torch_and_jax_read_it_alike(tmp_path):
-    dataset, expected = write_dataset(tmp_path)
+    dataset, expected = write_random_dataset(tmp_path)
     chosen = dataset.split("training")
     loaded = TorchNetworks(dataset, "label", chosen)
     first, target = loaded[0]
@@ -109,7 +104,7 @@ def test_torch_and_jax_read_it_alike(tmp_path):
 
 
 def test_damage_is_found_and_named(tmp_path):
-    _dataset, _ = write_dataset(tmp_path)
+    _dataset, _ = write_random_dataset(tmp_path)
     path = shard_path(tmp_path, 1)
     whole = path.read_bytes()
     assert is_whole(path)

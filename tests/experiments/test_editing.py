@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from helpers import fit_until_killed, write_dataset
 from safetensors.flax import load_file
 from safetensors.torch import save_file
 
 from nfn_core import FeatureError, WeightSpace, initialize
 from reference_experiments import runner
 from reference_experiments.__main__ import main
-from reference_experiments.datasets.format import WeightDataset, finish, shard_path, write_shard
 from reference_experiments.datasets.image_inrs import SirenMaker, SirenPreset
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.files import ExperimentError, read_arrays
@@ -31,7 +31,7 @@ from reference_experiments.networks.sirens import OMEGA, coordinates, draw, rend
 from reference_experiments.networks.torch import Siren
 from reference_experiments.report import report
 from reference_experiments.tasks.editing import EDITORS, Editing
-from reference_experiments.training import Split, fit
+from reference_experiments.training import fit
 
 SPACE = WeightSpace.mlp([2, 6, 5, 3])
 SIZES = MethodConfig((6, 6), (6, 6), (), fourier=(4, 0.5), mlp=16)
@@ -197,9 +197,7 @@ def test_rows_and_back():
 def dataset(tmp_path_factory):
     folder = tmp_path_factory.mktemp("digits")
     maker = SirenMaker("digits", SirenPreset(24, 6, 8, 1, 1e-2, 60, True), 0, "torch", 38)
-    write_shard(shard_path(folder, 0), maker.run(0))
-    finish(folder, [shard_path(folder, 0)], {"quality": {"psnr": {"median": 1.0}}})
-    return WeightDataset(folder)
+    return write_dataset(folder, maker.run(0), quality={"psnr": {"median": 1.0}})
 
 
 def prepared(name, dataset, config=SIZES):
@@ -218,25 +216,13 @@ def test_only_mlp_aug_permutes(dataset):
         np.testing.assert_allclose(draw(drawn, 8, 8), draw(still, 8, 8), atol=1e-4)
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["NFN_HNP", "MLP_Aug"])
 def test_an_interrupted_editor_ends_the_same_and_learns(backend, name, dataset, tmp_path):
     method, part = prepared(name, dataset, replace(SIZES, mlp=64))
     recipe = Recipe("custom", 60, 8, 3e-3, eval_every=20)
     whole, curve = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path / "whole")
-    left = iter(range(27))
-
-    def inputs(chosen, rng):
-        if rng is not None and next(left, None) is None:
-            raise KilledError
-        return part.inputs(chosen, rng)
-
-    with pytest.raises(KilledError):
-        fit(engine(backend), name, method.layer, Split(inputs, part.targets), part, recipe, 0, tmp_path / "cut")
+    fit_until_killed(27, engine(backend), method, part, recipe, tmp_path / "cut")
     again, second = fit(engine(backend), name, method.layer, part, part, recipe, 0, tmp_path / "cut")
     assert second == curve
     assert apart(whole.state(), again.state()) == 0
@@ -401,8 +387,7 @@ def test_what_does_not_fit_is_named(dataset, results, tmp_path):
     (own / "1.pth").write_bytes(b"no state dict")
     command("edit", editor, own, out, message="1.pth is missing, damaged, or no state dict")
     other = tmp_path / "other"
-    write_shard(shard_path(other, 0), replace_width(dataset))
-    finish(other, [shard_path(other, 0)], {})
+    write_dataset(other, replace_width(dataset))
     command("edit", editor, other, out, message="expected networks with tensors of shapes {'W1': (32, 2)")
     assert not out.exists()
 

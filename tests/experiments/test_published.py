@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import idx
 from scipy.io import savemat
 
 from reference_experiments.datasets.conversion import (
@@ -188,10 +189,6 @@ def test_layout_of_the_zoo(tmp_path):
 # Images
 
 
-def idx(array):
-    return bytes((0, 0, 8, array.ndim)) + np.array(array.shape, ">u4").tobytes() + array.astype(np.uint8).tobytes()
-
-
 def write_mnist(folder, packed=True):
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -202,12 +199,6 @@ def write_mnist(folder, packed=True):
             name = f"{part}-{kind}" + (".gz" if packed else "")
             (folder / name).write_bytes(gzip.compress(idx(x)) if packed else idx(x))
     return parts
-
-
-@pytest.fixture
-def data_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("NFN_DATA_DIR", str(tmp_path))
-    return tmp_path
 
 
 @pytest.mark.parametrize("packed", [True, False])

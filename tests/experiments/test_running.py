@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from helpers import fit_until_killed, write_dataset
 
 from nfn_core import WeightSpace
 from reference_experiments import report as reports
 from reference_experiments import runner
 from reference_experiments.cli import experiments as experiment_commands
-from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
+from reference_experiments.datasets.format import Networks
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.paper import PAPER
@@ -24,7 +25,7 @@ from reference_experiments.files import ExperimentError, MissingDataError, read_
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.tasks.prediction import tau_upper_bound
-from reference_experiments.training import METRICS, Split, fit
+from reference_experiments.training import METRICS, fit
 
 ROOT = Path(__file__).parents[2]
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
@@ -32,7 +33,7 @@ SIZES = MethodConfig((4, 4), (4, 4), (8,), head_dropout=0.2, fourier=(4, 0.5), m
 RECIPE = Recipe("classes", 12, 4, 1e-2, weight_decay=1e-2, warmup=4, cosine=True, eval_every=4)
 
 
-def networks(count=30, seed=0):
+def separable_networks(count=30, seed=0):
     """Networks whose class is how large their weights are."""
     rng = np.random.default_rng(seed)
     label = rng.integers(3, size=count).astype(np.int32)
@@ -50,13 +51,11 @@ def networks(count=30, seed=0):
 
 @pytest.fixture
 def dataset(tmp_path):
-    write_shard(shard_path(tmp_path / "data", 0), networks())
-    finish(tmp_path / "data", [shard_path(tmp_path / "data", 0)], {})
-    return WeightDataset(tmp_path / "data")
+    return write_dataset(tmp_path / "data", separable_networks())
 
 
 def parts(name, config=SIZES):
-    found = networks(24)
+    found = separable_networks(24)
     features = {n: x[..., None] for n, x in found.weights.items()}
     method = build(name, SPACE, features, 3, config)
     targets = found.columns["label"].astype(np.int64)
@@ -67,24 +66,12 @@ def different(first, second):
     return [name for name in first if not np.array_equal(first[name], second[name])]
 
 
-class KilledError(Exception):
-    pass
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["NFN_NP", "MLP_Aug"])
 def test_an_interrupted_training_ends_the_same(backend, name, tmp_path):
     method, part = parts(name)
     whole, curve = fit(engine(backend), name, method.layer, part, part, RECIPE, 0, tmp_path / "whole")
-    left = iter(range(7))  # three steps after a checkpoint
-
-    def inputs(chosen, rng):
-        if rng is not None and next(left, None) is None:
-            raise KilledError
-        return part.inputs(chosen, rng)
-
-    with pytest.raises(KilledError):
-        fit(engine(backend), name, method.layer, Split(inputs, part.targets), part, RECIPE, 0, tmp_path / "cut")
+    fit_until_killed(7, engine(backend), method, part, RECIPE, tmp_path / "cut")  # three steps after a checkpoint
     again, second = fit(engine(backend), name, method.layer, part, part, RECIPE, 0, tmp_path / "cut")
     assert not different(whole.state(), again.state())
     assert second == curve
@@ -154,7 +141,9 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
         script.write_text(ALONE.format(backend=backend, devices=devices, folder=str(folder)))
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
         start = [sys.executable, *(launch if (backend, devices) == ("torch", 2) else []), str(script)]
-        paths = ":".join(map(str, (Path(__file__).parent, ROOT, ROOT / "backends", ROOT / "conformance")))
+        paths = ":".join(
+            map(str, (Path(__file__).parent, ROOT / "tests", ROOT, ROOT / "backends", ROOT / "conformance"))
+        )
         done = subprocess.run(
             start, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
         )
@@ -218,20 +207,18 @@ def test_other_settings_or_data_are_refused(dataset, tmp_path):
     run(dataset, tmp_path / "results", methods=("MLP",), seeds=range(1))
     with pytest.raises(ExperimentError, match="holds a run with settings"):
         run(dataset, tmp_path / "results", backend="jax")
-    write_shard(shard_path(tmp_path / "other", 0), networks(seed=1))
-    finish(tmp_path / "other", [shard_path(tmp_path / "other", 0)], {})
+    other = write_dataset(tmp_path / "other", separable_networks(seed=1))
     with pytest.raises(ExperimentError, match="holds a run with settings"):
-        run(WeightDataset(tmp_path / "other"), tmp_path / "results")
+        run(other, tmp_path / "results")
 
 
 @pytest.mark.parametrize(("part", "name"), [(1, "validation"), (2, "test")])
 def test_every_split_must_have_networks(part, name, tmp_path):
-    found = networks()
+    found = separable_networks()
     found.columns["split"][found.columns["split"] == part] = 0
-    write_shard(shard_path(tmp_path, 0), found)
-    finish(tmp_path, [shard_path(tmp_path, 0)], {})
+    dataset = write_dataset(tmp_path, found)
     with pytest.raises(ExperimentError, match=f"has no {name} networks"):
-        run(WeightDataset(tmp_path), tmp_path / "results")
+        run(dataset, tmp_path / "results")
 
 
 def test_ceiling_of_tied_targets():

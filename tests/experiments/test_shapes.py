@@ -121,12 +121,6 @@ def write_modelnet(folder, **changes):
     return grids
 
 
-@pytest.fixture
-def data_dir(tmp_path, monkeypatch):
-    monkeypatch.setenv("NFN_DATA_DIR", str(tmp_path))
-    return tmp_path
-
-
 def test_modelnet_voxels(data_dir):
     grids = write_modelnet(data_dir / "modelnet10-vox32")
     found = shapes.load_shapes("modelnet10", 0)

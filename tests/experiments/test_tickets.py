@@ -10,12 +10,13 @@ import nfn_torch
 import numpy as np
 import pytest
 import torch
+from helpers import write_dataset
 from torch.distributions import Bernoulli, Normal, kl_divergence
 
 from nfn_core import FeatureError, Normalize, WeightSpace, initialize
 from reference_experiments import report, runner
 from reference_experiments.datasets import lottery_tickets
-from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
+from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.datasets.model_zoos import ZooPreset
 from reference_experiments.datasets.torch import classifier
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
@@ -146,9 +147,7 @@ def toy(folder, shuffled=False):
     about = lottery_tickets.TicketMaker(
         "digits", "ticket-mlp", ZooPreset(60, 60, 1, 1, 1, 1, 1), 0, "torch", 0.75
     ).settings
-    write_shard(shard_path(folder, 0), Networks(TOY, weights, columns, about, lottery_tickets.masks_of(scores, 0.75)))
-    finish(folder, [shard_path(folder, 0)], {})
-    return WeightDataset(folder)
+    return write_dataset(folder, Networks(TOY, weights, columns, about, lottery_tickets.masks_of(scores, 0.75)))
 
 
 def prepared(dataset, name):
@@ -261,9 +260,7 @@ def dataset(tmp_path_factory):
     """18 pairs of scikit-learn's digits, the last two of which are held out."""
     folder = tmp_path_factory.mktemp("pairs")
     maker = lottery_tickets.TicketMaker("digits", "ticket-mlp", ZooPreset(18, 18, 640, 300, 3, 32, 1), 0, "torch")
-    write_shard(shard_path(folder, 0), maker.run(0))
-    finish(folder, [shard_path(folder, 0)], {"quality": {}})
-    return WeightDataset(folder)
+    return write_dataset(folder, maker.run(0), quality={})
 
 
 def run(dataset, output, methods=METHODS):
