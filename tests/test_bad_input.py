@@ -98,7 +98,7 @@ SPECS = {
     "neuron set": (lambda: SPACE.group({"h9"}), "unknown neuron set 'h9'"),
     "pooling": (
         lambda: NFLayer(SPACE.group("NP"), 1, 1, pooling="max"),
-        "pooling must be one of 'mean', 'sum', not 'max'",
+        "pooling must be one of 'mean', 'sum', 'scaled_sum', not 'max'",
     ),
     "channels": (lambda: NFLayer(SPACE.group("NP"), 0, 1), "in_channels must be a positive integer"),
     "activation": (lambda: nfn_core.Activation("step"), "activation must be one of"),

@@ -32,6 +32,7 @@ HOST = {
     "layers/parameters.py",
     "groups.py",
     "layers/elementwise.py",
+    "layers/signed.py",
     "models/verification.py",
 }  # draw numbers and measure statistics with NumPy, on the host
 
@@ -141,7 +142,7 @@ def test_docstring_examples(path):
 
 SNIPPETS = [
     snippet
-    for page in ("README.md", "docs/models.md")
+    for page in ("README.md", *(f"docs/{name}.md" for name in ("index", "own_layer", "testing", "models")))
     for snippet in re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
 ]
 
@@ -156,8 +157,8 @@ def test_readme_snippet_runs(number, tmp_path):
     assert "failed" not in done.stdout
 
 
-@pytest.mark.parametrize("number", [2, 3])
-def test_readme_layers_as_a_script(number, tmp_path):
+@pytest.mark.parametrize("number", [n for n, text in enumerate(SNIPPETS) if "Subject(" in text])
+def test_layers_of_the_documentation_as_a_script(number, tmp_path):
     def script(name, source):
         (tmp_path / name).write_text(source)
         command = [sys.executable, "-m", "nfn_conformance", name, "--json", "report.json"]
@@ -185,4 +186,4 @@ def test_script_says_what_it_needs(tmp_path):
 
 
 def test_pages_have_their_snippets():
-    assert len(SNIPPETS) == 7
+    assert len(SNIPPETS) == 11

@@ -152,7 +152,7 @@ def test_dwsnet_defaults():
     assert layer.layers[-1].sizes == ((2 * 3 - 3 + 2 + 2) * 32, 10)
 
 
-FC, SET, MATRIX = ("per_network",), ("per_network", "pooled"), ("per_network", "columns", "rows", "all")
+FC, SET, MATRIX = ("each",), ("each", "pooled"), ("each", "columns", "rows", "all")
 CASES = {  # by hand for sizes 2-5-6-7-3: sublayer and its widths, d_0 = 2 and d_L = 3 where they are fixed
     "weight_to_weight.W1.W1": (SET, 2, 2),
     "weight_to_weight.W2.W2": (MATRIX, 1, 1),
