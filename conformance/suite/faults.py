@@ -63,12 +63,12 @@ def with_graph(group: Group, graph: HubGraph) -> Subject:
 
 def with_parameters(subject: Subject, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Subject:
     """Subject whose drawn parameters are changed."""
-    return replace(subject, make=lambda seed: change(subject.make(seed)), on=None)
+    return replace(subject, make=lambda seed: change(subject.make(seed)), on_group=None)
 
 
 def with_output(subject: Subject, change: Callable[[Any, Any], Any]) -> Subject:
     """Subject whose output is changed, given the input."""
-    return replace(subject, apply=lambda params, u: change(subject.apply(params, u), u), on=None)
+    return replace(subject, apply=lambda params, u: change(subject.apply(params, u), u), on_group=None)
 
 
 def blocks(graph: HubGraph, views: tuple[HubMember, ...]) -> list[tuple[str, slice]]:
