@@ -72,7 +72,7 @@ def linear_subject(backend, device):
             maximal=True,
             redundant=small,
             parameters=lambda _: layer.linear_parameter_count,
-            on=(lambda larger: make(larger, channels)) if pooling == "mean" else None,
+            on_group=(lambda larger: make(larger, channels)) if pooling == "mean" else None,
         )
 
     return make

@@ -39,7 +39,7 @@ def dws_subject(group, pooling, channels=(1, 1), backend="numpy", device="cpu"):
         linear=pooling != "max",
         maximal=pooling != "max",
         parameters=lambda _: matrices,
-        on=None if pooling == "sum" else lambda larger: dws_subject(larger, pooling, channels, backend, device),
+        on_group=None if pooling == "sum" else lambda larger: dws_subject(larger, pooling, channels, backend, device),
     )
 
 

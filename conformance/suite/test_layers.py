@@ -97,7 +97,7 @@ def pooled_linear(group):
     from nfn_core import MLPHead
 
     pool = InvariantPool(group)
-    return Sequential((pool, MLPHead((pool.outputs, 1))))
+    return Sequential((pool, MLPHead((pool.num_outputs, 1))))
 
 
 @pytest.mark.parametrize("check", CHECKS)
