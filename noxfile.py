@@ -31,6 +31,7 @@ RUNS = (  # experiment, dataset, maker of its networks
     ("table6-dilate", "MNIST", "image-inrs"),
     ("table6-contrast", "CIFAR-10", "image-inrs"),
     ("table19", "5-Layer", "mlp-zoo"),
+    ("siren-messages", "MNIST", "image-inrs"),
 )
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
