@@ -18,7 +18,8 @@ if TYPE_CHECKING:
         assert_maximal,
         assert_normalized,
     )
-    from nfn_conformance.checks import CHECKS, Measurement, assert_conforms, measure_all
+    from nfn_conformance.checks import CHECKS, assert_conforms, measure_all
+    from nfn_conformance.measurements import Measurement
     from nfn_conformance.oracle import connected_triples, index_orbits, pair_orbits, triple_orbits
     from nfn_conformance.subject import Subject
     from nfn_conformance.subjects import subject_of
@@ -42,7 +43,7 @@ __all__ = [
 
 _HOMES = {
     "CHECKS": "checks",
-    "Measurement": "checks",
+    "Measurement": "measurements",
     "assert_conforms": "checks",
     "assert_equivariant": "assertions",
     "assert_invariant": "assertions",

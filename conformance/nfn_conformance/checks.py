@@ -1,51 +1,33 @@
-"""The checks. Each returns a `Measurement`; a check that a subject gives no means for returns "not provided".
+"""The checks. Each returns a `Measurement`; what a subject does not provide is reported as "not provided".
 
 A measurement is a number beside the limit it is held to; errors are relative to the output's scale.
 """
 
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from nfn_conformance.measurements import (
+    Measurement,
+    arrays,
+    compare,
+    dtypes,
+    flat,
+    map_arrays,
+    rank_and_gap,
+    relative_error,
+    tolerance,
+)
 from nfn_conformance.oracle import index_orbits, pair_orbits
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
 from nfn_core import Group, Permutation, WeightSpace
 
-__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "measure_all", "symmetry", "tolerance"]
-
-TOLERANCE = 1e-9
-"""Largest relative error of a float64 computation; a broken layer misses it by many orders."""
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """What a check found.
-
-    Parameters
-    ----------
-    check : str
-        Name of the check.
-    status : {"passed", "failed", "not provided"}
-        Whether the figures are within their limits, or the subject gives no means to measure.
-    value, limit : float, optional
-        The figure, and what it is held to.
-    note : str
-        What the figures are.
-    """
-
-    check: str
-    status: str
-    value: float | None = None
-    limit: float | None = None
-    note: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return the fields, for JSON."""
-        return asdict(self)
+__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "measure_all", "symmetry"]
 
 
 def draw_features(subject: Subject, seed: int, batch: int = 3, dtype: str = "float64") -> NumpyFeatures:
@@ -90,10 +72,12 @@ def linearity(subject: Subject, seed: int = 0) -> Measurement:
         return Measurement("linearity", "not provided", note="the subject does not claim to be affine")
     layer = subject.make(seed)
     u, v = draw_features(subject, seed), draw_features(subject, seed + 1)
-    f0 = _flat(subject.apply(layer, {k: 0 * x for k, x in u.items()}))
-    fu, fv = (_flat(subject.apply(layer, w)) - f0 for w in (u, v))
-    both = _flat(subject.apply(layer, {k: 2.5 * u[k] - v[k] for k in u})) - f0
-    return _error("linearity", both, 2.5 * fu - fv, note="f(2.5 U - V) against 2.5 f(U) - f(V)")
+    out = subject.apply(layer, u)
+    f0 = flat(subject.apply(layer, {k: 0 * x for k, x in u.items()}))
+    fu, fv = flat(out) - f0, flat(subject.apply(layer, v)) - f0
+    both = flat(subject.apply(layer, {k: 2.5 * u[k] - v[k] for k in u})) - f0
+    note = "f(2.5 U - V) against 2.5 f(U) - f(V)"
+    return compare("linearity", both, 2.5 * fu - fv, _limit(subject, out), note)
 
 
 def maximality(subject: Subject, seed: int = 0) -> Measurement:
@@ -102,7 +86,7 @@ def maximality(subject: Subject, seed: int = 0) -> Measurement:
         return Measurement("maximality", "not provided", note="the subject does not claim to be maximal")
     orbits = _expected_rank(subject)
     operators = np.stack([_operator(subject, subject.make(seed + k)).ravel() for k in range(orbits + 8)])
-    rank, gap = _rank(operators)
+    rank, gap = rank_and_gap(operators)
     note = f"rank {rank}, orbits {orbits}, gap {gap:.1e}"
     passed = rank == orbits
     if subject.parameters is not None:
@@ -116,10 +100,10 @@ def constants(subject: Subject, seed: int = 0) -> Measurement:
     """Rank of f(0) over re-drawn layers against orbits of single indices."""
     if not (subject.linear and subject.maximal) or subject.invariant:
         return Measurement("constants", "not provided", note="only for layers that claim all equivariant constants")
-    orbits = (int(index_orbits(subject.group).max()) + 1) * subject.out_channels
+    orbits = _count_index_orbits(subject.group) * subject.out_channels
     zero = {k: 0 * x for k, x in draw_features(subject, seed, batch=1).items()}
-    values = np.stack([_flat(subject.apply(subject.make(seed + k), zero)) for k in range(orbits + 4)])
-    rank, gap = _rank(values)
+    values = np.stack([flat(subject.apply(subject.make(seed + k), zero)) for k in range(orbits + 4)])
+    rank, gap = rank_and_gap(values)
     passed = "passed" if rank == orbits else "failed"
     return Measurement("constants", passed, float(rank), float(orbits), f"rank {rank}, orbits {orbits}, gap {gap:.1e}")
 
@@ -130,6 +114,8 @@ def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
     if not subject.maximal or (subject.invariant and subject.linear):
         return Measurement("uncoupled", "not provided", note="no claim to distinguish uncoupled permutations")
     layer, u = subject.make(seed), draw_features(subject, seed)
+    out = subject.apply(layer, u)
+    limit = max(1e-6, 10 * _limit(subject, out))
     found = np.inf
     for label in free.permuted:
         tensor, axis = label.split("/")
@@ -138,16 +124,13 @@ def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
             continue
         act = replace(free, permuted=(label,))
         sigma = act.permutation({label: [*range(1, free.space.sizes[label]), 0]})
-        moved = subject.apply(layer, act.act(sigma, u))
-        still = subject.apply(layer, u)
-        other = still if isinstance(still, np.ndarray) else act.act(sigma, dict(still))
-        found = min(found, _relative(_flat(moved), _flat(other)))
+        permuted = subject.apply(layer, act.act(sigma, u))
+        found = min(found, relative_error(flat(permuted), flat(_act(act, sigma, out))))
     if not np.isfinite(found):
         return Measurement("uncoupled", "not provided", note="every axis is free to move by itself")
-    status = "passed" if found > 1e-6 else "failed"
-    return Measurement(
-        "uncoupled", status, float(found), 1e-6, "least error under uncoupled permutations, to be exceeded"
-    )
+    status = "passed" if found > limit else "failed"
+    note = "smallest error under uncoupled permutations, which must be above the limit"
+    return Measurement("uncoupled", status, float(found), limit, note)
 
 
 def gradient(subject: Subject, seed: int = 0) -> Measurement:
@@ -160,19 +143,21 @@ def gradient(subject: Subject, seed: int = 0) -> Measurement:
     v: Any = rng.normal(size=out.shape) if isinstance(out, np.ndarray) else _like(out, rng)
     found = subject.vjp(layer, u, v)
     sigma = subject.group.sample(seed)
-    moved_v = v if subject.invariant else subject.group.act(sigma, v)
-    moved = subject.vjp(layer, subject.group.act(sigma, u), moved_v)
-    error = _relative(_flat(moved), _flat(subject.group.act(sigma, found)))
+    permuted_v = v if subject.invariant else subject.group.act(sigma, v)
+    permuted = subject.vjp(layer, subject.group.act(sigma, u), permuted_v)
+    error = relative_error(flat(permuted), flat(subject.group.act(sigma, found)))
     direction = _like(u, rng)
-    h = 1e-5
-    ends = [_flat(subject.apply(layer, {k: u[k] + s * h * direction[k] for k in u})) for s in (1, -1)]
-    slope = float((ends[0] - ends[1]) @ _flat(v)) / (2 * h)
-    expected = float(_flat(found) @ _flat(direction))
-    scale = float(np.linalg.norm(_flat(found)) * np.linalg.norm(_flat(direction))) + 1e-300
+    narrow = "float64" not in dtypes(out)
+    h = float(np.finfo("float32").eps) ** (1 / 3) if narrow else 1e-5
+    ends = [flat(subject.apply(layer, {k: u[k] + s * h * direction[k] for k in u})) for s in (1, -1)]
+    slope = float((ends[0] - ends[1]).astype("float64") @ flat(v)) / (2 * h)
+    expected = float(flat(found) @ flat(direction))
+    scale = float(np.linalg.norm(flat(found)) * np.linalg.norm(flat(direction))) + 1e-300
     difference = abs(slope - expected) / scale
-    status = "passed" if error < TOLERANCE and difference < 1e-5 else "failed"
+    limit = max(1e-5, 10 * _limit(subject, out))
+    status = "passed" if error < _limit(subject, out) and difference < limit else "failed"
     note = f"equivariance of the vjp {error:.1e}, against differences {difference:.1e}"
-    return Measurement("gradient", status, max(error, difference), 1e-5, note)
+    return Measurement("gradient", status, max(error, difference), limit, note)
 
 
 def batch(subject: Subject, seed: int = 0) -> Measurement:
@@ -180,11 +165,12 @@ def batch(subject: Subject, seed: int = 0) -> Measurement:
     layer, u = subject.make(seed), draw_features(subject, seed)
     whole = subject.apply(layer, u)
     singles = [subject.apply(layer, {k: x[i : i + 1] for k, x in u.items()}) for i in range(3)]
-    error = max(_relative(_flat(s), _flat(_part(whole, i))) for i, s in enumerate(singles))
-    empty = _map(subject.apply(layer, {k: x[:0] for k, x in u.items()}), np.asarray)
-    shapes = {x.shape[0] for x in ([empty] if isinstance(empty, np.ndarray) else empty.values())}
-    status = "passed" if error < TOLERANCE and shapes == {0} else "failed"
-    return Measurement("batch", status, error, TOLERANCE, f"empty batch gives batch sizes {sorted(shapes)}")
+    together = [map_arrays(whole, lambda x, i=i: x[i : i + 1]) for i in range(3)]
+    error = max(relative_error(flat(a), flat(b)) for a, b in zip(singles, together, strict=True))
+    empty = map_arrays(subject.apply(layer, {k: x[:0] for k, x in u.items()}), np.asarray)
+    sizes, limit = {x.shape[0] for x in arrays(empty)}, _limit(subject, whole)
+    status = "passed" if error < limit and sizes == {0} else "failed"
+    return Measurement("batch", status, error, limit, f"empty batch gives batch sizes {sorted(sizes)}")
 
 
 def dtype(subject: Subject, seed: int = 0) -> Measurement:
@@ -193,10 +179,10 @@ def dtype(subject: Subject, seed: int = 0) -> Measurement:
     u = draw_features(subject, seed)
     wide = subject.apply(layer, u)
     narrow = subject.apply(layer, {k: x.astype("float32") for k, x in u.items()})
-    kinds = {str(x.dtype) for w in (wide, narrow) for x in ([w] if isinstance(w, np.ndarray) else w.values())}
+    kinds = dtypes(wide) | dtypes(narrow)
     limit = 64 * float(np.finfo("float32").eps) * np.sqrt(subject.group.space.size * subject.in_channels)
-    error = _relative(_flat(narrow).astype("float64"), _flat(wide))
-    follows = _dtypes(wide) == {"float64"} and _dtypes(narrow) == {"float32"}
+    error = relative_error(flat(narrow).astype("float64"), flat(wide))
+    follows = dtypes(wide) == {"float64"} and dtypes(narrow) == {"float32"}
     status = "passed" if follows and error < limit else "failed"
     return Measurement("dtype", status, error, float(limit), f"output dtypes {sorted(kinds)}")
 
@@ -206,7 +192,8 @@ def compiled(subject: Subject, seed: int = 0) -> Measurement:
     if subject.compiled is None:
         return Measurement("compile", "not provided")
     layer, u = subject.make(seed), draw_features(subject, seed)
-    return _error("compile", _flat(subject.compiled(layer, u)), _flat(subject.apply(layer, u)))
+    out = subject.apply(layer, u)
+    return compare("compile", flat(subject.compiled(layer, u)), flat(out), _limit(subject, out))
 
 
 def round_trip(subject: Subject, seed: int = 0) -> Measurement:
@@ -216,12 +203,12 @@ def round_trip(subject: Subject, seed: int = 0) -> Measurement:
     layer, u = subject.make(seed), draw_features(subject, seed)
     with tempfile.TemporaryDirectory() as folder:
         again = subject.round_trip(layer, Path(folder))
-    differ = int(np.sum(_flat(subject.apply(again, u)) != _flat(subject.apply(layer, u))))
+    differ = int(np.sum(flat(subject.apply(again, u)) != flat(subject.apply(layer, u))))
     return Measurement("round trip", "failed" if differ else "passed", float(differ), 0.0, "entries that differ")
 
 
 def duplication(subject: Subject, seed: int = 0) -> Measurement:
-    """Every moved neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
+    """Every permuted neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
     group = subject.group
     repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.permuted)
     if subject.on_group is None or repeated or not group.permuted:
@@ -235,10 +222,10 @@ def duplication(subject: Subject, seed: int = 0) -> Measurement:
     larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.permuted)
     u = draw_features(subject, seed)
     other = subject.on_group(larger)
-    came = other.apply(other.make(seed), _double(group, u))
+    actual = other.apply(other.make(seed), _double(group, u))
     out = subject.apply(subject.make(seed), u)
     expected = out if isinstance(out, np.ndarray) else _double(group, out)
-    return _error("duplication", _flat(came), _flat(expected), "every neuron twice")
+    return compare("duplication", flat(actual), flat(expected), _limit(subject, out), "every neuron twice")
 
 
 CHECKS: dict[str, Callable[..., Measurement]] = {
@@ -304,26 +291,38 @@ def assert_conforms(subject: Subject, check: str, seed: int = 0) -> Measurement:
     return found
 
 
-def tolerance(dtype: Any, inputs: int) -> float:
-    """Largest relative error that is passed: of float64 `TOLERANCE`, of narrower dtypes 64 eps √inputs."""
-    return (
-        max(TOLERANCE, 64 * float(np.finfo(dtype).eps) * float(np.sqrt(inputs))) if dtype != np.float64 else TOLERANCE
-    )
-
-
 def symmetry(name: str, subject: Subject, seed: int, u: NumpyFeatures | None = None) -> Measurement:
     """Largest error over generators and three drawn elements, of given or drawn features."""
     layer, u = subject.make(seed), draw_features(subject, seed) if u is None else u
     group = subject.group
-    still = subject.apply(layer, u)
+    out = subject.apply(layer, u)
     rng = np.random.default_rng(seed)
-    worst = 0.0
+    worst, where = 0.0, ""
     for sigma in (*group.generators(), *(group.sample(rng) for _ in range(3))):
-        moved = subject.apply(layer, group.act(sigma, u))
-        worst = max(worst, _relative(_flat(moved), _flat(_act(group, sigma, still))))
-    limit = max(tolerance(x.dtype, sum(y[0].size for y in u.values())) for x in _arrays(still))
+        permuted, expected = subject.apply(layer, group.act(sigma, u)), _act(group, sigma, out)
+        error = relative_error(flat(permuted), flat(expected))
+        if error > worst:
+            worst, where = error, f"; largest {_place(sigma, permuted, expected)}"
+    limit = _limit(subject, out)
     status = "passed" if worst < limit else "failed"
-    return Measurement(name, status, worst, limit, f"{len(group.generators())} generators, 3 drawn elements")
+    note = f"{len(group.generators())} generators, 3 drawn elements{where if status == 'failed' else ''}"
+    return Measurement(name, status, worst, limit, note)
+
+
+def _place(sigma: Permutation, actual: Output, expected: Output) -> str:
+    """Which neuron sets an element permutes, and which output tensor differs most."""
+    sets = [label for label, images in sigma.images if list(images) != sorted(images)]
+    place = f"under a permutation of {', '.join(sets)}"
+    if isinstance(actual, np.ndarray) or isinstance(expected, np.ndarray):
+        return place
+    differences = {k: float(np.nanmax(np.abs(actual[k] - x), initial=0.0)) for k, x in expected.items()}
+    bad = [k for k, x in actual.items() if not np.all(np.isfinite(x))]
+    return f"{place} in tensor {(bad or [max(differences, key=differences.__getitem__)])[0]!r}"
+
+
+def _limit(subject: Subject, out: Output) -> float:
+    """Largest relative error that passes, by the dtype of an output."""
+    return tolerance(out, subject.group.space.size * subject.in_channels)
 
 
 def _act(group: Group, sigma: Permutation, value: Output) -> Output:
@@ -350,13 +349,25 @@ def _shared(group: Group, label: str | None) -> bool:
 def _expected_rank(subject: Subject) -> int:
     """Orbits times channels."""
     if subject.invariant:
-        outputs = _flat(subject.apply(subject.make(0), draw_features(subject, 0, batch=1))).size
-        return (int(index_orbits(subject.group).max()) + 1) * subject.in_channels * outputs
-    return (int(pair_orbits(subject.group).max()) + 1) * subject.in_channels * subject.out_channels
+        outputs = flat(subject.apply(subject.make(0), draw_features(subject, 0, batch=1))).size
+        return _count_index_orbits(subject.group) * subject.in_channels * outputs
+    return _count_pair_orbits(subject.group) * subject.in_channels * subject.out_channels
+
+
+@lru_cache(maxsize=512)
+def _count_index_orbits(group: Group) -> int:
+    """Number of orbits of single indices; a suite asks for the same groups again and again."""
+    return int(index_orbits(group).max()) + 1
+
+
+@lru_cache(maxsize=512)
+def _count_pair_orbits(group: Group) -> int:
+    """Number of orbits of index pairs."""
+    return int(pair_orbits(group).max()) + 1
 
 
 def _double(group: Group, features: Any) -> NumpyFeatures:
-    """Features with every moved neuron twice."""
+    """Features with every permuted neuron twice."""
     doubled = {}
     for t in group.space.tensors:
         x = features[t.name]
@@ -367,26 +378,16 @@ def _double(group: Group, features: Any) -> NumpyFeatures:
 
 
 def _operator(subject: Subject, layer: Any) -> np.ndarray:
-    """Matrix of the linear part, by applying it to every basis vector."""
+    """Matrix of the linear part, by applying the layer to every basis vector and, last in the batch, to zero."""
     space, c = subject.group.space, subject.in_channels
-    eye = np.eye(space.size * c)
+    size = space.size * c
+    basis = np.eye(size + 1, size)
     u, start = {}, 0
     for t in space.tensors:
-        u[t.name] = eye[:, start : start + t.size * c].reshape(-1, *t.shape, c)
+        u[t.name] = basis[:, start : start + t.size * c].reshape(-1, *t.shape, c)
         start += t.size * c
-    out = subject.apply(layer, u)
-    zero = subject.apply(layer, {k: 0 * x[:1] for k, x in u.items()})
-    rows = [np.concatenate([x.reshape(len(x), -1) for x in _arrays(w)], axis=1) for w in (out, zero)]
-    return np.asarray(rows[0] - rows[1])
-
-
-def _rank(rows: np.ndarray) -> tuple[int, float]:
-    """Rank at NumPy's relative threshold times 1,000, and the gap in the singular values there; of zeros 0."""
-    if not np.any(rows):
-        return 0, float("inf")
-    s = np.linalg.svd(rows / np.abs(rows).max(), compute_uv=False)
-    rank = int(np.sum(s > s[0] * max(rows.shape) * np.finfo(float).eps * 1e3))
-    return rank, float(s[rank - 1] / max(s[rank], 1e-300)) if rank < len(s) else float("inf")
+    rows = np.concatenate([x.reshape(size + 1, -1) for x in arrays(subject.apply(layer, u))], axis=1)
+    return np.asarray(rows[:-1] - rows[-1:])
 
 
 def _draw(space: WeightSpace, channels: int, seed: int, count: int, kind: str) -> NumpyFeatures:
@@ -396,36 +397,3 @@ def _draw(space: WeightSpace, channels: int, seed: int, count: int, kind: str) -
 
 def _like(features: Any, rng: np.random.Generator) -> NumpyFeatures:
     return {k: rng.normal(size=x.shape) for k, x in features.items()}
-
-
-def _map(value: Output, function: Callable[[np.ndarray], np.ndarray]) -> Output:
-    return function(value) if isinstance(value, np.ndarray) else {k: function(x) for k, x in value.items()}
-
-
-def _part(value: Output, i: int) -> Output:
-    return _map(value, lambda x: x[i : i + 1])
-
-
-def _arrays(value: Output) -> list[np.ndarray]:
-    return [value] if isinstance(value, np.ndarray) else [value[k] for k in sorted(value)]
-
-
-def _flat(value: Output) -> np.ndarray:
-    return np.concatenate([x.ravel() for x in _arrays(value)])
-
-
-def _dtypes(value: Output) -> set[str]:
-    return {str(x.dtype) for x in _arrays(value)}
-
-
-def _relative(came: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected entry; infinite where shapes differ or NaN came."""
-    if came.shape != expected.shape or not np.all(np.isfinite(came)):
-        return float("inf")
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    return float(np.max(np.abs(came - expected), initial=0.0)) / (scale or 1.0)
-
-
-def _error(name: str, came: np.ndarray, expected: np.ndarray, note: str = "") -> Measurement:
-    error = _relative(came, expected)
-    return Measurement(name, "passed" if error < TOLERANCE else "failed", error, TOLERANCE, note)

@@ -1,7 +1,7 @@
 """Pytest plugin: the `conformance` fixture, and a JSON report of every measurement.
 
-``conformance(subject, check)`` runs one check, records the measurement, skips where the subject gives no means to
-measure (never a pass), and fails with the figures. ``--conformance-report FILE`` writes all measurements.
+``conformance(subject, check)`` runs one check, records the measurement, skips where the subject does not provide
+what the check needs (never a pass), and fails with the figures. ``--conformance-report FILE`` writes all measurements.
 """
 
 import json

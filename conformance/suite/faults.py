@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,9 +41,10 @@ def healthy(group: Group, layer: NFLayer | None = None) -> Subject:
         object.__setattr__(other, "graph", resized(layer.graph, NFLayer(larger, 1, 1).graph))
         return healthy(larger, other)
 
-    return subject_of(
+    subject = subject_of(
         layer, group, linear=True, maximal=True, parameters=lambda _: layer.linear_parameter_count, on_group=on_group
     )
+    return replace(subject, make=cache(subject.make))  # faults of one layer start from the same draws
 
 
 def resized(broken: HubGraph, larger: HubGraph) -> HubGraph:
