@@ -1,7 +1,16 @@
 """Conformance checks for permutation-equivariant layers over weight spaces, ours or anyone's.
 
-In a test, one line does: ``assert_equivariant(module, features, group)``, `assert_invariant`, `assert_maximal`,
-`assert_normalized`. For all checks bring the layer as a `Subject`; every check returns a `Measurement` (`measure_all`), and `assert_conforms` fails on it.
+In a test, one line does::
+
+    assert_equivariant(module, features)                     # an NFModule: the group of its description
+    assert_equivariant(module, features, "HNP", space=space)  # any module or function: torch, JAX, NumPy
+    assert_invariant(reader, features, group)                # outputs that no permutation changes
+    assert_normalized(module, features)                      # standard deviations from 1/2 to 2
+    assert_maximal(make, features, group)                    # make(seed) is a layer; rank against orbits
+
+Each runs the layer in its own library and dtype, returns the `Measurement`, and puts it into the message of a failure.
+For all checks bring the layer as a `Subject`: `measure_all` measures, and `assert_conforms` fails on one check.
+
 Names are imported when used, because the pytest plugin of this package is loaded by every pytest run, also where the
 extra ``nfn-core[conformance]`` is not installed.
 """

@@ -27,7 +27,7 @@ from nfn_conformance.oracle import index_orbits, pair_orbits
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
 from nfn_core import Group, Permutation, WeightSpace
 
-__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "measure_all", "symmetry"]
+__all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "expected_rank", "measure_all", "symmetry"]
 
 
 def draw_features(subject: Subject, seed: int, batch: int = 3, dtype: str = "float64") -> NumpyFeatures:
@@ -84,7 +84,7 @@ def maximality(subject: Subject, seed: int = 0) -> Measurement:
     """Rank of the operators of re-drawn layers against orbits of index pairs (Propositions 1 and 2)."""
     if not (subject.linear and subject.maximal):
         return Measurement("maximality", "not provided", note="the subject does not claim to be maximal")
-    orbits = _expected_rank(subject)
+    orbits = expected_rank(subject, seed)
     operators = np.stack([_operator(subject, subject.make(seed + k)).ravel() for k in range(orbits + 8)])
     rank, gap = rank_and_gap(operators)
     note = f"rank {rank}, orbits {orbits}, gap {gap:.1e}"
@@ -165,8 +165,7 @@ def batch(subject: Subject, seed: int = 0) -> Measurement:
     layer, u = subject.make(seed), draw_features(subject, seed)
     whole = subject.apply(layer, u)
     singles = [subject.apply(layer, {k: x[i : i + 1] for k, x in u.items()}) for i in range(3)]
-    together = [map_arrays(whole, lambda x, i=i: x[i : i + 1]) for i in range(3)]
-    error = max(relative_error(flat(a), flat(b)) for a, b in zip(singles, together, strict=True))
+    error = max(relative_error(flat(x), flat(_member(whole, i))) for i, x in enumerate(singles))
     empty = map_arrays(subject.apply(layer, {k: x[:0] for k, x in u.items()}), np.asarray)
     sizes, limit = {x.shape[0] for x in arrays(empty)}, _limit(subject, whole)
     status = "passed" if error < limit and sizes == {0} else "failed"
@@ -320,6 +319,11 @@ def _place(sigma: Permutation, actual: Output, expected: Output) -> str:
     return f"{place} in tensor {(bad or [max(differences, key=differences.__getitem__)])[0]!r}"
 
 
+def _member(value: Output, i: int) -> Output:
+    """One member of the batch."""
+    return map_arrays(value, lambda x: x[i : i + 1])
+
+
 def _limit(subject: Subject, out: Output) -> float:
     """Largest relative error that passes, by the dtype of an output."""
     return tolerance(out, subject.group.space.size * subject.in_channels)
@@ -346,10 +350,10 @@ def _shared(group: Group, label: str | None) -> bool:
     return sum(t.labels.count(label) for t in group.space.tensors) > 1
 
 
-def _expected_rank(subject: Subject) -> int:
-    """Orbits times channels."""
+def expected_rank(subject: Subject, seed: int = 0) -> int:
+    """Number of orbits times channels: of index pairs, or of single indices for invariant subjects."""
     if subject.invariant:
-        outputs = flat(subject.apply(subject.make(0), draw_features(subject, 0, batch=1))).size
+        outputs = flat(subject.apply(subject.make(seed), draw_features(subject, seed, batch=1))).size
         return _count_index_orbits(subject.group) * subject.in_channels * outputs
     return _count_pair_orbits(subject.group) * subject.in_channels * subject.out_channels
 
