@@ -72,3 +72,41 @@ def test_gradient_compile_and_round_trip_fail_what_is_wrong(linear_subject):
     )
     for check in ("gradient", "compile", "round trip"):
         assert CHECKS[check](bad).status == "failed"
+
+
+def test_layers_without_constants_or_with_zero_output_have_rank_0(linear_subject):
+    good = linear_subject(WeightSpace.mlp([2, 3, 2]).group("NP"))
+    zero = replace(good, apply=lambda layer, u: {k: 0 * x for k, x in u.items()})
+    for check, orbits in (("constants", 4), ("maximality", 32)):
+        found = CHECKS[check](zero)
+        assert (found.status, found.value, found.limit) == ("failed", 0, orbits)
+        assert f"rank 0, orbits {orbits}" in found.note
+    unbiased = replace(good, apply=lambda layer, u: {k: 2 * x for k, x in u.items()})
+    assert CHECKS["constants"](unbiased).value == 0
+
+
+def test_nan_has_no_rank(linear_subject):
+    good = linear_subject(WeightSpace.mlp([2, 3, 2]).group("NP"))
+    bad = replace(good, apply=lambda layer, u: {k: x * np.nan for k, x in u.items()})
+    for check in ("equivariance", "linearity", "maximality", "constants", "batch"):
+        assert CHECKS[check](bad).status == "failed"
+
+
+def narrow(value):
+    return {k: x.astype("float32") for k, x in value.items()}
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_limits_follow_the_dtype_of_a_layer_that_knows_float32_only(check, linear_subject):
+    """All pass but the check of dtypes, which says what the layer does."""
+    good = linear_subject(WeightSpace.mlp([2, 3, 2]).group("NP"))
+    larger = good.on_group
+    subject = replace(
+        good,
+        apply=lambda layer, u: good.apply(layer, narrow(u)),
+        vjp=good.vjp and (lambda layer, u, v: good.vjp(layer, narrow(u), narrow(v))),
+        compiled=good.compiled and (lambda layer, u: good.compiled(layer, narrow(u))),
+        on_group=lambda group: replace(larger(group), apply=lambda p, u: narrow(larger(group).apply(p, narrow(u)))),
+    )
+    found = CHECKS[check](subject)
+    assert found.status in (("failed",) if check == "dtype" else ("passed", "not provided")), found
