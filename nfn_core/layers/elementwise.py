@@ -18,7 +18,7 @@ from nfn_core.spaces import WeightSpace
 __all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "Scale"]
 
 ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
-    "relu": lambda xp, x: xp.where(x > 0, x, xp.zeros_like(x)),
+    "relu": lambda xp, x: xp.where(x <= 0, xp.zeros_like(x), x),  # NaN stays NaN
     "leaky_relu": lambda xp, x: xp.where(x > 0, x, 0.01 * x),
     "gelu": lambda xp, x: 0.5 * x * (1.0 + xp.tanh(sqrt(2.0 / pi) * (x + 0.044715 * x * x * x))),
     "silu": lambda xp, x: 0.5 * x * (1.0 + xp.tanh(0.5 * x)),
@@ -28,8 +28,8 @@ ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
     "sin": lambda xp, x: xp.sin(x),
     "abs": lambda xp, x: x * xp.sign(x),
 }
-"""Elementwise maps by name. At 0, relu and abs have derivative 0 and leaky_relu 0.01, in every backend; gelu is the
-tanh approximation, since the array API has no error function."""
+"""Elementwise maps by name. At 0, relu and abs have derivative 0 and leaky_relu 0.01, in every backend. All give NaN for
+NaN. gelu is the tanh approximation, since the array API has no error function."""
 
 
 @dataclass(frozen=True)

@@ -185,3 +185,36 @@ def test_activations_and_their_derivatives(name):
     with jax.enable_x64(True):
         grad = jax.grad(lambda v: Activation(name).apply({}, v).sum())(jax.numpy.asarray(x))
     np.testing.assert_allclose(grad, mine.grad, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_keep_nan_in_every_backend(name):
+    """NaN in, NaN out; other entries are not touched by it; the derivative at NaN is alike, too."""
+    import array_api_strict
+    import jax
+    import nfn_jax
+    import nfn_torch
+    import torch
+
+    layer, x = Activation(name), np.array([[np.nan, -1.5, 0.0, 0.7, np.nan]])
+    mine, theirs = (torch.tensor(x, requires_grad=True) for _ in range(2))
+    plain, module = layer.apply({}, mine), nfn_torch.NFModule(layer)(theirs)
+    (plain.sum() + module.sum()).backward()
+    with jax.enable_x64(True):
+        in_jax = nfn_jax.apply(layer, {}, jax.numpy.asarray(x))
+        grad = jax.grad(lambda v: nfn_jax.apply(layer, {}, v).sum())(jax.numpy.asarray(x))
+    with np.errstate(invalid="ignore"):  # NumPy's logaddexp warns of NaN
+        numpy, strict = layer.apply({}, x), layer.apply({}, array_api_strict.asarray(x))
+    outputs = {
+        "numpy": numpy,
+        "strict": np.asarray(strict),
+        "torch": plain.detach().numpy(),
+        "module": module.detach().numpy(),
+        "jax": np.asarray(in_jax),
+    }
+    finite = layer.apply({}, x[:, 1:4])
+    for library, y in outputs.items():
+        assert np.array_equal(np.isnan(y), np.isnan(x)), library
+        np.testing.assert_allclose(y[:, 1:4], finite, atol=1e-12, err_msg=library)
+    for other in (theirs.grad, grad):
+        np.testing.assert_allclose(mine.grad, other, atol=1e-12)
