@@ -62,7 +62,7 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
         If safetensors is not installed.
     """
     check_choice("backend", backend, tuple(SAFETENSORS))
-    check_parameters(layer.parameter_specs(), params)
+    check_parameters(layer.cached_specs, params)
     save: Callable[..., None] = _safetensors(f".{SAFETENSORS[backend]}").save_file
     save(dict(params), Path(path), metadata={HEADER: to_json(layer)})
 
@@ -116,13 +116,13 @@ def load_parameters(
             f"parameter file {str(path)!r} has no header {HEADER!r}: it was not written by save_parameters, nfn_torch.save or "
             "nfn_jax.save."
         )
-    check_parameters((layer or found).parameter_specs(), params)
+    check_parameters((layer or found).cached_specs, params)
     if layer is not None and found != layer:
         raise ParameterError(
             f"parameter file {str(path)!r} fits in names and shapes, but was written for another description (weight space, "
             "group, pooling or another option): load it without one, or with the description it was saved with."
         )
-    return found, {name: params[name] for name in found.parameter_specs()}
+    return found, {name: params[name] for name in found.cached_specs}
 
 
 def read_tensors(path: str | Path, backend: str) -> tuple[dict[str, Array], dict[str, str]]:

@@ -60,7 +60,7 @@ def trainable(layer: Layer) -> dict[str, bool]:
     dict of str to bool
         False for constants, whose gradient is zero.
     """
-    return {name: spec.trainable for name, spec in layer.parameter_specs().items()}
+    return {name: spec.trainable for name, spec in layer.cached_specs.items()}
 
 
 def apply(
@@ -141,7 +141,7 @@ def apply_in_training(
 
 def _run(layer: Layer, params: Any, features: Any, key: Any, execution: Execution) -> Any:
     """Apply a layer with constants held fixed, and noise from a key."""
-    specs = layer.parameter_specs()
+    specs = layer.cached_specs
     frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
     draws = count()
 

@@ -94,7 +94,7 @@ class Layer:
 
     def tree(self) -> str:
         """Return `repr` with a line for each parameter and constant below it: name and shape."""
-        return "\n  ".join([repr(self), *(f"{name} {spec.shape}" for name, spec in self.parameter_specs().items())])
+        return "\n  ".join([repr(self), *(f"{name} {spec.shape}" for name, spec in self.cached_specs.items())])
 
     def shown_arguments(self) -> list[str]:
         """Return the arguments that `repr` shows; weight spaces and long tuples are left out."""
@@ -116,11 +116,20 @@ class Layer:
     @property
     def parameter_count(self) -> int:
         """Number of trained parameters."""
-        return sum(prod(spec.shape) for spec in self.parameter_specs().values() if spec.trainable)
+        return sum(prod(spec.shape) for spec in self.cached_specs.values() if spec.trainable)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the parameters the layer needs, by dotted name; by default none."""
         return {}
+
+    @property
+    def cached_specs(self) -> Mapping[str, ParameterSpec]:
+        """The parameters the layer needs: `parameter_specs`, called once for each layer. Not to be changed."""
+        known: dict[str, ParameterSpec] | None = self.__dict__.get("_specs")
+        if known is None:  # not functools.cached_property, whose lock torch.compile cannot trace
+            known = self.parameter_specs()
+            object.__setattr__(self, "_specs", known)
+        return known
 
     def channels_after(self, channels: int) -> int:
         """Return the number of output channels for a number of input channels.
@@ -170,7 +179,7 @@ class Layer:
         FeatureError
             If the features do not fit.
         """
-        check_parameters(self.parameter_specs(), params, features)
+        check_parameters(self.cached_specs, params, features)
         return self.forward(params, features, execution)
 
 

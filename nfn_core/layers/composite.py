@@ -41,7 +41,7 @@ class Composite(Layer):
     def _named(self) -> dict[str, tuple[Layer, tuple[tuple[str, str], ...]]]:
         """Each child with the names of its parameters, in it and here."""
         return {
-            child: (layer, tuple((name, f"{child}.{name}") for name in layer.parameter_specs()))
+            child: (layer, tuple((name, f"{child}.{name}") for name in layer.cached_specs))
             for child, layer in self.children().items()
         }
 
@@ -50,7 +50,7 @@ class Composite(Layer):
         return {
             f"{child}.{name}": spec
             for child, (layer, _) in self._named.items()
-            for name, spec in layer.parameter_specs().items()
+            for name, spec in layer.cached_specs.items()
         }
 
     def call(self, child: str, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:

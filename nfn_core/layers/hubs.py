@@ -7,12 +7,12 @@ belongs to the *hub* T, where one matrix mixes all members' channels; the result
 way: broadcasting where a form pooled, writing on the diagonal where it took one. These are all equivariant linear maps
 (Eq. 3 of the paper for NP, tables 8-11 for HNP), each once.
 
-Everything here but `pool`, `spread`, `fold` and `unfold` is plain Python, computed once for a group and cached.
+Everything here but `pool`, `spread`, `fold` and `unfold` is plain Python, computed once for a group; the graphs used last are kept.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import combinations, permutations
 from math import prod, sqrt
 from typing import Any, Literal
@@ -160,6 +160,18 @@ class HubGraph:
 
     tensors: tuple[TensorPlan, ...]
     hubs: tuple[Hub, ...]
+    _num_inputs: dict[tuple[str, ...], int] = field(init=False, repr=False, compare=False)
+    _fan_in: tuple[int, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        widths = [plan.width for plan in self.tensors]
+        num_inputs = {hub.labels: sum(widths[view.tensor] for view in hub.inputs) for hub in self.hubs}
+        fan_in = [0] * len(self.tensors)
+        for hub in self.hubs:
+            for view in hub.outputs:
+                fan_in[view.tensor] += num_inputs[hub.labels]
+        object.__setattr__(self, "_num_inputs", num_inputs)
+        object.__setattr__(self, "_fan_in", tuple(fan_in))
 
     def width(self, view: HubMember) -> int:
         """Folded channels of a view for each channel."""
@@ -167,14 +179,14 @@ class HubGraph:
 
     def num_inputs(self, hub: Hub) -> int:
         """Inputs of a hub's matrix for each channel."""
-        return sum(map(self.width, hub.inputs))
+        return self._num_inputs[hub.labels]
 
     def fan_in(self, tensor: int) -> int:
         """Inputs of all hubs that feed a tensor, for each channel."""
-        return sum(self.num_inputs(hub) for hub in self.hubs for view in hub.outputs if view.tensor == tensor)
+        return self._fan_in[tensor]
 
 
-@cache
+@lru_cache(maxsize=256)
 def hub_graph(group: Group) -> HubGraph:
     """Tensors and hubs of a group.
 

@@ -99,7 +99,7 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
         raise SpecError(f"seed must be a non-negative integer, not {seed!r}.")
     return {
         name: spec.draw(np.random.default_rng([number, zlib.crc32(name.encode())]))
-        for name, spec in layer.parameter_specs().items()
+        for name, spec in layer.cached_specs.items()
     }
 
 
