@@ -1,23 +1,117 @@
 """Arrays of any library, and their namespaces."""
 
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import array_api_compat
 
 from nfn_core.errors import FeatureError
 
-__all__ = ["Array", "Features", "device_of", "is_array", "namespace_of", "same_device"]
+__all__ = ["AnyArray", "Array", "Features", "Namespace", "device_of", "is_array", "namespace_of", "same_device"]
 
-Array: TypeAlias = Any
-"""An array of any library that follows the Python array API standard."""
+
+class Array(Protocol):
+    """An array of any library that follows the Python array API standard: of NumPy, PyTorch, JAX, ...
+
+    It has what the standard and these libraries have in common; a type checker accepts their arrays where one is wanted.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of its axes."""
+        ...
+
+    @property
+    def ndim(self) -> int:
+        """Number of its axes."""
+        ...
+
+    @property
+    def dtype(self) -> Any:
+        """Type of its entries, of its own library."""
+        ...
+
+    @property
+    def T(self) -> "Array":  # noqa: N802
+        """Transpose of a matrix."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> "Array": ...
+    def __float__(self) -> float: ...
+    def __neg__(self) -> "Array": ...
+    def __add__(self, other: Any, /) -> "Array": ...
+    def __radd__(self, other: Any, /) -> "Array": ...
+    def __sub__(self, other: Any, /) -> "Array": ...
+    def __rsub__(self, other: Any, /) -> "Array": ...
+    def __mul__(self, other: Any, /) -> "Array": ...
+    def __rmul__(self, other: Any, /) -> "Array": ...
+    def __truediv__(self, other: Any, /) -> "Array": ...
+    def __rtruediv__(self, other: Any, /) -> "Array": ...
+    def __pow__(self, other: Any, /) -> "Array": ...
+    def __matmul__(self, other: Any, /) -> "Array": ...
+    def __lt__(self, other: Any, /) -> "Array": ...
+    def __le__(self, other: Any, /) -> "Array": ...
+    def __gt__(self, other: Any, /) -> "Array": ...
+    def __ge__(self, other: Any, /) -> "Array": ...
+
+
+AnyArray = TypeVar("AnyArray", bound=Array)
+"""Arrays of one library: a function of it returns what it takes."""
+
+Operation: TypeAlias = Callable[..., Array]
+"""A function of an array library that returns an array."""
+
+
+class Namespace(Protocol):
+    """Functions of an array library by the names of the Python array API standard. Those the core calls are listed."""
+
+    abs: Operation
+    all: Operation
+    asarray: Operation
+    astype: Operation
+    broadcast_to: Operation
+    concat: Operation
+    cos: Operation
+    exp: Operation
+    expand_dims: Operation
+    eye: Operation
+    full_like: Operation
+    isfinite: Operation
+    linspace: Operation
+    log: Operation
+    log1p: Operation
+    logaddexp: Operation
+    matmul: Operation
+    max: Operation
+    mean: Operation
+    ones_like: Operation
+    permute_dims: Operation
+    reshape: Operation
+    sign: Operation
+    sin: Operation
+    sqrt: Operation
+    stack: Operation
+    sum: Operation
+    take: Operation
+    take_along_axis: Operation
+    tanh: Operation
+    where: Operation
+    zeros: Operation
+    zeros_like: Operation
+    isdtype: Callable[..., bool]
+
+    def __getattr__(self, name: str, /) -> Any: ...
+
 
 Features: TypeAlias = dict[str, Array]
 """Weight-space features: for each tensor an array of shape (batch, *axes, channels)."""
 
-_NAMESPACES: dict[type, Any] = {}  # by array type; compilers trace this look-up, and not array-api-compat's own caches
+_NAMESPACES: dict[
+    type, Namespace
+] = {}  # by array type; compilers trace this look-up, and not array-api-compat's own caches
 
 
-def namespace_of(*arrays: Array) -> Any:
+def namespace_of(*arrays: Array) -> Namespace:
     """Array API namespace of some arrays of one library.
 
     Parameters
@@ -42,7 +136,7 @@ def namespace_of(*arrays: Array) -> Any:
         if not array_api_compat.is_array_api_obj(x):
             raise FeatureError(f"expected an array of an array API library, not {type(x).__name__}: convert it first.")
     try:
-        found = array_api_compat.array_namespace(*arrays)
+        found: Namespace = array_api_compat.array_namespace(*arrays)
     except TypeError as error:
         kinds = sorted({f"{type(x).__module__}.{type(x).__name__}" for x in arrays})
         raise FeatureError(

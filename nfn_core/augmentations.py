@@ -6,8 +6,9 @@ All functions are pure, take the random numbers from outside, and leave their ar
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.arrays import AnyArray, Array, namespace_of
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.features import check_features
 from nfn_core.spaces import WeightSpace
@@ -16,8 +17,8 @@ __all__ = ["flip_signs", "transform_inputs"]
 
 
 def transform_inputs(
-    features: Mapping[str, Array], matrix: Array, shift: Array, weight: str = "W1", bias: str = "v1"
-) -> Features:
+    features: Mapping[str, AnyArray], matrix: AnyArray, shift: AnyArray, weight: str = "W1", bias: str = "v1"
+) -> dict[str, AnyArray]:
     """Weights of the function x → f(A x + t), where f is the network that came.
 
     Parameters
@@ -58,10 +59,13 @@ def transform_inputs(
     rows = xp.permute_dims(w, (0, 1, 3, 2))
     turned = xp.permute_dims(xp.matmul(rows, matrix[:, None, :, :]), (0, 1, 3, 2))
     moved = xp.sum(w * shift[:, None, :, None], axis=2)
-    return {**features, weight: turned, bias: v + moved}
+    new: dict[str, Any] = {weight: turned, bias: v + moved}
+    return {**features, **new}
 
 
-def flip_signs(space: WeightSpace, features: Mapping[str, Array], signs: Mapping[str, Array]) -> Features:
+def flip_signs(
+    space: WeightSpace, features: Mapping[str, AnyArray], signs: Mapping[str, AnyArray]
+) -> dict[str, AnyArray]:
     """Weights of the same function after neurons with odd activations changed their sign.
 
     Parameters
@@ -93,9 +97,9 @@ def flip_signs(space: WeightSpace, features: Mapping[str, Array], signs: Mapping
         expected = (features[space.tensors[0].name].shape[0], space.sizes[label])
         if tuple(values.shape) != expected:
             raise FeatureError(f"signs of {label!r} must have shape {expected}, not {tuple(values.shape)}.")
-    out: Features = {}
+    out: dict[str, Any] = {}
     for t in space.tensors:
-        x = features[t.name]
+        x: Array = features[t.name]
         for axis, neurons in enumerate(t.labels):
             if neurons is not None and neurons in signs:
                 shape = [x.shape[0], *(1,) * (len(t.shape) + 1)]

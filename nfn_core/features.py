@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfn_core.arrays import Array, device_of, is_array, namespace_of, same_device
+from nfn_core.arrays import Array, Namespace, device_of, is_array, namespace_of, same_device
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
 
@@ -12,7 +12,7 @@ __all__ = ["check_features"]
 
 def check_features(
     space: WeightSpace, features: Mapping[str, Array], channels: int | None = None, *, finite: bool = False
-) -> Any:
+) -> Namespace:
     """Check that features fit a weight space, and return their array namespace.
 
     Parameters

@@ -69,7 +69,7 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
 
 def load_parameters(
     path: str | Path, layer: Layer | None = None, backend: str = "numpy"
-) -> tuple[Layer, dict[str, Array]]:
+) -> tuple[Layer, dict[str, Any]]:
     """Read parameters written by `save_parameters` in any backend.
 
     Files of nfn-core 0.1 name no description: give the layer they belong to, whose names and shapes are then checked, and
@@ -125,7 +125,7 @@ def load_parameters(
     return found, {name: params[name] for name in found.cached_specs}
 
 
-def read_tensors(path: str | Path, backend: str) -> tuple[dict[str, Array], dict[str, str]]:
+def read_tensors(path: str | Path, backend: str) -> tuple[dict[str, Any], dict[str, str]]:
     """Read a safetensors file.
 
     Parameters

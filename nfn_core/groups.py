@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import factorial, prod
+from typing import Any
 
 import numpy as np
 
-from nfn_core.arrays import Array, Features, device_of
+from nfn_core.arrays import AnyArray, Array, device_of
 from nfn_core.errors import PermutationError, SpecError
 from nfn_core.features import check_features
 from nfn_core.registry import describable
@@ -175,7 +176,7 @@ class Group:
                 found.append(self.permutation({label: [*range(1, n), 0]}))
         return tuple(found)
 
-    def act(self, sigma: Permutation, features: Mapping[str, Array]) -> Features:
+    def act(self, sigma: Permutation, features: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
         """Apply σ to features (Eq. 1): entry (j, k) of a weight goes to (σ(j), σ(k)).
 
         Entries are only moved, so the result is exact.
@@ -202,9 +203,9 @@ class Group:
         self.permutation(dict(sigma.images))
         xp = check_features(self.space, features)
         sources = {label: list(_inverse(image)) for label, image in sigma.images}
-        out: Features = {}
+        out: dict[str, Any] = {}
         for t in self.space.tensors:
-            x = features[t.name]
+            x: Array = features[t.name]
             for axis, label in enumerate(t.labels):
                 if label in sources:
                     x = xp.take(x, xp.asarray(sources[label], device=device_of(x)), axis=axis + 1)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from nfn_core import Execution, Features, Layer, SpecError, initialize, load_parameters, save_parameters
+from nfn_core import Execution, Layer, SpecError, initialize, load_parameters, save_parameters
 
 __all__ = ["apply", "apply_in_training", "init", "load", "save", "trainable"]
 
@@ -70,7 +70,7 @@ def apply(
     key: Any = None,
     *,
     checkpoint: int | None = None,
-) -> Features | jax.Array:
+) -> Params | jax.Array:
     """Apply a layer or network.
 
     Parameters
@@ -102,7 +102,7 @@ def apply(
         If `checkpoint` is not a positive integer.
     """
     execution = Execution(recompute=_recompute, checkpoint=checkpoint)
-    value: Features | jax.Array = _run(layer, params, features, key, execution)
+    value: Params | jax.Array = _run(layer, params, features, key, execution)
     return value
 
 
@@ -114,7 +114,7 @@ def apply_in_training(
     *,
     checkpoint: int | None = None,
     axis_name: Any = None,
-) -> tuple[Features | jax.Array, Params]:
+) -> tuple[Params | jax.Array, Params]:
     """Apply a layer or network that normalizes by the statistics of the batch, and return its new constants.
 
     Parameters

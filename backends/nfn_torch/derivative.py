@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch.autograd.forward_ad import unpack_dual
 
+from nfn_core.arrays import Array
 from nfn_core.layers.hub_map import gather, hub_map_vjp, spread_mixed
 from nfn_core.layers.hub_map import hub_map as plain_hub_map
 from nfn_core.layers.hubs import HubGraph, Pooling
@@ -19,7 +20,7 @@ def hub_map(
     tensors: Sequence[torch.Tensor],
     matrices: Sequence[torch.Tensor],
     bias: torch.Tensor | None,
-) -> list[torch.Tensor]:
+) -> list[Array]:
     """As `nfn_core.layers.hub_map.hub_map`; differentiated plainly by compilers, under autocast and in `torch.func`."""
     arrays = [*tensors, *matrices, *(() if bias is None else (bias,))]
     if torch.compiler.is_compiling() or torch.is_autocast_enabled(arrays[0].device.type) or _transformed(arrays):
@@ -35,10 +36,11 @@ class _HubMap(torch.autograd.Function):
         tensors, matrices, bias = _split(graph, arrays)
         gathered = gather(graph, "inputs", tensors, pooling)
         ctx.save_for_backward(*gathered, *arrays)
-        return tuple(spread_mixed(graph, gathered, matrices, bias, _multiply_add))
+        mixed: list[Any] = spread_mixed(graph, gathered, matrices, bias, _multiply_add)
+        return tuple(mixed)
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> tuple[Any, ...]:
         graph, pooling = ctx.graph, ctx.pooling
         saved = ctx.saved_tensors  # once only, for activation checkpointing
         gathered = saved[: len(graph.hubs)]
@@ -51,7 +53,7 @@ class _HubMap(torch.autograd.Function):
         return (None, None, *into, *grads, *(() if bias is None else (bias,)))
 
 
-def _split(graph: HubGraph, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, torch.Tensor | None]:
+def _split(graph: HubGraph, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, Any]:
     """Tensors, matrices and bias."""
     first, last = len(graph.tensors), len(graph.tensors) + len(graph.hubs)
     return arrays[:first], arrays[first:last], arrays[last] if len(arrays) > last else None

@@ -217,14 +217,14 @@ class _SumOverProcesses(torch.autograd.Function):
         return cotangent
 
 
-def _total() -> Callable[[torch.Tensor], torch.Tensor] | None:
+def _total() -> Callable[[Any], torch.Tensor] | None:
     """Sum over the processes that share a batch; None for one process."""
     d = torch.distributed
     several = d.is_available() and d.is_initialized() and d.get_world_size() > 1
     return _SumOverProcesses.apply if several else None
 
 
-ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Any], torch.Tensor]] = {
     "relu": torch.relu,
     "leaky_relu": partial(nn.functional.leaky_relu, negative_slope=0.01),
     "gelu": partial(nn.functional.gelu, approximate="tanh"),

@@ -16,14 +16,14 @@ from nfn_core.spaces import WeightSpace
 
 __all__ = ["Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
 
-Noise = Callable[[tuple[int, ...], Array], Array]
+Noise = Callable[[tuple[int, ...], Any], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
 
 Recompute = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
 """Given a function of parameters and a value, and these two, its result, of which nothing inside is kept: the backward
 pass computes it again (activation checkpointing)."""
 
-Statistics = Callable[[str, Array], None]
+Statistics = Callable[[str, Any], None]
 """Takes the new value of a constant of a layer, by its name in that layer."""
 
 

@@ -7,9 +7,8 @@ v(L), and in any other weight space every axis labeled by one of its `inputs` or
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi
-from typing import Any
 
-from nfn_core.arrays import Array, Features, device_of, namespace_of
+from nfn_core.arrays import Array, Features, Namespace, device_of, namespace_of
 from nfn_core.checks import check_counts
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
@@ -72,7 +71,7 @@ class SinusoidalEncoding(Layer):
             out[t.name] = xp.concat([y, code], axis=-1)
         return out
 
-    def _encode(self, n: int, like: Array, xp: Any) -> Array:
+    def _encode(self, n: int, like: Array, xp: Namespace) -> Array:
         """Code of n positions, shape (n, 2 * bands + 1)."""
         options = {"dtype": like.dtype, "device": device_of(like)}
         place = xp.expand_dims(xp.linspace(-1.0, 1.0, n, **options), axis=1)
@@ -184,7 +183,7 @@ def _marked(space: WeightSpace, tensor: TensorSpec) -> list[int]:
     return [axis for axis, label in enumerate(tensor.labels) if label in (*space.inputs, *space.outputs)]
 
 
-def _along(code: Array, axis: int, tensor: TensorSpec, xp: Any) -> Array:
+def _along(code: Array, axis: int, tensor: TensorSpec, xp: Namespace) -> Array:
     """Code of shape (n, channels) placed along one axis of a tensor's features."""
     shape = [1] * (len(tensor.shape) + 2)
     shape[axis + 1], shape[-1] = code.shape

@@ -7,14 +7,14 @@ adapter can differentiate `hub_map` by `hub_map_vjp`, which needs nothing but th
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 from nfn_core.arrays import Array, namespace_of
 from nfn_core.layers.hubs import HubGraph, Pooling, pool, spread
 
 __all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "product", "spread_mixed"]
 
-MultiplyAdd = Callable[[Array, Array, Array | None], Array]
+MultiplyAdd = Callable[[Any, Any, Any], Array]
 """x @ matrix + y, where y, if given, broadcasts to the product and may be overwritten."""
 
 Side = Literal["inputs", "outputs"]
@@ -183,8 +183,8 @@ def _mix(
             parts[v.tensor][v.form] = part if known is None else known + part
             start = stop
     out = []
-    for k, (plan, part) in enumerate(zip(graph.tensors, parts, strict=True)):
-        total = spread(plan, part, xp)
+    for k, (plan, given) in enumerate(zip(graph.tensors, parts, strict=True)):
+        total = spread(plan, given, xp)
         if k in whole:
             out.append(multiply_add(*whole[k], total))
         else:

@@ -17,7 +17,7 @@ from itertools import combinations, permutations
 from math import prod, sqrt
 from typing import Any, Literal
 
-from nfn_core.arrays import Array, device_of
+from nfn_core.arrays import Array, Namespace, device_of
 from nfn_core.groups import Group
 from nfn_core.spaces import TensorSpec
 
@@ -261,7 +261,7 @@ def _kept(blocks: Any, label: Any, size: Any) -> tuple[tuple[str, ...], tuple[in
     return tuple(label[b] for b in blocks), tuple(size[b] for b in blocks)
 
 
-def fold(plan: TensorPlan, x: Array, xp: Any) -> Array:
+def fold(plan: TensorPlan, x: Array, xp: Namespace) -> Array:
     """Fold a tensor's fixed axes into its channels.
 
     Parameters
@@ -283,7 +283,7 @@ def fold(plan: TensorPlan, x: Array, xp: Any) -> Array:
     return xp.reshape(x, (batch, *plan.forms[0].shape, plan.width * channels))
 
 
-def unfold(plan: TensorPlan, x: Array, xp: Any) -> Array:
+def unfold(plan: TensorPlan, x: Array, xp: Namespace) -> Array:
     """Undo `fold`.
 
     Parameters
@@ -305,7 +305,7 @@ def unfold(plan: TensorPlan, x: Array, xp: Any) -> Array:
     return xp.permute_dims(x, (0, *(a + 1 for a in back), x.ndim - 1))
 
 
-def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[int] | None = None) -> list[Any]:
+def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Namespace, only: Sequence[int] | None = None) -> list[Any]:
     """Forms of a folded tensor.
 
     Parameters
@@ -344,7 +344,7 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Any, only: Sequence[i
     return forms
 
 
-def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Any) -> Array:
+def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Namespace) -> Array:
     """Adjoint of sum pooling: add up arrays given for each form, so that they broadcast to the whole tensor.
 
     Small forms are added together first.
@@ -363,20 +363,21 @@ def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Any) -> Array:
     array
         Shape (batch, *permuted axes, c), or with axes of size 1 along which it does not change.
     """
-    parts = list(parts)
+    sums: list[Any] = list(parts)
     for k in range(len(plan.forms) - 1, 0, -1):
         form = plan.forms[k]
-        if parts[k] is None:
+        if sums[k] is None:
             continue
         if form.partner < 0:
-            part = xp.expand_dims(parts[k], axis=form.axis + 1)
+            part = xp.expand_dims(sums[k], axis=form.axis + 1)
         else:
-            part = _on_diagonal(parts[k], form.partner + 1, form.axis + 1, form.shape[form.partner], xp)
-        parts[form.parent] = part if parts[form.parent] is None else parts[form.parent] + part
-    return parts[0]
+            part = _on_diagonal(sums[k], form.partner + 1, form.axis + 1, form.shape[form.partner], xp)
+        sums[form.parent] = part if sums[form.parent] is None else sums[form.parent] + part
+    total: Array = sums[0]
+    return total
 
 
-def _diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
+def _diagonal(x: Array, i: int, j: int, xp: Namespace) -> Array:
     """Diagonal of axes i < j, on axis i."""
     n = x.shape[i]
     rest = [a for a in range(x.ndim) if a not in (i, j)]
@@ -386,7 +387,7 @@ def _diagonal(x: Array, i: int, j: int, xp: Any) -> Array:
     return xp.permute_dims(x, (*range(i), len(rest), *range(i, len(rest))))
 
 
-def _on_diagonal(x: Array, i: int, j: int, n: int, xp: Any) -> Array:
+def _on_diagonal(x: Array, i: int, j: int, n: int, xp: Namespace) -> Array:
     """Adjoint of `_diagonal`: axis i goes to the diagonal of axes i and j of size n, zero elsewhere."""
     shape = [1] * (x.ndim + 1)
     shape[i] = shape[j] = n

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nfn_core.arrays import Array, Features
+from nfn_core.arrays import Array, Features, Namespace
 from nfn_core.checks import check_choice, check_counts
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -240,7 +240,7 @@ class InvariantPool(Layer):
         return xp.concat(totals, axis=1)
 
 
-def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Any) -> list[Any]:
+def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Namespace) -> list[Any]:
     """Forms of a folded tensor that keep no axis, by a statistic of their entries; None for other forms."""
     if statistic in ("mean", "sum", "scaled_sum"):
         return pool(plan, x, cast(Pooling, statistic), xp, only=plan.totals)

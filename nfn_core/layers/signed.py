@@ -184,7 +184,8 @@ class SignedMessages(Composite):
         last = unit[f"W{self.depth}"]
         sums = xp.matmul(last, h) / sqrt(last.shape[-1])  # (batch, outputs of the sine network, channels), even
         sums = xp.reshape(sums, (sums.shape[0], sums.shape[1] * sums.shape[2]))
-        return self.call("head", params, self.call("norm", params, sums, execution), execution)
+        out: Array = self.call("head", params, self.call("norm", params, sums, execution), execution)
+        return out
 
     def _update(
         self, i: int, params: Mapping[str, Array], z: Array, bias: Array, outgoing: Array, execution: Execution
@@ -198,7 +199,8 @@ class SignedMessages(Composite):
         even = xp.concat([z * z, z * (c * s), c * c, s * s, r], axis=-1)
         even = product(even, params[f"even.{i}"], params[f"bias.{i}"])
         gate = 0.5 * even * (1.0 + xp.tanh(0.5 * even))  # SiLU
-        return gate * self.call(f"odd{i}", params, {"h": odd}, execution)["h"]
+        normalized: Array = self.call(f"odd{i}", params, {"h": odd}, execution)["h"]
+        return gate * normalized
 
 
 def _axes(space: WeightSpace) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.arrays import AnyArray, Array, namespace_of
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.features import check_features
 from nfn_core.files import read_shapes, read_tensors
@@ -133,7 +133,7 @@ class ModelSpace:
         """
         return self.space.group(permuted)
 
-    def stack(self, *channels: Sequence[Mapping[str, Array]], fill: float | None = None) -> Features:
+    def stack(self, *channels: Sequence[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.
 
         Parameters
@@ -159,7 +159,7 @@ class ModelSpace:
         counts = [len(models) for models in channels]
         if not counts or not counts[0] or len(set(counts)) > 1:
             raise FeatureError(f"stack takes the same positive number of models for every channel, not {counts}.")
-        features: Features = {}
+        features: dict[str, Any] = {}
         for view in self.views:
             found = [[_tensor(view, m, k, fill) for k, m in enumerate(models)] for models in channels]
             given = [x for models in found for x in models if x is not None]
@@ -172,7 +172,7 @@ class ModelSpace:
         check_features(self.space, features)
         return features
 
-    def unstack(self, features: Mapping[str, Array], channel: int = 0) -> list[dict[str, Array]]:
+    def unstack(self, features: Mapping[str, AnyArray], channel: int = 0) -> list[dict[str, AnyArray]]:
         """Undo `stack` for one channel, bit by bit.
 
         Parameters
@@ -196,14 +196,14 @@ class ModelSpace:
         count, *_, channels = next(iter(features.values())).shape
         if not -channels <= channel < channels:
             raise FeatureError(f"features have {channels} channels, so there is no channel {channel}.")
-        models: list[dict[str, Array]] = [{} for _ in range(count)]
+        models: list[dict[str, Any]] = [{} for _ in range(count)]
         for view in self.views:
             whole = join_axes((features[name][..., channel] for name in view.pieces), view.axes)
             for k, model in enumerate(models):
                 model.update(dict.fromkeys((view.name, *view.also), whole[k, ...]))
         return models
 
-    def stream(self, paths: Iterable[str | Path], batch: int, backend: str = "numpy") -> Iterator[Features]:
+    def stream(self, paths: Iterable[str | Path], batch: int, backend: str = "numpy") -> Iterator[dict[str, Any]]:
         """Read models from safetensors files, a batch at a time.
 
         Parameters

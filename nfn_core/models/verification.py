@@ -232,7 +232,8 @@ class _Trial:
 def _act(x: np.ndarray, axes: Sequence[Axis], sources: Sources) -> np.ndarray:
     """Permute an array along the neuron sets of its axes."""
     pieces = []
-    for piece, leaf in zip(split_axes(x, axes, 0), leaf_axes(axes), strict=True):
+    for part, leaf in zip(split_axes(x, axes, 0), leaf_axes(axes), strict=True):
+        piece = np.asarray(part)
         for a, axis in enumerate(leaf):
             if axis.label is not None and axis.label in sources:
                 piece = np.take(piece, sources[axis.label], axis=a)

@@ -24,10 +24,10 @@ are more than needed. The suite of `nfn_conformance` says so in figures.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any, Literal
+from typing import Literal
 
 from nfn_core import Activation, Dropout, Layer, LayerNorm, MLPHead, Sequential, SpecError, WeightSpace
-from nfn_core.arrays import Array, Features
+from nfn_core.arrays import Array, Features, Namespace
 from nfn_core.checks import check_choice, check_counts
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution
@@ -122,7 +122,9 @@ class DWSLayer(Layer):
             out[target.spec.name] = unfold(target, total, xp)
         return out
 
-    def _send(self, params: Mapping[str, Array], x: Array, source: TensorPlan, target: TensorPlan, xp: Any) -> Array:
+    def _send(
+        self, params: Mapping[str, Array], x: Array, source: TensorPlan, target: TensorPlan, xp: Namespace
+    ) -> Array:
         """One sublayer: folded source to folded target, with axes of size 1 along which it does not change."""
         shared, prefix = _shared(source, target), _name(source, target)
         labels = source.forms[0].labels
@@ -234,7 +236,7 @@ def dwsnet(
     return Sequential((*layers, pool, MLPHead((pool.outputs * width, *head))))
 
 
-def _pool(x: Array, axes: tuple[int, ...], pooling: Pooling, xp: Any, keepdims: bool = False) -> Array:
+def _pool(x: Array, axes: tuple[int, ...], pooling: Pooling, xp: Namespace, keepdims: bool = False) -> Array:
     """Pool over some axes, or none."""
     return getattr(xp, pooling)(x, axis=axes, keepdims=keepdims) if axes else x
 

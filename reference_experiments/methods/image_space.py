@@ -162,7 +162,8 @@ class PlacePool(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map (batch, *places, channels) to (batch, channels)."""
-        return getattr(namespace_of(x), self.pooling)(x, axis=tuple(range(1, x.ndim - 1)))
+        pooled: Array = getattr(namespace_of(x), self.pooling)(x, axis=tuple(range(1, x.ndim - 1)))
+        return pooled
 
 
 @dataclass(frozen=True)
@@ -204,7 +205,8 @@ class Block(Composite):
         """Map (batch, height, width, inputs) to (batch, ⌈height / stride⌉, ⌈width / stride⌉, outputs)."""
         change = self.call("path", params, x, execution)
         kept = self.call("shortcut", params, x, execution)
-        return Activation("relu").forward({}, change + kept, execution)
+        out: Array = Activation("relu").forward({}, change + kept, execution)
+        return out
 
 
 def resnet18(channels: int, classes: int, width: int = 64) -> Sequential:

@@ -167,10 +167,12 @@ class ImplicitDecoder(Composite):
         def enter(part: str) -> Array:  # the embedding's share is computed once for all points
             weight, n = params[f"{part}.weight"], self.embedding
             shares = product(embeddings, weight[:n, :], params[f"{part}.bias"]), product(places, weight[n:, :], None)
-            return Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], execution)
+            y: Array = Activation("relu").forward({}, xp.expand_dims(shares[0], axis=1) + shares[1], execution)
+            return y
 
         y = self.call("before", params, enter("first"), execution) + enter("skip")
-        return self.call("after", params, y, execution)[..., 0]
+        logits: Array = self.call("after", params, y, execution)[..., 0]
+        return logits
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Autoencoder(Composite):
         in [0, 1] there (batch, points), under `POINTS` and `DISTANCES`, each network's binary cross-entropy, (batch,).
         """
         features = {name: z for name, z in x.items() if name not in (POINTS, DISTANCES)}
-        embeddings = self.call("encoder", params, features, execution)
+        embeddings: Array = self.call("encoder", params, features, execution)
         if POINTS not in x or DISTANCES not in x:
             return embeddings
         xp, y = namespace_of(embeddings), x[DISTANCES]

@@ -115,7 +115,7 @@ class TicketVAE(Composite):
         means = {name: y[..., : self.latent] for name, y in posterior.items()}
         logs = {name: y[..., self.latent :] for name, y in posterior.items()}
         logits = run("decoder", with_weights({n: means[n] + xp.exp(logs[n] / 2) * y[..., 2:] for n, y in x.items()}))
-        total = 0.0
+        total: Any = 0.0
         for t in self.space.tensors:
             mean, log, logit, mask = means[t.name], logs[t.name], logits[t.name], x[t.name][..., 1:2]
             size = xp.abs(logit)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from nfn_core import WeightSpace
-from nfn_core.arrays import Array, device_of, namespace_of
+from nfn_core.arrays import AnyArray, device_of, namespace_of
 from reference_experiments.engines.base import Engine, State, blocks, engine
 
 __all__ = [
@@ -107,7 +107,7 @@ def render(weights: Mapping[str, Any], points: Any, sin: Any) -> Any:
     return x
 
 
-def draw(features: Mapping[str, Array], height: int, width: int) -> Array:
+def draw(features: Mapping[str, AnyArray], height: int, width: int) -> AnyArray:
     """Draw the images that SIRENs encode.
 
     Parameters
@@ -122,10 +122,12 @@ def draw(features: Mapping[str, Array], height: int, width: int) -> Array:
     array
         Brightness, where the image has some in [-1, 1], shape (batch, height, width, channels).
     """
-    xp, like = namespace_of(*features.values()), next(iter(features.values()))
+    xp: Any = namespace_of(*features.values())
+    like = next(iter(features.values()))
     points = xp.asarray(coordinates(height, width), dtype=like.dtype, device=device_of(like))
     values = xp.permute_dims(render({name: x[..., 0] for name, x in features.items()}, points, xp.sin), (0, 2, 1))
-    return xp.reshape(values, (values.shape[0], height, width, values.shape[2]))
+    images: AnyArray = xp.reshape(values, (values.shape[0], height, width, values.shape[2]))
+    return images
 
 
 def fold_omega(weights: Mapping[str, np.ndarray], *, undo: bool = False) -> dict[str, np.ndarray]:

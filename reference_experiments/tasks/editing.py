@@ -93,7 +93,7 @@ class Editing:
         }
         test = splits["test"]
         pieces = np.array_split(np.arange(len(test)), -(-len(test) // 64))
-        left = [errors(features, image) for features, image in (_taken(test, piece) for piece in pieces)]
+        left: list[Any] = [errors(features, image) for features, image in (_taken(test, piece) for piece in pieces)]
         metrics["test_error_unedited"] = float(np.concatenate(left).mean())
         features, image = _taken(test, evenly_spaced(np.arange(len(test)), SHOWN))
         drawn = [draw(x, *image.shape[1:3]) for x in (features, learner.apply(features))]

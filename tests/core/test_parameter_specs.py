@@ -94,6 +94,6 @@ def test_torch_compiles_a_layer_that_was_never_applied():
     new, used = (NFLayer(space.group("NP"), 1, 1) for _ in range(2))
     params = {name: torch.tensor(p) for name, p in initialize(used, 0).items()}
     x = {t.name: torch.ones((2, *t.shape, 1), dtype=torch.float64) for t in space.tensors}
-    compiled = torch.compile(lambda p, u: new.apply(p, u), fullgraph=True, backend="eager")(params, x)
     expected = used.apply(params, x)
+    compiled = torch.compile(lambda p, u: new.apply(p, u), fullgraph=True, backend="eager")(params, x)
     assert all(torch.equal(compiled[name], y) for name, y in expected.items())
