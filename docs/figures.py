@@ -1,5 +1,9 @@
-"""Draw the overview figure of the documentation: ``python docs/figures.py``."""
+"""Draw the figures of the documentation, by running the tutorials too: ``python docs/figures.py``."""
 
+import shutil
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -8,7 +12,8 @@ from matplotlib.axes import Axes
 
 import nfn_core
 
-ASSETS = Path(__file__).parent / "assets"
+DOCS = Path(__file__).resolve().parent
+ASSETS = DOCS / "assets"
 
 
 def overview(path: Path) -> None:
@@ -40,6 +45,16 @@ def _arrow(panel: Axes, text: str) -> None:
     panel.text(0.5, 0.5, text, ha="center", va="bottom")
 
 
+def tutorials(folder: Path) -> None:
+    """Run every tutorial in a temporary folder, and keep the plots that it saves."""
+    for script in sorted((DOCS / "tutorials").glob("*.py")):
+        with tempfile.TemporaryDirectory() as temporary:
+            subprocess.run([sys.executable, str(script)], cwd=temporary, check=True)
+            for plot in Path(temporary).glob("*.png"):
+                shutil.copy(plot, folder / plot.name)
+
+
 if __name__ == "__main__":
     ASSETS.mkdir(exist_ok=True)
     overview(ASSETS / "overview.png")
+    tutorials(ASSETS)

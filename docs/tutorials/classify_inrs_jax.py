@@ -3,11 +3,12 @@
 A SIREN is fitted to each of some handwritten digits, and a neural functional reads the digit from the weights. The
 parameters are a plain dictionary, and `nfn_jax.apply` is a pure function.
 
-You need `pip install "nfn-core[jax]" optax scikit-learn`.
+You need `pip install "nfn-core[jax]" optax matplotlib scikit-learn`.
 """
 
 import jax
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import nfn_jax
 import numpy as np
 import optax
@@ -105,9 +106,25 @@ def update(params, moments, batch):
     return optax.apply_updates(params, change) | constants, moments, value
 
 
-rng = np.random.default_rng(1)
+rng, losses = np.random.default_rng(1), []
 for _ in range(steps):
     params, moments, value = update(params, moments, rng.choice(train, 64))
+    losses.append(float(value))
 found = nfn_jax.apply(network, params, {name: x[test] for name, x in features.items()}).argmax(axis=1)
 accuracy = float((found == labels[test]).mean())
 print(f"accuracy on test networks {accuracy:.2f}; chance 0.25")
+
+# %%
+# ![Images of test networks with the digits read from their weights, and the training loss](../assets/classify_inrs_jax.png)
+
+figure = plt.figure(figsize=(8, 2.8), layout="constrained")
+left, right = figure.subfigures(1, 2)
+drawn = jax.vmap(render)({name: w[test[:8]] for name, w in weights.items()}).reshape(-1, 8, 8)
+for panel, image, digit in zip(left.subplots(2, 4).flat, drawn, found, strict=False):
+    panel.imshow(np.asarray(image), cmap="gray", vmin=-1, vmax=1)
+    panel.set_title(f"read: {digit}", fontsize=8)
+    panel.set_axis_off()
+panel = right.subplots()
+panel.plot(losses)
+panel.set(xlabel="step", ylabel="training loss")
+figure.savefig("classify_inrs_jax.png", dpi=120)

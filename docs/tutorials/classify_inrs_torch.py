@@ -1,7 +1,7 @@
 """# Classify INRs in PyTorch
 
 An implicit neural representation (INR) is a small network that maps the coordinates of a pixel to its brightness.
-Its weights *are* the image. This tutorial fits one SIREN to each of 1,200 handwritten digits, and then trains a neural
+Its weights *are* the image. This tutorial fits one SIREN to each of 720 handwritten digits, and then trains a neural
 functional that reads the digit from the weights alone.
 
 You need `pip install "nfn-core[torch]" matplotlib scikit-learn`.
@@ -18,7 +18,7 @@ import nfn_core
 torch.manual_seed(0)
 
 # %%
-# ## A data set of networks
+# ## A dataset of networks
 #
 # The images have 8 x 8 pixels and come with scikit-learn. We take the digits 0, 1, 2 and 3.
 # A weight space says which tensors a network has, and which axes of them share neurons.
@@ -123,7 +123,7 @@ figure = plt.figure(figsize=(8, 2.6), layout="constrained")
 left, right = figure.subfigures(1, 2)
 drawn = render(weights).detach().reshape(-1, 8, 8)
 for panel, image in zip(left.subplots(2, 4).flat, drawn, strict=False):
-    panel.imshow(image, cmap="gray", vmin=-1, vmax=1)
+    panel.imshow(image.numpy(), cmap="gray", vmin=-1, vmax=1)
     panel.set_axis_off()
 left.suptitle("images that the networks encode")
 panel = right.subplots()

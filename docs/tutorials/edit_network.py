@@ -3,9 +3,10 @@
 An equivariant network maps weights to weights. Here it learns to edit the weights of MLPs: each MLP fits a curve, and the
 edited MLP should fit the same curve, shifted up and stretched. The editor never sees the curve, only the weights.
 
-You need `pip install "nfn-core[torch]"`.
+You need `pip install "nfn-core[torch]" matplotlib`.
 """
 
+import matplotlib.pyplot as plt
 import nfn_torch
 import torch
 
@@ -71,3 +72,16 @@ for _ in range(300):
 with torch.no_grad():
     edited = error(slice(200, None))
 print(f"error on unseen networks: unedited {unedited:.3f}, edited {edited:.3f}")
+
+# %%
+# ![Curves of three unseen networks, before and after the edit](../assets/edit_network.png)
+
+with torch.no_grad():
+    after = values({name: x[..., 0] for name, x in editor(features.map(lambda x: x[200:203])).items()})
+    before = values({name: x[200:203, ..., 0] for name, x in features.items()})
+figure, panels = plt.subplots(1, 3, figsize=(9, 2.6), layout="constrained", sharey=True)
+for panel, *curves_of_one in zip(panels, before, after, target[200:203], strict=True):
+    for curve, label, style in zip(curves_of_one, ("unedited", "edited", "wanted"), ("-", "-", "k:"), strict=True):
+        panel.plot(points[0].numpy(), curve[0].numpy(), style, label=label)
+panels[0].legend(fontsize=8)
+figure.savefig("edit_network.png", dpi=120)

@@ -3,9 +3,10 @@
 Gradients and optimizer moments have the axes of the weights. They are further channels of the same weight space. Here an
 equivariant network sees weights and gradients, and predicts the step of another optimizer.
 
-You need `pip install "nfn-core[torch]"`.
+You need `pip install "nfn-core[torch]" matplotlib`.
 """
 
+import matplotlib.pyplot as plt
 import nfn_torch
 import torch
 
@@ -59,3 +60,15 @@ print(f"error on unseen networks: before {before:.5f}, after {after:.5f}")
 with torch.no_grad():
     steps = nfn_torch.unstack(space, rule(features), like=models[0].state_dict())
 print({name: tuple(x.shape) for name, x in steps[0].items()})
+
+# %%
+# ![Predicted steps and steps of sign descent for unseen networks](../assets/gradients.png)
+
+figure, panel = plt.subplots(figsize=(4, 4), layout="constrained")
+with torch.no_grad():
+    predicted = rule(features.map(lambda x: x[200:]))
+for name in predicted:
+    panel.scatter(target[name][200:].flatten().numpy(), predicted[name].flatten().numpy(), s=2, label=name)
+panel.set(xlabel="step of sign descent with weight decay", ylabel="step of the learned rule")
+panel.legend(markerscale=4)
+figure.savefig("gradients.png", dpi=120)
