@@ -9,8 +9,8 @@ import numpy as np
 from nfn_conformance.subject import Output
 
 __all__ = [
-    "TOLERANCE",
     "Measurement",
+    "TOLERANCE",
     "arrays",
     "compare",
     "dtypes",
