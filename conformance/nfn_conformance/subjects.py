@@ -126,7 +126,8 @@ def _jax(layer: Layer, device: str) -> dict[str, Any]:
         return _host(run(arrays(params, next(iter(u.values())).dtype), arrays(u)), np.asarray)
 
     def vjp(params: Any, u: NumpyFeatures, v: Output) -> NumpyFeatures:
-        (grads,) = jax.vjp(lambda x: function(params, x), arrays(u))[1](arrays(v))
+        own = arrays(params, next(iter(u.values())).dtype)
+        (grads,) = jax.vjp(lambda x: function(own, x), arrays(u))[1](arrays(v))
         return {k: np.asarray(g) for k, g in grads.items()}
 
     def round_trip(params: Any, folder: Path) -> Any:
