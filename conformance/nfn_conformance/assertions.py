@@ -13,7 +13,7 @@ import numpy as np
 
 from nfn_conformance.checks import CHECKS, expected_rank, symmetry
 from nfn_conformance.groups import find_group
-from nfn_conformance.measurements import Measurement, flat, relative_error
+from nfn_conformance.measurements import Measurement, flat, relative_error, require
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
 from nfn_core import FeatureError, Group, ModelSpace, SpecError, WeightSpace, check_features
 from nfn_core.arrays import Array, device_of, is_array, namespace_of
@@ -273,8 +273,7 @@ def _check_dtypes(features: Mapping[str, Array]) -> None:
     if not isinstance(features, Mapping) or not features:
         raise FeatureError(f"features must be a mapping from tensor names to arrays, not {type(features).__name__}.")
     for name, x in features.items():
-        if not is_array(x) or _dtype_name(x) not in ("float32", "float64"):
-            kind = _dtype_name(x) if is_array(x) else type(x).__name__
+        if kind := _wrong_kind(x):
             raise FeatureError(f"tensor {name!r} must be an array of float32 or float64, not {kind}: cast it.")
 
 
@@ -310,8 +309,7 @@ def _to_numpy(value: Any) -> Any:
     """What a layer returned, on the host."""
     named = value if isinstance(value, Mapping) else {"output": value}
     for name, x in named.items():
-        if not is_array(x) or _dtype_name(x) not in ("float32", "float64"):
-            kind = _dtype_name(x) if is_array(x) else type(x).__name__
+        if kind := _wrong_kind(x):
             raise FeatureError(
                 f"the layer returned {kind} for {name!r}, expected an array of float32 or float64, or features of these."
             )
@@ -324,9 +322,12 @@ def _to_host(x: Array) -> np.ndarray:
     return np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
 
 
-def _dtype_name(x: Array) -> str:
-    """Name of a dtype without its library."""
-    return str(x.dtype).rpartition(".")[2]
+def _wrong_kind(x: Any) -> str:
+    """Dtype, or type, of what is no array of float32 or float64; empty for such an array."""
+    if not is_array(x):
+        return type(x).__name__
+    dtype = str(x.dtype).rpartition(".")[2]  # without the library's name
+    return "" if dtype in ("float32", "float64") else dtype
 
 
 def _with_group(found: Measurement, group: Group) -> Measurement:
@@ -336,7 +337,4 @@ def _with_group(found: Measurement, group: Group) -> Measurement:
 
 def _passed(found: Measurement, layer: Any) -> Measurement:
     """The measurement, if it passed."""
-    if found.status == "failed":
-        name = getattr(getattr(layer, "func", layer), "__name__", type(layer).__name__)
-        raise AssertionError(f"{name} fails {found.check}: {found.value} (limit {found.limit}); {found.note}")
-    return found
+    return require(found, getattr(getattr(layer, "func", layer), "__name__", type(layer).__name__))

@@ -21,6 +21,7 @@ from nfn_conformance.measurements import (
     map_arrays,
     rank_and_gap,
     relative_error,
+    require,
     tolerance,
 )
 from nfn_conformance.oracle import index_orbits, pair_orbits
@@ -179,11 +180,11 @@ def dtype(subject: Subject, seed: int = 0) -> Measurement:
     wide = subject.apply(layer, u)
     narrow = subject.apply(layer, {k: x.astype("float32") for k, x in u.items()})
     kinds = dtypes(wide) | dtypes(narrow)
-    limit = 64 * float(np.finfo("float32").eps) * np.sqrt(subject.group.space.size * subject.in_channels)
+    limit = _limit(subject, narrow)
     error = relative_error(flat(narrow).astype("float64"), flat(wide))
     follows = dtypes(wide) == {"float64"} and dtypes(narrow) == {"float32"}
     status = "passed" if follows and error < limit else "failed"
-    return Measurement("dtype", status, error, float(limit), f"output dtypes {sorted(kinds)}")
+    return Measurement("dtype", status, error, limit, f"output dtypes {sorted(kinds)}")
 
 
 def compiled(subject: Subject, seed: int = 0) -> Measurement:
@@ -284,10 +285,7 @@ def assert_conforms(subject: Subject, check: str, seed: int = 0) -> Measurement:
     AssertionError
         If the check failed; the message carries the figures.
     """
-    found = CHECKS[check](subject, seed)
-    if found.status == "failed":
-        raise AssertionError(f"{subject.name} fails {check}: {found.value} (limit {found.limit}); {found.note}")
-    return found
+    return require(CHECKS[check](subject, seed), subject.name)
 
 
 def symmetry(name: str, subject: Subject, seed: int, u: NumpyFeatures | None = None) -> Measurement:

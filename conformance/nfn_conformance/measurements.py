@@ -18,6 +18,7 @@ __all__ = [
     "map_arrays",
     "rank_and_gap",
     "relative_error",
+    "require",
     "tolerance",
 ]
 
@@ -103,6 +104,13 @@ def compare(check: str, actual: np.ndarray, expected: np.ndarray, limit: float, 
     """Measurement of a relative error."""
     error = relative_error(actual, expected)
     return Measurement(check, "passed" if error < limit else "failed", error, limit, note)
+
+
+def require(found: Measurement, name: str) -> Measurement:
+    """Return a measurement of the layer of that name, or raise an AssertionError with its figures if it failed."""
+    if found.status == "failed":
+        raise AssertionError(f"{name} fails {found.check}: {found.value} (limit {found.limit}); {found.note}")
+    return found
 
 
 def rank_and_gap(rows: np.ndarray) -> tuple[int, float]:
