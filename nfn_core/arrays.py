@@ -106,9 +106,8 @@ class Namespace(Protocol):
 Features: TypeAlias = dict[str, Array]
 """Weight-space features: for each tensor an array of shape (batch, *axes, channels)."""
 
-_NAMESPACES: dict[
-    type, Namespace
-] = {}  # by array type; compilers trace this look-up, and not array-api-compat's own caches
+# By array type: compilers trace this look-up, and not array-api-compat's own caches.
+_NAMESPACES: dict[type, Namespace] = {}
 
 
 def namespace_of(*arrays: Array) -> Namespace:

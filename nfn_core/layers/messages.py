@@ -9,9 +9,8 @@ products of the tensor itself: no array of the size of a tensor times the neuron
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
-from typing import Any
 
-from nfn_core.arrays import Array, Features, namespace_of
+from nfn_core.arrays import Array, Features, Namespace, namespace_of
 from nfn_core.checks import check_choice, check_counts
 from nfn_core.errors import FeatureError
 from nfn_core.features import check_features
@@ -305,7 +304,7 @@ class TensorUpdate(Layer):
         return met
 
 
-def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channels: int, channels: int) -> Any:
+def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channels: int, channels: int) -> Namespace:
     """Check a state's tensors and neurons, and return their array namespace."""
     for plan in neurons.tensors:
         name = plan.spec.name

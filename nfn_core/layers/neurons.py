@@ -8,7 +8,7 @@ norms, pooling.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from nfn_core.arrays import Array, Features, namespace_of
@@ -40,7 +40,7 @@ class MessageState(NamedTuple):
     neurons: Features
 
 
-@cache
+@lru_cache(maxsize=256)
 def neuron_group(group: Group) -> Group:
     """Return the same group, acting on the space of its neurons.
 

@@ -19,6 +19,7 @@ from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
+from nfn_core.layers.elementwise import ACTIVATIONS
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.networks import MLPHead
 from nfn_core.layers.norms import BatchNorm
@@ -198,9 +199,8 @@ class SignedMessages(Composite):
         odd = product(xp.concat([z * c, z * z * s, s, s * r], axis=-1), params[f"odd.{i}"], None)
         even = xp.concat([z * z, z * (c * s), c * c, s * s, r], axis=-1)
         even = product(even, params[f"even.{i}"], params[f"bias.{i}"])
-        gate = 0.5 * even * (1.0 + xp.tanh(0.5 * even))  # SiLU
         normalized: Array = self.call(f"odd{i}", params, {"h": odd}, execution)["h"]
-        return gate * normalized
+        return ACTIVATIONS["silu"](xp, even) * normalized
 
 
 def _axes(space: WeightSpace) -> dict[str, tuple[tuple[int, ...], tuple[str | None, ...]]]:
