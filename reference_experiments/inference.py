@@ -25,7 +25,7 @@ from reference_experiments.tasks.editing import Editing
 from reference_experiments.tasks.prediction import Prediction
 from reference_experiments.training import PREDICTIONS
 
-__all__ = ["FORMATS", "edit", "predict"]
+__all__ = ["FORMATS", "Trained", "edit", "predict", "read_trained"]
 
 FORMATS = ("safetensors", "state-dicts")
 BATCH = 64
@@ -144,7 +144,7 @@ def predict(trained: Path, networks: Path, output: Path, split: str | None = Non
 
 def _read(trained: Path, networks: Path, split: str | None, kind: type[Task]) -> tuple[Trained, Source, Method]:
     """A method that was trained for one kind of task, a user's networks, and the method's network."""
-    found = _read_trained(trained)
+    found = read_trained(trained)
     if not isinstance(found.task, kind):
         names = " or ".join(name for name, experiment in EXPERIMENTS.items() if isinstance(experiment.task, kind))
         raise ExperimentError(f"{trained} was trained for something else: expected a method of `run` {names}.")
@@ -152,8 +152,24 @@ def _read(trained: Path, networks: Path, split: str | None, kind: type[Task]) ->
     return found, source, found.task.build(found.name, found.space, source.features(np.arange(1)), found.config)
 
 
-def _read_trained(folder: Path) -> Trained:
-    """What `run` wrote of a trained method."""
+def read_trained(folder: Path) -> Trained:
+    """Read a method that `run` has trained.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Folder of its parameters, as in `edit`.
+
+    Returns
+    -------
+    Trained
+        The method.
+
+    Raises
+    ------
+    ExperimentError
+        If the folder is of no trained method, damaged, or of another version.
+    """
     result, parameters = folder.resolve().with_suffix(".json"), folder / "parameters.safetensors"
     if not result.exists() or not parameters.exists():
         raise ExperimentError(

@@ -12,12 +12,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy.special import softmax
 
-from nfn_core.files import read_tensors
 from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.datasets.generation import make
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.files import read_json, write, write_json
-from reference_experiments.methods.base import Method
+from reference_experiments.inference import read_trained
 from reference_experiments.networks.sirens import draw
 from reference_experiments.runner import run
 
@@ -59,12 +58,12 @@ def classify_inrs(backend: str, scale: str, seed: int, folder: Path) -> str:
         "neurons are permuted | time (s) |",
         "|---|---|---|---|---|---|",
     ]
-    guesses = {}
+    guesses, some = {}, dataset.features(np.arange(1))  # what methods are normalized by is among their parameters
     for name in experiment.methods:
-        result = folder / "digits" / f"{name}-seed{seed}.json"
-        about, method = read_json(result), _method(dataset, name, scale)
-        params = read_tensors(result.with_suffix("") / "parameters.safetensors", "numpy")[0]
-        before, after = (softmax(method.layer.apply(params, u), axis=1) for u in (features, permuted))
+        result = folder / "digits" / f"{name}-seed{seed}"
+        about, found = read_json(result.with_suffix(".json")), read_trained(result)
+        layer = found.task.build(name, dataset.space, some, found.config).layer
+        before, after = (softmax(layer.apply(found.params, u), axis=1) for u in (features, permuted))
         guesses[name] = [p[:SHOWN].argmax(axis=1).tolist() for p in (before, after)]
         share = float((before.argmax(axis=1) == labels).mean())
         error = (share * (1 - share) / len(labels)) ** 0.5
@@ -82,13 +81,6 @@ def classify_inrs(backend: str, scale: str, seed: int, folder: Path) -> str:
     write_json(folder / "inrs.json", guesses)
     _picture(folder / "inrs.png", features, permuted, guesses)
     return table
-
-
-def _method(dataset: WeightDataset, name: str, scale: str) -> Method:
-    """A method of the experiment; what it was normalized by is among its parameters."""
-    experiment = EXPERIMENTS["digits"]
-    some = dataset.features(np.arange(1))
-    return experiment.task.build(name, dataset.space, some, experiment.scales[scale].config)
 
 
 def _picture(path: Path, features: Any, permuted: Any, guesses: dict[str, list[list[int]]]) -> None:

@@ -27,7 +27,7 @@ from reference_experiments.methods.registry import build
 from reference_experiments.networks.classifiers import Trainer
 from reference_experiments.training import Split, fit, predict, rank_correlation
 
-__all__ = ["DemoPreset", "PRESETS", "SPACES", "Zoo", "compare", "quickstart", "split_zoo", "tabulate"]
+__all__ = ["DemoPreset", "PRESETS", "SPACES", "Zoo", "compare", "quickstart", "split_zoo", "tabulate", "train_shards"]
 
 SPACES = {
     "MLP 64-16-16-10": WeightSpace.mlp([64, 16, 16, 10]),
@@ -118,17 +118,47 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
 def make_zoo(library: Engine, name: str, space: WeightSpace, scale: DemoPreset, seed: int, folder: Path) -> Zoo:
     """Train a zoo, shard by shard, or read the shards that are there; networks that diverged are left out."""
     weights, hyper = draw(space, scale.networks, scale.longest, seed)
-    trainer, shards = Trainer(library, digits(), space), []
-    starts = tqdm(range(0, scale.networks, scale.shard), unit="shard", desc=f"zoo of {scale.networks} {name}")
-    for start in starts:
-        path = folder / "zoo" / f"{name}-{start:05}.safetensors".replace(" ", "-")
-        if not path.exists():
-            part = slice(start, start + scale.shard)
-            mine = {h: x[part] for h, x in hyper.items()}
-            trained, accuracy = train_zoo(trainer, {w: x[part] for w, x in weights.items()}, mine, seed + start)
-            write_arrays(path, {**trained, **mine, "accuracy": accuracy})
-        shards.append(read_arrays(path))
+    trainer = Trainer(library, digits(), space)
+
+    def train(start: int) -> dict[str, np.ndarray]:
+        initial, mine = (rows(columns, slice(start, start + scale.shard)) for columns in (weights, hyper))
+        trained, accuracy = train_zoo(trainer, initial, mine, seed + start)
+        return {**trained, **mine, "accuracy": accuracy}
+
+    shards = train_shards(folder / "zoo", f"{name}-".replace(" ", "-"), scale, train, f"zoo of {scale.networks} {name}")
     return split_zoo(name, space, shards, lambda found: {t.name: found[t.name][..., None] for t in space.tensors}, seed)
+
+
+def train_shards(
+    folder: Path, front: str, scale: DemoPreset, train: Callable[[int], dict[str, np.ndarray]], title: str
+) -> list[dict[str, np.ndarray]]:
+    """Train networks shard by shard, or read the shards that are there.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the shards.
+    front : str
+        What the names of their files begin with.
+    scale : DemoPreset
+        Numbers of networks, in all and in a shard.
+    train : callable
+        From the number of a shard's first network to the shard, as `split_zoo` takes it.
+    title : str
+        Title of the progress bar.
+
+    Returns
+    -------
+    list of dict of str to numpy.ndarray
+        The shards, as they are read from the files.
+    """
+    shards = []
+    for start in tqdm(range(0, scale.networks, scale.shard), unit="shard", desc=title):
+        path = folder / f"{front}{start:05}.safetensors"
+        if not path.exists():
+            write_arrays(path, train(start))
+        shards.append(read_arrays(path))
+    return shards
 
 
 def split_zoo(

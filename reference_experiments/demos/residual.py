@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from tqdm import tqdm
 
 from nfn_core import __version__
-from reference_experiments.demos.quickstart import DemoPreset, Zoo, compare, split_zoo, tabulate
+from reference_experiments.demos.quickstart import DemoPreset, Zoo, compare, split_zoo, tabulate, train_shards
 from reference_experiments.engines.base import Recipe, engine
-from reference_experiments.files import claim_run_dir, read_arrays, write, write_arrays
+from reference_experiments.files import claim_run_dir, write
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.sources.images import load_images
 
@@ -106,21 +105,19 @@ def make_zoo(images: str, scale: DemoPreset, seed: int, folder: Path) -> Zoo:
     labels = torch.from_numpy(data.train_labels)
     model = ResidualCNN(train.shape[1])
     space = nfn_torch.weight_space(model, train[:2])
-    shards = []
-    for start in tqdm(range(0, scale.networks, scale.shard), unit="shard", desc="residual networks"):
-        path = folder / "zoo" / f"{start:05}.safetensors"
-        if not path.exists():
-            weights = _train(model, train, labels, scale, seed + start)
-            with torch.no_grad():
-                scores = vmap(lambda w: functional_call(model, w, (test,)))(weights)
-            accuracy = (scores.argmax(-1) == torch.from_numpy(data.test_labels[:1000])).float().mean(1)
-            write_arrays(path, {name: x.numpy() for name, x in (weights | {"accuracy": accuracy}).items()})
-        shards.append(read_arrays(path))
+
+    def train_shard(start: int) -> dict[str, np.ndarray]:
+        weights = _train(model, train, labels, scale, seed + start)
+        with torch.no_grad():
+            scores = vmap(lambda w: functional_call(model, w, (test,)))(weights)
+        accuracy = (scores.argmax(-1) == torch.from_numpy(data.test_labels[:1000])).float().mean(1)
+        return {name: x.numpy() for name, x in (weights | {"accuracy": accuracy}).items()}
 
     def features(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         networks = zip(*(found[view.name] for view in space.views), strict=True)
         return space.stack([{v.name: x for v, x in zip(space.views, one, strict=True)} for one in networks])
 
+    shards = train_shards(folder / "zoo", "", scale, train_shard, "residual networks")
     return split_zoo(f"residual CNN on {images}", space.space, shards, features, seed)
 
 
