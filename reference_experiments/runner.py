@@ -13,14 +13,14 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.datasets.generation import dataset_dir, make
-from reference_experiments.engines.base import Engine, Recipe, engine, environment
+from reference_experiments.engines.base import Engine, Recipe, Split, engine, environment
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
 from reference_experiments.files import ExperimentError, claim_run_dir, write_json
 from reference_experiments.methods.base import Method
 from reference_experiments.methods.inr2vec import Autoencoder, embedded
 from reference_experiments.sources.splits import SPLITS
-from reference_experiments.training import Split, evenly_spaced, fit, subsample
+from reference_experiments.training import evenly_spaced, fit, subsample
 
 __all__ = ["OVERFIT_NETWORKS", "dataset_of", "run"]
 

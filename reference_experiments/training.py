@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,29 +13,10 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from nfn_core import Layer
-from reference_experiments.engines.base import Engine, Inputs, Learner, Recipe
+from reference_experiments.engines.base import Engine, Learner, Recipe, Split
 from reference_experiments.files import is_main_process, read_arrays, write, write_arrays
 
-__all__ = ["METRICS", "Split", "accuracy", "evenly_spaced", "fit", "predict", "rank_correlation", "subsample"]
-
-
-@dataclass(frozen=True)
-class Split:
-    """Networks of one split, as a method takes them.
-
-    Parameters
-    ----------
-    inputs : callable
-        From positions in the split and a source of random numbers (None where nothing is to be drawn) to the inputs.
-    targets : numpy.ndarray
-        Shape (networks,): float32 in [0, 1], or classes; unused where the loss is custom.
-    """
-
-    inputs: Callable[[np.ndarray, np.random.Generator | None], Inputs]
-    targets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.targets)
+__all__ = ["METRICS", "accuracy", "evenly_spaced", "fit", "predict", "rank_correlation", "subsample"]
 
 
 def rank_correlation(predicted: np.ndarray, actual: np.ndarray) -> float:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from reference_experiments.datasets.format import WeightDataset, finish, shard_path, write_shard
-from reference_experiments.training import Split, fit
+from reference_experiments.engines.base import Split
+from reference_experiments.training import fit
 
 
 class KilledError(Exception):

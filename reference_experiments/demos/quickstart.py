@@ -19,13 +19,13 @@ from tqdm import tqdm
 from nfn_core import WeightSpace, __version__
 from reference_experiments.demos.inrs import classify_inrs
 from reference_experiments.demos.zoos import digits, draw, train_zoo
-from reference_experiments.engines.base import Engine, Recipe, engine, environment, rows
+from reference_experiments.engines.base import Engine, Recipe, Split, engine, environment, rows
 from reference_experiments.figures import draw_permutation, draw_predictions
 from reference_experiments.files import claim_run_dir, read_arrays, read_json, write, write_arrays, write_json
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.networks.classifiers import Trainer
-from reference_experiments.training import Split, fit, predict, rank_correlation
+from reference_experiments.training import fit, predict, rank_correlation
 
 __all__ = ["DemoPreset", "PRESETS", "SPACES", "Zoo", "compare", "quickstart", "split_zoo", "tabulate", "train_shards"]
 

@@ -21,6 +21,7 @@ __all__ = [
     "Inputs",
     "Learner",
     "Recipe",
+    "Split",
     "State",
     "blocks",
     "engine",
@@ -45,6 +46,25 @@ T = TypeVar("T", bound=Inputs)
 
 State = dict[str, Any]
 """Named arrays of the engine's library."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Networks of one split, as a method takes them.
+
+    Parameters
+    ----------
+    inputs : callable
+        From positions in the split and a source of random numbers (None where nothing is to be drawn) to the inputs.
+    targets : numpy.ndarray
+        Shape (networks,): float32 in [0, 1], or classes; unused where the loss is custom.
+    """
+
+    inputs: Callable[[np.ndarray, np.random.Generator | None], Inputs]
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.targets)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from typing import Literal
 import numpy as np
 
 from nfn_core import Composite, Layer, Normalize, WeightSpace
-from reference_experiments.engines.base import Inputs
-from reference_experiments.training import Split
+from reference_experiments.engines.base import Inputs, Split
 
 __all__ = ["METHODS", "Method", "MethodConfig", "Problem", "register"]
 

@@ -21,11 +21,11 @@ from nfn_core.checks import check_counts
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution
 from nfn_core.layers.hub_map import product
-from reference_experiments.engines.base import Engine, Inputs, Recipe
+from reference_experiments.engines.base import Engine, Inputs, Recipe, Split
 from reference_experiments.methods.base import Method, Problem, register
 from reference_experiments.methods.image_space import Linear, shared_mlp
 from reference_experiments.networks.sirens import render
-from reference_experiments.training import Split, fit, predict
+from reference_experiments.training import fit, predict
 
 __all__ = ["Autoencoder", "DISTANCES", "ImplicitDecoder", "POINTS", "RowStack", "embedded", "encoder"]
 

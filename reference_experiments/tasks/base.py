@@ -9,9 +9,9 @@ import numpy as np
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets.format import WeightDataset
-from reference_experiments.engines.base import Learner
+from reference_experiments.engines.base import Learner, Split
 from reference_experiments.methods.base import Method, MethodConfig
-from reference_experiments.training import Split, subsample
+from reference_experiments.training import subsample
 
 __all__ = ["Result", "Task", "metric_splits"]
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from nfn_core import MLPHead, Normalize, Sequential, WeightSpace, equivariant_network
 from reference_experiments.datasets.format import WeightDataset
-from reference_experiments.engines.base import Inputs, Learner
+from reference_experiments.engines.base import Inputs, Learner, Split
 from reference_experiments.figures import draw_edits, to_png
 from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
@@ -26,7 +26,7 @@ from reference_experiments.methods.permutation import permuted
 from reference_experiments.networks.sirens import draw
 from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits
-from reference_experiments.training import Split, evenly_spaced, predict
+from reference_experiments.training import evenly_spaced, predict
 
 __all__ = ["EDITORS", "Editing"]
 

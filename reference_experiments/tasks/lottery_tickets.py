@@ -24,13 +24,13 @@ from reference_experiments.datasets.format import (
     write_shard,
 )
 from reference_experiments.datasets.lottery_tickets import TicketMaker, masks_of
-from reference_experiments.engines.base import Learner, blocks, rows
+from reference_experiments.engines.base import Learner, Split, blocks, rows
 from reference_experiments.figures import draw_scores
 from reference_experiments.files import ExperimentError, is_main_process
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.ticket_vae import TicketVAE
 from reference_experiments.tasks.base import Result
-from reference_experiments.training import Split, evenly_spaced
+from reference_experiments.training import evenly_spaced
 
 __all__ = ["METHODS", "TicketPairs", "TicketPrediction"]
 

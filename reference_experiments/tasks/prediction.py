@@ -10,7 +10,7 @@ from sklearn.metrics import r2_score
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets.format import WeightDataset
-from reference_experiments.engines.base import Learner
+from reference_experiments.engines.base import Learner, Split
 from reference_experiments.figures import draw_confusion, draw_scatter
 from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
@@ -18,7 +18,7 @@ from reference_experiments.methods.registry import build
 from reference_experiments.sources.images import load_all_images
 from reference_experiments.sources.shapes import load_shapes
 from reference_experiments.tasks.base import Result, metric_splits
-from reference_experiments.training import Split, accuracy, predict, rank_correlation
+from reference_experiments.training import accuracy, predict, rank_correlation
 
 __all__ = ["Prediction", "tau_upper_bound"]
 

@@ -19,13 +19,13 @@ from reference_experiments.datasets import lottery_tickets
 from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.datasets.model_zoos import ZooPreset
 from reference_experiments.datasets.torch import classifier
-from reference_experiments.engines.base import BACKENDS, Recipe, engine
+from reference_experiments.engines.base import BACKENDS, Recipe, Split, engine
 from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.ticket_vae import TicketVAE
 from reference_experiments.networks.classifiers import ARCHITECTURES, classify
 from reference_experiments.tasks.lottery_tickets import METHODS, TicketPrediction
-from reference_experiments.training import Split, fit
+from reference_experiments.training import fit
 
 SPACE = WeightSpace.cnn([2, 3, 4, 3], [(3, 2), (), ()])
 SIZES = MethodConfig((8, 8), (8, 8), ())
