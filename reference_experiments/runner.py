@@ -75,9 +75,9 @@ def run(
     experiment, library = EXPERIMENTS[name], engine(backend)
     chosen = experiment.scales[scale]
     for title, dataset in data.items():
-        folder = output / title
+        folder, config = output / title, experiment.config(scale, title)
         about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
-        about["config"] = asdict(chosen.config)
+        about["config"] = asdict(config)
         claim_run_dir(folder, about | {"data": _checksum(dataset)})
         indices = {split: dataset.split(split) for split in SPLITS}
         for split, index in indices.items():
@@ -91,7 +91,7 @@ def run(
             todo = {seed: path for seed, path in paths.items() if not path.exists()}
             if not todo:
                 continue
-            method = experiment.task.build(method_name, dataset.space, features, chosen.config)
+            method = experiment.task.build(method_name, dataset.space, features, config)
             splits = {split: experiment.task.split(method, dataset, index) for split, index in indices.items()}
             for seed, path in todo.items():
                 found = _train(library, method, experiment, chosen.recipe, splits, seed, path.with_suffix(""))

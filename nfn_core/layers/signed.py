@@ -39,8 +39,9 @@ class SignedMessages(Composite):
     1. The first hidden neurons get the odd features sin(ω (W1 ξ + v1)) at learned points ξ.
     2. A message along W(l) takes them to the next layer: z = W(l) (h M) / √n, one matrix product for each network.
     3. With c = cos(ω v) and s = sin(ω v) of each neuron, and r, the mean square of its outgoing weights, the odd features
-       (z c, z² s, s, s r) and the even features (z², z c s, c², s², r) are mixed, and the odd ones are normalized and gated by
-       the SiLU of the even ones: h.
+       (z c, z² s, s, s r, a) and the even features (z², z c s, c², s², r) are mixed, and the odd ones are normalized and
+       gated by the SiLU of the even ones: h. Here a are the activations that the sine network itself has at the points ξ,
+       unless `activations` is false.
     4. Steps 2 and 3 repeat for each hidden layer. A last message along W(L) sums over the neurons, for each output.
     5. A head reads the sums, normalized over the batch.
 
@@ -64,6 +65,9 @@ class SignedMessages(Composite):
         Rate of dropout in the head.
     omega : float
         Frequency ω of the sine networks.
+    activations : bool
+        Whether neurons see the sine network's own activations at the points. Messages then include what learned probes of
+        the function see. Without it the network reads weights and never evaluates what they encode.
 
     Raises
     ------
@@ -79,6 +83,7 @@ class SignedMessages(Composite):
     head: tuple[int, ...] = (256, 256)
     dropout: float = 0.1
     omega: float = 30.0
+    activations: bool = True
     depth: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -151,8 +156,8 @@ class SignedMessages(Composite):
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the scales as constants, the points (inputs, points), matrices, and the children's parameters.
 
-        ``"mix.I"`` has shape (features before, channels), ``"odd.I"`` (2 channels + 2, channels), and ``"even.I"``
-        (2 channels + 3, channels) with a bias (channels,).
+        ``"mix.I"`` has shape (features before, channels), ``"odd.I"`` (2 channels + 2, channels), with activations
+        (2 channels + 2 + points, channels), and ``"even.I"`` (2 channels + 3, channels) with a bias (channels,).
         """
         c, before = self.channels, self.points
         specs = {
@@ -162,7 +167,7 @@ class SignedMessages(Composite):
         specs["points"] = ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)
         for i in self.hidden():
             specs[f"mix.{i}"] = ParameterSpec((before, c), "normal", value=1 / sqrt(before))
-            for kind, alone in (("odd", ODD), ("even", EVEN)):
+            for kind, alone in (("odd", ODD + self.points * self.activations), ("even", EVEN)):
                 rows = 2 * c + alone
                 specs[f"{kind}.{i}"] = ParameterSpec((rows, c), "uniform", ((c, rows),))
             specs[f"bias.{i}"] = ParameterSpec((c,), "uniform", ((c, 2 * c + EVEN),))
@@ -175,13 +180,16 @@ class SignedMessages(Composite):
         raw = {t.name: x[t.name][..., 0] for t in self.space.tensors}
         unit = {name: y / params[f"scale.{name}"] for name, y in raw.items()}
         phases = product(raw["W1"], params["points"], None) + raw["v1"][..., None]
-        h = xp.sin(self.omega * phases)  # (batch, neurons, points), odd
+        h = active = xp.sin(self.omega * phases)  # (batch, neurons, points), odd
         for i in self.hidden():
             h = product(h, params[f"mix.{i}"], None)
             if i > 1:
                 h = xp.matmul(unit[f"W{i}"], h) / sqrt(h.shape[1])
+                if self.activations:
+                    active = xp.sin(self.omega * (xp.matmul(raw[f"W{i}"], active) + raw[f"v{i}"][..., None]))
             z = self.call(f"message{i}", params, {"h": h}, execution)["h"]
-            h = self._update(i, params, z, raw[f"v{i}"], unit[f"W{i + 1}"], execution)
+            own = [active] if self.activations else []
+            h = self._update(i, params, z, own, raw[f"v{i}"], unit[f"W{i + 1}"], execution)
         last = unit[f"W{self.depth}"]
         sums = xp.matmul(last, h) / sqrt(last.shape[-1])  # (batch, outputs of the sine network, channels), even
         sums = xp.reshape(sums, (sums.shape[0], sums.shape[1] * sums.shape[2]))
@@ -189,14 +197,21 @@ class SignedMessages(Composite):
         return out
 
     def _update(
-        self, i: int, params: Mapping[str, Array], z: Array, bias: Array, outgoing: Array, execution: Execution
+        self,
+        i: int,
+        params: Mapping[str, Array],
+        z: Array,
+        own: list[Array],
+        bias: Array,
+        outgoing: Array,
+        execution: Execution,
     ) -> Array:
-        """Odd features of the neurons of layer i from their messages z, shape (batch, neurons, channels)."""
+        """Odd features of the neurons of layer i from their messages z and own odd ones, (batch, neurons, channels)."""
         xp = namespace_of(z)
         phase = (self.omega * bias)[..., None]
         c, s = xp.cos(phase), xp.sin(phase)
         r = xp.mean(outgoing * outgoing, axis=1)[..., None]
-        odd = product(xp.concat([z * c, z * z * s, s, s * r], axis=-1), params[f"odd.{i}"], None)
+        odd = product(xp.concat([z * c, z * z * s, s, s * r, *own], axis=-1), params[f"odd.{i}"], None)
         even = xp.concat([z * z, z * (c * s), c * c, s * s, r], axis=-1)
         even = product(even, params[f"even.{i}"], params[f"bias.{i}"])
         normalized: Array = self.call(f"odd{i}", params, {"h": odd}, execution)["h"]

@@ -1,7 +1,8 @@
 """What an experiment is: networks, methods, and how they are trained; one description for both backends."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from reference_experiments.datasets.generation import Maker
 from reference_experiments.engines.base import Recipe
@@ -48,6 +49,8 @@ class Experiment:
         For each dataset, by the paper's name, its maker from scale, seed and backend.
     scales : dict of str to Preset
         By name.
+    overrides : dict of str to dict
+        For some datasets, fields of the methods' configuration that differ.
     """
 
     title: str
@@ -56,6 +59,11 @@ class Experiment:
     methods: tuple[str, ...]
     makers: Mapping[str, Callable[[str, int, str], Maker]]
     scales: Mapping[str, Preset]
+    overrides: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def config(self, scale: str, dataset: str) -> MethodConfig:
+        """Return the methods' configuration at a scale, for a dataset."""
+        return replace(self.scales[scale].config, **self.overrides.get(dataset, {}))
 
 
 TINY = MethodConfig((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2, pointnet=((8, 16), (8,)), inr2vec=(8, 16))

@@ -92,7 +92,7 @@ SIREN_MESSAGES = Experiment(
     "Classes of images, predicted from SIRENs by messages that respect permutations and signs",
     (),
     Prediction("label", 10),
-    ("SignedMessages", "LearnedProbes", "NFN_HNP", "MLP"),
+    ("SignedMessages", "SignedMessages without activations", "LearnedProbes", "NFN_HNP", "MLP"),
     {
         "MNIST": _many_sirens("mnist", 55_000, 5000),
         "FashionMNIST": _many_sirens("fashion-mnist", 55_000, 5000),
@@ -115,6 +115,7 @@ SIREN_MESSAGES = Experiment(
             3,
         ),
     },
+    {"FashionMNIST": {"mirror": True}, "CIFAR-10": {"mirror": True}},
 )
 
 

@@ -49,6 +49,8 @@ class MethodConfig:
     augmentation : tuple of (float, float, float)
         Largest rotation (radians), relative scaling and translation of the images that SignedMessages and LearnedProbes
         are trained on, drawn anew in every step.
+    mirror : bool
+        Whether they are mirrored too, at random.
     """
 
     channels: tuple[int, ...]
@@ -64,6 +66,7 @@ class MethodConfig:
     inr2vec: tuple[int, ...] = (512, 512, 1024, 1024, 1024)
     messages: tuple[int, int] = (64, 64)
     augmentation: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    mirror: bool = False
 
 
 @dataclass(frozen=True)

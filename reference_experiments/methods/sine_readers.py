@@ -58,12 +58,12 @@ class LearnedProbes(Layer):
 def moved_images(
     config: MethodConfig, features: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Rotate, scale and translate the images that SIRENs of two inputs encode, each by its own random amounts.
+    """Rotate, scale, translate and mirror the images that SIRENs of two inputs encode, each by its own random amounts.
 
     Parameters
     ----------
     config : MethodConfig
-        Its `augmentation` has the largest amounts.
+        Its `augmentation` has the largest amounts; with `mirror` left and right are exchanged in half of the images.
     features : dict of str to numpy.ndarray
         Weights, each of shape (batch, *axes, 1).
     rng : numpy.random.Generator
@@ -80,19 +80,22 @@ def moved_images(
     size = rng.uniform(1 - scaling, 1 + scaling, batch)
     turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(batch, 2, 2)
     shift = rng.uniform(-translation, translation, (batch, 2))
+    if config.mirror:
+        turn[:, :, 1] *= rng.choice((-1.0, 1.0), (batch, 1))
     matrix = (turn * size[:, None, None]).astype(np.float32)
     return dict(transform_inputs(features, matrix, shift.astype(np.float32)))
 
 
-@register("SignedMessages", "LearnedProbes")
+@register("SignedMessages", "SignedMessages without activations", "LearnedProbes")
 def _sine_reader(name: str, problem: Problem) -> Method:
     """A reader of weights, or of the function, and a head; trained on moved images if the configuration says so."""
     config, space = problem.config, problem.space
     points, channels = config.messages
     head = config.head
     layer: Layer
-    if name == "SignedMessages":
+    if name.startswith("SignedMessages"):
         options = {"points": points, "channels": channels, "head": head, "omega": OMEGA}
+        options["activations"] = name == "SignedMessages"
         layer = SignedMessages.from_features(space, problem.features, problem.outputs, **options)
     else:
         values = points * space.sizes[space.outputs[0]]

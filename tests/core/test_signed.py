@@ -19,10 +19,11 @@ def sirens(sizes, batch=6, seed=0):
     return space, {t.name: rng.uniform(-bound[t.name], bound[t.name], (batch, *t.shape, 1)) for t in space.tensors}
 
 
+@pytest.mark.parametrize("activations", [True, False])
 @pytest.mark.parametrize("sizes", [[2, 8, 6, 1], [3, 8, 2], [2, 6, 5, 4, 3]], ids=str)
-def test_symmetries(sizes):
+def test_symmetries(sizes, activations):
     space, u = sirens(sizes)
-    network = SignedMessages.from_features(space, u, 3, points=5, channels=4, head=(8,))
+    network = SignedMessages.from_features(space, u, 3, points=5, channels=4, head=(8,), activations=activations)
     params = initialize(network, 0)
     assert (network.parameter_count, "points" in params) == (
         sum(s.size for n, s in params.items() if network.parameter_specs()[n].trainable),
@@ -40,6 +41,23 @@ def test_symmetries(sizes):
         np.testing.assert_allclose(network.apply(params, same), out, atol=1e-12)
     for other in ({**flipped, "W1": u["W1"]}, {**u, "v1": u["v1"] + np.pi / OMEGA}, {**u, "W2": -u["W2"]}):
         assert np.abs(network.apply(params, other) - out).max() > 1e-4
+
+
+def test_activations_are_those_of_the_sine_network():
+    """With no messages and no constants, layer 2 sees sin(ω (W2 sin(ω (W1 ξ + v1)) + v2)) alone."""
+    space, u = sirens([2, 8, 6, 1])
+    network = SignedMessages.from_features(space, u, 3, points=4, channels=4, head=())
+    params = initialize(network, 0)
+    odd = np.concatenate([np.zeros((10, 4)), np.eye(4)])
+    params |= {"odd.2": odd, "even.2": 0 * params["even.2"], "bias.2": np.ones(4)}
+    y = params["points"]
+    for i in (1, 2):
+        y = np.sin(OMEGA * (u[f"W{i}"][..., 0] @ y + u[f"v{i}"]))
+    norms = 1 / (1 + 1e-5)  # two of them, with statistics of one
+    gate = 1 / (1 + np.exp(-1.0))  # SiLU of one
+    sums = (u["W3"][..., 0] @ y)[:, 0] / network.scales[4] / np.sqrt(6) * gate * norms
+    expected = sums @ params["head.0.weight"] + params["head.0.bias"]
+    np.testing.assert_allclose(network.apply(params, u), expected, atol=1e-10)
 
 
 def test_backends_agree_and_keep_statistics():
