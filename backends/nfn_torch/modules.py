@@ -240,4 +240,7 @@ def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
     if not isinstance(sample, torch.Tensor):
         return False
     kind = sample.device.type
-    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(
+        kind
+    )  # compilers before 2.13 cannot ask
+    return available and torch.is_autocast_enabled(kind)

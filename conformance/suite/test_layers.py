@@ -111,7 +111,7 @@ def test_networks(name, check, conformance, backend, device):
     sinusoidal = SinusoidalEncoding(space, layers=True)
     layer, group, claims = {
         "pointwise": (PointwiseLayer(np_, 1, 2), np_, {"out_channels": 2, "linear": True}),
-        "stack": (equivariant_network(hnp, [1, 4, 2], normalize=True), hnp, {"out_channels": 2, "maximal": True}),
+        "stack": (equivariant_network(hnp, [1, 4, 2], norm="layer"), hnp, {"out_channels": 2, "maximal": True}),
         "residual": (Residual(Sequential((NFLayer(np_, 1, 1), Activation("tanh")))), np_, {}),
         "learned": (
             Sequential((LearnedEncoding(space, 1, layers=True), NFLayer(np_, 1, 2), Activation("silu"))),

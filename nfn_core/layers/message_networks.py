@@ -72,7 +72,7 @@ class MessageBlock(Composite):
         Channels of the tensors, and of the neurons before and after.
     new_tensor_channels : int, optional
         Channels of the updated tensors; without it the tensors stay.
-    norm : {"none", "layer", "batch", "set"}
+    norm : {"layer", "batch", "set"}, optional
         Normalization of messages and updates.
     activation : str
         Elementwise map.
@@ -90,7 +90,7 @@ class MessageBlock(Composite):
     in_channels: int
     out_channels: int
     new_tensor_channels: int | None = None
-    norm: str = "batch"
+    norm: str | None = "batch"
     activation: str = "silu"
     gate: bool = True
 
@@ -98,7 +98,8 @@ class MessageBlock(Composite):
         check_counts(self, "tensor_channels", "in_channels", "out_channels")
         if self.new_tensor_channels is not None:
             check_counts(self, "new_tensor_channels")
-        check_choice("norm", self.norm, ("none", *NORMS))
+        if self.norm is not None:
+            check_choice("norm", self.norm, tuple(NORMS))
         check_choice("activation", self.activation, tuple(ACTIVATIONS))
 
     def children(self) -> dict[str, Layer]:
@@ -151,7 +152,7 @@ def message_network(
     before: Sequence[Layer] = (),
     omega: float | None = None,
     points: int = 32,
-    norm: str = "batch",
+    norm: str | None = "batch",
     activation: str = "silu",
     gate: bool = True,
     head_dropout: float = 0.0,
@@ -178,7 +179,7 @@ def message_network(
         Frequency of a sine network: its neurons are encoded by their phases too.
     points : int
         Number of learned points of the phases.
-    norm : {"none", "layer", "batch", "set"}
+    norm : {"layer", "batch", "set"}, optional
         Normalization in blocks; with ``"batch"`` also of the pooled invariants.
     activation, gate : str, bool
         As in `MessageBlock`.
@@ -222,8 +223,6 @@ def message_network(
     return Sequential((*layers, MLPHead((total, *head), activation, head_dropout)))
 
 
-def _norm(kind: str, space: WeightSpace, channels: int) -> Layer:
-    """Normalization by name; an empty sequence for none."""
-    if kind == "none":
-        return Sequential(())
-    return NORMS[kind](space, channels)
+def _norm(kind: str | None, space: WeightSpace, channels: int) -> Layer:
+    """Normalization by name, or an empty sequence."""
+    return Sequential(()) if kind is None else NORMS[kind](space, channels)

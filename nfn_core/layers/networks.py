@@ -186,7 +186,6 @@ def equivariant_network(
     before: Sequence[Layer] = (),
     pointwise: bool = False,
     activation: str = "relu",
-    normalize: bool = False,
     norm: str | None = None,
     gate: bool = False,
     dropout: float = 0.0,
@@ -206,8 +205,6 @@ def equivariant_network(
         Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
     activation : str
         Elementwise map after every NF-layer but the last.
-    normalize : bool
-        Whether to normalize over channels (`LayerNorm`) before each of these activations; the same as ``norm="layer"``.
     norm : {"layer", "batch", "set"}, optional
         Normalization before each of these activations: `LayerNorm`, `BatchNorm` or `SetNorm`.
     gate : bool
@@ -236,7 +233,6 @@ def equivariant_network(
     """
     if len(channels) < 2:
         raise SpecError(f"channels must hold the input channels and those of each NF-layer, not {tuple(channels)}.")
-    norm = norm or ("layer" if normalize else None)
     if norm is not None:
         check_choice("norm", norm, tuple(NORMS))
     kind = PointwiseLayer if pointwise else NFLayer
@@ -268,7 +264,6 @@ def invariant_network(
     before: Sequence[Layer] = (),
     pointwise: bool = False,
     activation: str = "relu",
-    normalize: bool = False,
     norm: str | None = None,
     gate: bool = False,
     dropout: float = 0.0,
@@ -297,7 +292,7 @@ def invariant_network(
         As in `equivariant_network`.
     activation : str
         Elementwise map after every NF-layer and in the head.
-    normalize, norm, gate : bool, str, bool
+    norm, gate : str, bool
         As in `equivariant_network`.
     dropout : float
         As in `equivariant_network`.
@@ -321,7 +316,6 @@ def invariant_network(
         before=before,
         pointwise=pointwise,
         activation=activation,
-        normalize=normalize,
         norm=norm,
         gate=gate,
         dropout=dropout,

@@ -71,7 +71,7 @@ class TicketVAE(Composite):
                 [inputs, *self.channels, outputs],
                 before=before,
                 pointwise=self.pointwise,
-                normalize=self.layer_norm,
+                norm="layer" if self.layer_norm else None,
             )
             for inputs, outputs in ((2, 2 * self.latent), (1 + self.latent, 1))
         )

@@ -12,13 +12,26 @@ import pytest
 import torch
 from torch.nn import functional
 
-from nfn_core import FeatureError, MLPHead, Sequential, SpecError, WeightSpace, initialize
+from nfn_core import (
+    FeatureError,
+    MLPHead,
+    Normalize,
+    Sequential,
+    SpecError,
+    WeightSpace,
+    equivariant_network,
+    from_json,
+    initialize,
+    to_json,
+)
 from nfn_core.layers.base import Execution
 from reference_experiments.methods.dwsnets import DWSLayer, DWSPool, dwsnet
+from reference_experiments.methods.editor import Editor
 from reference_experiments.methods.image_space import Block, Convolution, GroupNorm, Linear, pointnet, resnet18
 from reference_experiments.methods.inr2vec import DISTANCES, POINTS, Autoencoder, ImplicitDecoder, RowStack, encoder
 from reference_experiments.methods.mlp import Flatten
 from reference_experiments.methods.permutation import permuted
+from reference_experiments.methods.ticket_vae import TicketVAE
 from reference_experiments.networks.classifiers import patches
 
 INR = WeightSpace.mlp([2, 6, 6, 3])
@@ -72,6 +85,15 @@ def test_backends_agree(name):
         assert out.shape == ((16,) if name == "inr2vec, autoencoder" else (16, 4))
         assert np.abs(out - expected).max() <= 1e-11 * np.abs(expected).max()
     assert np.ptp(expected, axis=0).min() > 1e-4  # it distinguishes the inputs
+
+
+def test_descriptions_round_trip():
+    """Layers of another package: registered by their definition, under their module's name."""
+    editor = Editor(SHAPE, equivariant_network(SHAPE.group("NP"), [1, 4, 1]))
+    scale = Normalize(SHAPE, ((0.0,),) * 4, ((1.0,),) * 4)
+    for layer in (*(layer for layer, _ in EVERYTHING.values()), editor, TicketVAE(SHAPE.group("NP"), scale, (4,), 2)):
+        assert from_json(to_json(layer)) == layer
+    assert '"type":"reference_experiments.methods.editor:Editor"' in to_json(editor)
 
 
 def train(layer, inputs, labels, steps=300):
