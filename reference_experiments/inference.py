@@ -107,7 +107,8 @@ def predict(trained: Path, networks: Path, output: Path, split: str | None = Non
 
     Parameters
     ----------
-    trained, networks, split
+    trained, networks, split : see `edit`
+        As there.
         As in `edit`.
     output : pathlib.Path
         CSV file: for each network its name and the prediction, of classes the likeliest and the probability of each.

@@ -118,6 +118,39 @@ def test_docstrings_describe_every_parameter(name):
     assert [e for e in found if e[0] in {"GL08", "SS01", "PR01", "PR02", "PR03", "PR04"}] == []
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[parts[0] in ("backends", "conformance") :]).removesuffix(".__init__")
+
+
+def unknown_parameters(name: str) -> list[str]:
+    """Documented parameters of a function or class that it does not have."""
+    return [text for code, text in numpydoc.validate.validate(name)["errors"] if code == "PR02"]
+
+
+def misnamed(alpha):
+    """Describe another parameter.
+
+    Parameters
+    ----------
+    beta : int
+        Not there.
+    """
+
+
+def test_no_docstring_describes_a_parameter_that_is_not_there():
+    assert unknown_parameters(f"{__name__}.misnamed") == ["Unknown parameters {'beta'}"]
+    for path in LIBRARY:
+        if path.stem == "__main__":
+            continue
+        module = importlib.import_module(module_name(path))
+        for name in getattr(module, "__all__", ()):
+            found = getattr(module, name)
+            if callable(found) and getattr(found, "__module__", None) == module.__name__:
+                allowed = ["Unknown parameters {'draw'}"]  # Hypothesis gives it to a composite strategy
+                assert [e for e in unknown_parameters(f"{module.__name__}.{name}") if e not in allowed] == []
+
+
 def bare_asserts(source: str) -> int:
     return sum(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(source)))
 

@@ -83,7 +83,7 @@ def spread_mixed(
 
     Parameters
     ----------
-    s, matrices, bias : see `hub_map`
+    graph, matrices, bias : see `hub_map`
         As there.
     gathered : sequence of array
         For each hub an array of shape (batch, *hub axes, hub inputs), from `gather`.
@@ -111,7 +111,7 @@ def hub_map_vjp(
 
     Parameters
     ----------
-    s, pooling, gathered, matrices, bias, multiply_add : see `hub_map` and `spread_mixed`
+    graph, pooling, gathered, matrices, bias, multiply_add : see `hub_map` and `spread_mixed`
         As there.
     cotangents : sequence of array
         Gradients by the output tensors.
@@ -133,7 +133,7 @@ def gather(graph: HubGraph, side: Side, tensors: Sequence[Array], pooling: Pooli
 
     Parameters
     ----------
-    s, tensors, pooling : see `hub_map`
+    graph, tensors, pooling : see `hub_map`
         As there.
     side : {"inputs", "outputs"}
         Members of which side of the hubs.
