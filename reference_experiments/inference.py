@@ -109,7 +109,6 @@ def predict(trained: Path, networks: Path, output: Path, split: str | None = Non
     ----------
     trained, networks, split : see `edit`
         As there.
-        As in `edit`.
     output : pathlib.Path
         CSV file: for each network its name and the prediction, of classes the likeliest and the probability of each.
 

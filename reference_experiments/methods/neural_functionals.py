@@ -1,4 +1,4 @@
-"""The neural functionals of the paper: NFN_HNP, NFN_NP and NFN_PT."""
+"""The neural functionals of the paper, NFN_HNP, NFN_NP and NFN_PT, and the same with gates and norms."""
 
 from nfn_core import (
     GaussianFourierFeatures,
@@ -40,18 +40,27 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     return space.group("NP"), config.channels, before
 
 
-@register("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT")
+GATED = {"activation": "silu", "gate": True, "norm": "batch", "pool_norm": True}
+"""Options of the gated methods."""
+
+
+@register(
+    *("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"),
+    *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated"),
+)
 def _neural_functional(name: str, problem: Problem) -> Method:
     """NF-layers, invariant pooling and a head."""
     config = problem.config
-    group, channels, before = functional(name, problem.scale, config)
+    published = name.removesuffix(" gated")
+    group, channels, before = functional(published, problem.scale, config)
     network = invariant_network(
         group,
         [1, *channels],
         [*config.head, problem.outputs],
         pool=problem.space.group("HNP"),  # keeps input and output neurons apart, as the paper's code does
         before=before,
-        pointwise=name == "NFN_PT",
+        pointwise=published == "NFN_PT",
         head_dropout=config.head_dropout,
+        **(GATED if name != published else {}),
     )
     return Method(name, network)
