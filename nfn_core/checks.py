@@ -37,7 +37,7 @@ def positive_int(name: str, value: Any) -> int:
 def plain_int(value: Any) -> Any:
     """Return an integer of any type as a plain one, and what is no integer, or is a boolean, as it is."""
     try:
-        return value if isinstance(value, bool) else operator.index(value)
+        return value if type(value).__name__ == "bool" else operator.index(value)  # NumPy 2.0 takes its own for 0 or 1
     except TypeError:
         return value
 

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.special import expit, softmax
 from scipy.stats import kendalltau
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from nfn_core import Layer
@@ -98,6 +97,10 @@ def fit(
         With the parameters of the best evaluation; and for every evaluation its step, the mean loss since the one before, and the
         metric of the validation networks.
     """
+    from tensorboardX import (
+        SummaryWriter,  # takes all of PyTorch with it, which commands that train nothing can do without
+    )
+
     learner = engine.learner(layer, recipe, seed)
     curve: list[dict[str, Any]] = []
     best: dict[str, np.ndarray] = {}

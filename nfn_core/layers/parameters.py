@@ -4,7 +4,6 @@ Initialization is by *total fan-in*: the number of inputs of all hubs that feed 
 paper's code does), so a parameter may have one fan-in for each block of its columns.
 """
 
-import operator
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from nfn_core.arrays import Array, device_of, namespace_of, same_device
+from nfn_core.checks import plain_int
 from nfn_core.errors import ParameterError, SpecError
 
 if TYPE_CHECKING:
@@ -91,11 +91,8 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
     SpecError
         If the seed is not a non-negative integer.
     """
-    try:
-        number = operator.index(seed)
-    except TypeError:
-        number = -1
-    if number < 0 or isinstance(seed, bool):
+    number = plain_int(seed)
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
         raise SpecError(f"seed must be a non-negative integer, not {seed!r}.")
     return {
         name: spec.draw(np.random.default_rng([number, zlib.crc32(name.encode())]))
@@ -105,7 +102,7 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
 
 def first_array(x: Any) -> Any:
     """Return the first array of features, or of a tuple of features; an array or None as it is."""
-    while isinstance(x, Mapping | tuple):
+    while isinstance(x, (Mapping, tuple)):  # compilers before PyTorch 2.11 cannot trace a union of types
         x = next(iter(x.values() if isinstance(x, Mapping) else x), None)
     return x
 

@@ -74,16 +74,16 @@ def test_jax_returns_what_torch_keeps():
 def test_jax_statistics_over_a_mapped_axis():
     layer = BatchNorm(SPACE, 1)
     params, u = nfn_jax.init(layer, 0), {k: jnp.asarray(x) for k, x in draw().items()}
-    whole, new = nfn_jax.apply_in_training(layer, params, u)
+    whole, new = jax.jit(lambda x: nfn_jax.apply_in_training(layer, params, x))(u)
     parts = {k: x.reshape(3, 2, *x.shape[1:]) for k, x in u.items()}
 
     def step(x, axis_name=None):
         return nfn_jax.apply_in_training(layer, params, x, axis_name=axis_name)
 
-    out, mapped = jax.vmap(lambda x: step(x, "parts"), axis_name="parts")(parts)
+    out, mapped = jax.jit(jax.vmap(lambda x: step(x, "parts"), axis_name="parts"))(parts)
     np.testing.assert_allclose(out["W1"].reshape(whole["W1"].shape), whole["W1"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(mapped["W1.variance"][0], new["W1.variance"], rtol=1e-5)
-    _, alone = jax.vmap(step)(parts)
+    _, alone = jax.jit(jax.vmap(step))(parts)
     assert abs(alone["W1.mean"][0] - new["W1.mean"]).max() > 1e-3
 
 

@@ -31,6 +31,6 @@ def test_message_network_with_gradients():
     plain = signal_report(layer, initialize(layer, 0), u)
     assert all(abs(s.networks + s.entries + s.constant - 1) < 1e-9 and s.gradient is None for s in plain)
     arrays = {k: jax.numpy.asarray(x, dtype="float32") for k, x in u.items()}
-    with_gradient = signal_report(layer, nfn_jax.init(layer, 0), arrays, lambda f, x: jax.grad(f)(x))
+    with_gradient = signal_report(layer, nfn_jax.init(layer, 0), arrays, lambda f, x: jax.jit(jax.grad(f))(x))
     assert all(s.gradient is not None for s in with_gradient)
     assert with_gradient[0].gradient > 0

@@ -2,18 +2,12 @@
 
 import hashlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from helpers import write_dataset
+from helpers import command, kill_when_there, write_dataset
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
@@ -35,7 +29,6 @@ from reference_experiments.files import ExperimentError
 from reference_experiments.networks import classifiers, sirens
 from reference_experiments.sources import images
 
-ROOT = Path(__file__).parents[2]
 SPACE = WeightSpace.mlp([2, 3, 1])
 
 
@@ -148,26 +141,9 @@ MAKE = {
 }
 
 
-def start(folder, *options):
-    command = [
-        sys.executable,
-        "-m",
-        "reference_experiments",
-        "make",
-        *options,
-        "--scale",
-        "smoke",
-        "--output",
-        str(folder),
-    ]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def finished(folder, *options):
-    process = start(folder, *options)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    return output
+def make(name, folder):
+    """Arguments that make a small dataset."""
+    return ["make", *MAKE[name], "--scale", "smoke", "--output", folder]
 
 
 def contents(folder):
@@ -176,33 +152,24 @@ def contents(folder):
 
 @pytest.fixture(scope="module", params=MAKE)
 def made(request, tmp_path_factory):
-    """Each dataset, made by JAX in two processes."""
+    """Each dataset, made in two processes."""
     folder = tmp_path_factory.mktemp(request.param)
-    finished(folder, *MAKE[request.param], "--devices", "2")
+    command(*make(request.param, folder), "--devices", "2")
     return request.param, folder
 
 
 def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
     name, whole = made
-    process, give_up = start(tmp_path, *MAKE[name], "--devices", "1"), time.monotonic() + 300
-    while not (tmp_path / "shard-00000.sha256").exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < give_up
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()  # returns once its workers are gone too
+    kill_when_there(tmp_path / "shard-00000.sha256", *make(name, tmp_path), "--devices", "1")
     assert not (tmp_path / "dataset.json").exists()
     first = shard_path(tmp_path, 0)
     first.write_bytes(first.read_bytes()[:-1] + b"?")
-    output = finished(tmp_path, *MAKE[name], "--devices", "1")
+    output = command(*make(name, tmp_path), "--devices", "1")
     assert "shard-00000.safetensors is damaged" in output
     assert "made again" in output
     assert contents(tmp_path) == contents(whole)
     WeightDataset(tmp_path).verify()
-    refused = start(tmp_path, *MAKE[name], "--seed", "1")
-    message = refused.communicate()[0]
-    assert refused.returncode == 1
-    assert "holds a run with settings" in message
+    assert "holds a run with settings" in command(*make(name, tmp_path), "--seed", "1", status=1)
 
 
 def test_what_makers_make(made):

@@ -1,17 +1,12 @@
 """The experiments: the zoo's forward pass and training, the predictors, and interrupted runs."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import command, kill_when_there
 from torch.nn import functional
 
 from reference_experiments.demos.quickstart import SPACES
@@ -23,7 +18,6 @@ from reference_experiments.methods.statnn import statistics
 from reference_experiments.networks.classifiers import Trainer, classify
 from reference_experiments.training import fit, predict, rank_correlation
 
-ROOT = Path(__file__).parents[2]
 MLP, CNN = SPACES.values()
 
 
@@ -119,9 +113,9 @@ def test_only_the_flat_mlp_sees_permuted_neurons():
     assert max(changes.values()) < 1e-5
 
 
-def run(folder, *options):
-    command = [sys.executable, "-m", "reference_experiments", "quickstart", "--scale", "smoke", "--output", str(folder)]
-    return subprocess.Popen([*command, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def quickstart(folder):
+    """Arguments of the quickstart at its smallest scale."""
+    return ["quickstart", "--scale", "smoke", "--output", folder]
 
 
 def predictions(folder):
@@ -132,28 +126,19 @@ def predictions(folder):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("finished")
-    process = run(folder)
-    output, _ = process.communicate()
-    assert process.returncode == 0, output
-    assert "Next:" in output
+    assert "Next:" in command(*quickstart(folder))
     return folder
 
 
-@pytest.mark.parametrize(
-    "after", ["inrs/digits/NFN_HNP-seed0.json", "zoo/MLP-64-16-16-10-00000.safetensors", "MLP-64-16-16-10-NFN_HNP.json"]
-)
-def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path, after):
-    process, give_up = run(tmp_path), time.monotonic() + 120
-    while not (tmp_path / after).exists():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < give_up, f"{after} was not written"
-        time.sleep(0.002)
-    os.kill(process.pid, signal.SIGKILL)
-    process.communicate()
+def test_a_run_killed_three_times_ends_the_same(finished, tmp_path):
+    for after in (
+        "inrs/digits/NFN_HNP-seed0.json",
+        "zoo/MLP-64-16-16-10-00000.safetensors",
+        "MLP-64-16-16-10-NFN_HNP.json",
+    ):
+        kill_when_there(tmp_path / after, *quickstart(tmp_path))
     assert not (tmp_path / "results.json").exists()
-    again = run(tmp_path)
-    output, _ = again.communicate()
-    assert again.returncode == 0, output
+    command(*quickstart(tmp_path))
     assert predictions(tmp_path) == predictions(finished)
     assert len(predictions(finished)) == 6
     first, second = (json.loads((folder / "inrs/inrs.json").read_text()) for folder in (finished, tmp_path))
@@ -164,17 +149,13 @@ def test_killed_run_goes_on_and_ends_the_same(finished, tmp_path, after):
 
 
 def test_other_settings_and_damaged_files_are_named(finished):
-    other = run(finished, "--seed", "1")
-    message = other.communicate()[0]
-    assert other.returncode == 1
+    message = command(*quickstart(finished), "--seed", "1", status=1)
     assert "holds a run with settings" in message
     assert "--output" in message
     shard = finished / "zoo" / "CNN-1-8-8-10-00024.safetensors"
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-100])
-    damaged = run(finished)
-    message = damaged.communicate()[0]
+    message = command(*quickstart(finished), status=1)
     shard.write_bytes(whole)
-    assert damaged.returncode == 1
     assert f"{shard} is damaged" in message
     assert "Traceback" not in message
