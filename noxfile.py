@@ -3,6 +3,7 @@
 import argparse
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -14,27 +15,25 @@ nox.options.default_venv_backend = "virtualenv"
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
 DIGITS = ("--images", "digits")
-MAKERS = (
-    ("image-inrs", *DIGITS),
-    ("shape-inrs", "--shapes", "primitives"),
-    ("cnn-zoo", *DIGITS),
-    ("mlp-zoo", *DIGITS, "--layers", "3"),
-    ("mlp-zoo", *DIGITS, "--layers", "5"),
-    ("tickets", *DIGITS, "--network", "mlp"),
-    ("tickets", *DIGITS, "--network", "cnn"),
-)
-RUNS = (  # experiment, dataset, maker of its networks
-    ("table2", "CIFAR-10-GS", "cnn-zoo"),
-    ("table3", "MNIST", "image-inrs"),
-    ("table4", "ModelNet10", "shape-inrs"),
-    ("table5", "CIFAR-10", "tickets"),
-    ("table6-dilate", "MNIST", "image-inrs"),
-    ("table6-contrast", "CIFAR-10", "image-inrs"),
-    ("table19", "5-Layer", "mlp-zoo"),
-    ("siren-messages", "MNIST", "image-inrs"),
-)
+SMOKE = {  # name of a dataset: its maker, and pairs of an experiment and what the experiment calls the dataset
+    "images": (
+        ("image-inrs", *DIGITS),
+        [("table3", "MNIST"), ("siren-messages", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")],
+    ),
+    "shapes": (("shape-inrs", "--shapes", "primitives"), [("table4", "ModelNet10")]),
+    "cnn zoo": (("cnn-zoo", *DIGITS), [("table2", "CIFAR-10-GS")]),
+    "mlp zoo": (("mlp-zoo", *DIGITS, "--layers", "3"), []),
+    "deep mlp zoo": (("mlp-zoo", *DIGITS, "--layers", "5"), [("table19", "5-Layer")]),
+    "tickets": (("tickets", *DIGITS, "--network", "mlp"), []),
+    "cnn tickets": (("tickets", *DIGITS, "--network", "cnn"), [("table5", "CIFAR-10")]),
+}
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+BRIEF = {
+    **ONE_THREAD,
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+}  # XLA compiles in half the time, for programs that run once
+PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 CONFORMANCE = {
     "numpy": (".[conformance]",),
     "strict": (".[conformance]", "array-api-strict"),
@@ -68,8 +67,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests of everything, README snippets included; processes of one thread each, `-- -n0` for one process."""
     install(session, EVERYTHING, *PEERS, "pytest-xdist")
-    parallel = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
-    session.run("pytest", "tests", *parallel, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "tests", *PARALLEL, *session.posargs, env=BRIEF)
 
 
 @nox.session
@@ -93,33 +91,43 @@ def lowest(session: nox.Session) -> None:
 @nox.parametrize("backend", list(CONFORMANCE), ids=list(CONFORMANCE))
 def conformance(session: nox.Session, backend: str) -> None:
     """The conformance suite on one backend; `-- --profile thorough` draws 2,000 examples a check."""
-    install(session, *CONFORMANCE[backend])
-    session.run("pytest", "conformance/suite", "--backend", backend, *session.posargs, env=ONE_THREAD)
+    install(session, *CONFORMANCE[backend], "pytest-xdist")
+    session.run("pytest", "conformance/suite", "--backend", backend, *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
 @nox.parametrize("backend", list(EXPERIMENTS), ids=list(EXPERIMENTS))
 def smoke(session: nox.Session, backend: str) -> None:
-    """Every experiment at its smallest scale, in a temporary folder."""
+    """Every experiment at its smallest scale, in a temporary folder; two at a time."""
     install(session, *EXPERIMENTS[backend])
-    experiments = ("python", "-m", "reference_experiments")
-    with tempfile.TemporaryDirectory() as folder:
-        session.run(*experiments, "quickstart", "--backend", backend, "--scale", "smoke", "--output", f"{folder}/quick")
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
+
+        def experiments(*arguments: str) -> None:
+            session.run("python", "-m", "reference_experiments", *arguments, env=BRIEF)
+
+        def demo(name: str, *options: str) -> None:
+            experiments(name, *options, "--scale", "smoke", "--output", f"{folder}/{name}")
+
+        def chain(title: str) -> None:
+            maker, runs = SMOKE[title]
+            made, common = f"{folder}/{title}", ("--backend", backend, "--scale", "smoke")
+            experiments("make", *maker, *common, "--devices", "1", "--output", made)
+            experiments("verify", made)
+            for name, dataset in runs:
+                experiments(
+                    "run", name, "--dataset-dir", dataset, made, *common, "--output", f"{folder}/results/{name}"
+                )
+
+        jobs = [pool.submit(chain, title) for title in SMOKE]
+        jobs.append(pool.submit(demo, "quickstart", "--backend", backend))
         if backend == "torch":
-            session.run(*experiments, "residual", "--scale", "smoke", "--output", f"{folder}/residual")
-        made = {}
-        for maker in MAKERS:
-            made[maker[0]] = f"{folder}/{'-'.join(maker)}"
-            common = ("--backend", backend, "--scale", "smoke", "--output", made[maker[0]])
-            session.run(*experiments, "make", *maker, *common)
-            session.run(*experiments, "verify", made[maker[0]])
-        for name, dataset, maker_name in RUNS:
-            common = ("--backend", backend, "--scale", "smoke", "--output", f"{folder}/results/{name}")
-            session.run(*experiments, "run", name, "--dataset-dir", dataset, made[maker_name], *common)
-        session.run(*experiments, "report", f"{folder}/results")
+            jobs.append(pool.submit(demo, "residual"))
+        for job in jobs:
+            job.result()
+        experiments("report", f"{folder}/results")
         editor, predictor = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("table6-dilate", "table3"))
-        session.run(*experiments, "edit", editor, made["image-inrs"], f"{folder}/edited")
-        session.run(*experiments, "predict", predictor, f"{folder}/edited", f"{folder}/predictions.csv")
+        experiments("edit", editor, f"{folder}/images", f"{folder}/edited")
+        experiments("predict", predictor, f"{folder}/edited", f"{folder}/predictions.csv")
 
 
 @nox.session

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-REPORT = pytest.StashKey[list[dict[str, Any]]]()
+PROPERTY = "conformance"
+"""Property of a test under which its measurements travel, from other processes too."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -20,8 +21,33 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start an empty report."""
-    config.stash[REPORT] = []
+    """Collect the measurements if they are asked for, in pytest-xdist's first process."""
+    path = config.getoption("--conformance-report")
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Report(Path(path)))
+
+
+class Report:
+    """Measurements of all tests.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        JSON file to write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.measurements: list[dict[str, Any]] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the measurements of a test that has ended."""
+        if report.when == "teardown":
+            self.measurements += [value for name, value in report.user_properties if name == PROPERTY]
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the report."""
+        self.path.write_text(json.dumps(self.measurements, indent=2) + "\n")
 
 
 @pytest.fixture
@@ -31,7 +57,7 @@ def conformance(request: pytest.FixtureRequest) -> Any:
 
     def run(subject: Any, check: str, seed: int = 0) -> Any:
         found = CHECKS[check](subject, seed)
-        request.config.stash[REPORT].append({"subject": subject.name, "seed": seed, **found.as_dict()})
+        request.node.user_properties.append((PROPERTY, {"subject": subject.name, "seed": seed, **found.as_dict()}))
         if found.status == "failed":
             pytest.fail(
                 f"{subject.name} fails {check}: {found.value} (limit {found.limit}); {found.note}", pytrace=False
@@ -41,10 +67,3 @@ def conformance(request: pytest.FixtureRequest) -> Any:
         return found
 
     return run
-
-
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Write the report."""
-    path = session.config.getoption("--conformance-report")
-    if path:
-        Path(path).write_text(json.dumps(session.config.stash[REPORT], indent=2) + "\n")
