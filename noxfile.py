@@ -15,10 +15,13 @@ nox.options.default_venv_backend = "virtualenv"
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
 DIGITS = ("--images", "digits")
-SMOKE = {  # name of a dataset: its maker, and pairs of an experiment and what the experiment calls the dataset
+SMOKE = {  # name of a dataset: its maker, and runs of it: experiment, what it calls the dataset, options
     "images": (
         ("image-inrs", *DIGITS),
-        [("table3", "MNIST"), ("siren-messages", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")],
+        [
+            *(("table3", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")),
+            *(("siren-messages", "MNIST"), ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points")),
+        ],
     ),
     "shapes": (("shape-inrs", "--shapes", "primitives"), [("table4", "ModelNet10")]),
     "cnn zoo": (("cnn-zoo", *DIGITS), [("table2", "CIFAR-10-GS")]),

@@ -177,9 +177,10 @@ def read_trained(folder: Path) -> Trained:
         )
     about: dict[str, Any] = read_json(result)
     try:
+        experiment = EXPERIMENTS[about["experiment"]]
         return Trained(
-            str(about["method"]),
-            EXPERIMENTS[about["experiment"]].task,
+            experiment.variant(about["method"]).method,
+            experiment.task,
             space_from_json(about["data"]["space"]),
             MethodConfig(**about["config"]),
             Recipe(**about["recipe"]),

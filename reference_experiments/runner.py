@@ -91,11 +91,17 @@ def run(
             todo = {seed: path for seed, path in paths.items() if not path.exists()}
             if not todo:
                 continue
-            method = experiment.task.build(method_name, dataset.space, features, config)
+            variant = experiment.variant(method_name)
+            own, recipe = replace(config, **variant.config), replace(chosen.recipe, **variant.recipe)
+            built = experiment.task.build(variant.method, dataset.space, features, own)
+            method = replace(built, name=method_name)
             splits = {split: experiment.task.split(method, dataset, index) for split, index in indices.items()}
+            if variant.networks is not None:
+                splits["training"] = subsample(splits["training"], variant.networks)
             for seed, path in todo.items():
-                found = _train(library, method, experiment, chosen.recipe, splits, seed, path.with_suffix(""))
-                write_json(path, about | {"dataset": title, "data": _describe(dataset)} | found, indent=None)
+                found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""))
+                data = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
+                write_json(path, about | data | {"training_networks": len(splits["training"])} | found, indent=None)
 
 
 def _train(

@@ -8,6 +8,7 @@ from reference_experiments.experiments.classification import DIGITS, SIREN_FIT, 
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
+from reference_experiments.experiments.study import SIREN_STUDY
 
 __all__ = ["EXPERIMENTS"]
 
@@ -20,6 +21,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table6-contrast": CONTRAST,
     "table19": TABLE19,
     "siren-messages": SIREN_MESSAGES,
+    "siren-study": SIREN_STUDY,
     "siren-fit": SIREN_FIT,
     "digits": DIGITS,
 }

@@ -20,8 +20,10 @@ from reference_experiments.cli import experiments as experiment_commands
 from reference_experiments.datasets.format import Networks
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.experiments import EXPERIMENTS
+from reference_experiments.experiments.base import Variant
 from reference_experiments.experiments.paper import PAPER
 from reference_experiments.files import ExperimentError, MissingDataError, read_arrays
+from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.tasks.prediction import tau_upper_bound
@@ -178,6 +180,32 @@ def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_pat
     assert (tmp_path / "results" / "MNIST" / "MLP-seed1.json").read_bytes() == before
     again = json.loads((tmp_path / "results" / "MNIST" / "MLP-seed0.json").read_text())
     assert again["details"]["predicted"] == found["MLP-seed0.json"]["details"]["predicted"]
+
+
+def test_variants_are_methods_with_changes(dataset, tmp_path, monkeypatch):
+    study = EXPERIMENTS["siren-study"]
+    monkeypatch.setitem(study.variants, "five", Variant("MLP", {"mlp": 3}, {"steps": 3}, networks=5))
+    methods = ("as it is", "learning rate 0.004", "five")
+    runner.run("siren-study", "smoke", "torch", tmp_path, {"MNIST": dataset}, methods, range(1))
+    found = [json.loads(path.read_text()) for path in sorted((tmp_path / "MNIST").glob("*-seed0.json"))]
+    assert [result["method"] for result in found] == ["as it is", "five", "learning rate 0.004"]
+    assert [result["recipe"]["learning_rate"] for result in found] == [1e-3, 1e-3, 4e-3]
+    assert [result["training_networks"] for result in found] == [10, 5, 10]
+    assert [result["recipe"]["steps"] for result in found] == [6, 3, 6]
+    assert [result["config"]["mlp"] for result in found] == [8, 3, 8]
+    assert found[0]["parameters"] == found[2]["parameters"] != found[1]["parameters"]
+    trained = read_trained(tmp_path / "MNIST" / "five-seed0")
+    assert (trained.name, trained.config.mlp) == ("MLP", 3)
+
+
+def test_every_variant_can_be_built(dataset):
+    study = EXPERIMENTS["siren-study"]
+    features = dataset.features(np.arange(10))
+    for name in study.methods:
+        variant = study.variant(name)
+        config = replace(study.config("small", "MNIST"), **variant.config)
+        assert study.task.build(variant.method, SPACE, features, config).parameters > 0
+        assert replace(study.scales["small"].recipe, **variant.recipe).steps == 5000
 
 
 @pytest.mark.parametrize(
