@@ -177,6 +177,23 @@ def test_limits_follow_the_dtype_of_the_output():
         assert_equivariant(lambda u: {"v": narrow(u)["v"] * np.float32(1 + 1e-3 * np.arange(5)[:, None])}, u, space=SET)
 
 
+def test_limits_of_the_users_own():
+    """A layer of rounding like TF32's passes with a limit for it, and one that is not equivariant does not."""
+    u = {name: x.astype(np.float32) for name, x in DRAWN.items()}
+    rng = np.random.default_rng(0)
+
+    def noisy(u):
+        return {n: x * (1 + 1e-3 * rng.normal(size=x.shape).astype(np.float32)) for n, x in u.items()}
+
+    with pytest.raises(AssertionError, match="limit"):
+        assert_equivariant(noisy, u, GROUP)
+    assert assert_equivariant(noisy, u, GROUP, limit=1e-2).limit == 1e-2
+    with pytest.raises(AssertionError, match="limit 0.01"):
+        assert_equivariant(lambda u: {**u, "W1": np.sort(u["W1"], axis=2) + u["W1"][:, :1]}, u, GROUP, limit=1e-2)
+    with pytest.raises(SpecError, match="limit must be positive, not 0"):
+        assert_invariant(noisy, u, GROUP, limit=0)
+
+
 @pytest.mark.parametrize("group", ["NP", "HNP"])
 def test_ranks_in_float32_withstand_rounding(group):
     """The rounding of random order of summation: every entry of an operator off by eps."""
