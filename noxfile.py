@@ -20,7 +20,9 @@ SMOKE = {  # name of a dataset: its maker, and runs of it: experiment, what it c
         ("image-inrs", *DIGITS),
         [
             *(("table3", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")),
-            *(("siren-messages", "MNIST"), ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points")),
+            ("siren-messages", "MNIST", "--method", "SignedMessages", "--method", "Values at 16 drawn points"),
+            ("siren-gates", "MNIST", "--method", "NFN_HNP gated"),
+            ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points"),
         ],
     ),
     "shapes": (("shape-inrs", "--shapes", "primitives"), [("table4", "ModelNet10")]),

@@ -4,7 +4,14 @@ The preset ``paper`` is appendix D of the paper: tables 12 to 15 and sections D.
 """
 
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.experiments.classification import DIGITS, SIREN_FIT, SIREN_MESSAGES, TABLE3, TABLE4
+from reference_experiments.experiments.classification import (
+    DIGITS,
+    SIREN_FIT,
+    SIREN_GATES,
+    SIREN_MESSAGES,
+    TABLE3,
+    TABLE4,
+)
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
@@ -21,6 +28,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table6-contrast": CONTRAST,
     "table19": TABLE19,
     "siren-messages": SIREN_MESSAGES,
+    "siren-gates": SIREN_GATES,
     "siren-study": SIREN_STUDY,
     "siren-fit": SIREN_FIT,
     "digits": DIGITS,

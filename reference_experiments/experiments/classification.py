@@ -11,7 +11,7 @@ from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.prediction import Prediction
 
-__all__ = ["DIGITS", "SIREN_FIT", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
+__all__ = ["DIGITS", "SIREN_FIT", "SIREN_GATES", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
 
 
 def _sirens(images: str) -> Callable[[str, int, str], Maker]:
@@ -92,7 +92,11 @@ SIREN_MESSAGES = Experiment(
     "Classes of images, predicted from SIRENs by messages that respect permutations and signs",
     (),
     Prediction("label", 10),
-    ("SignedMessages", "SignedMessages without activations", "LearnedProbes", "NFN_HNP", "MLP"),
+    (
+        *("SignedMessages", "SignedMessages without activations", "LearnedProbes"),
+        *("Values at 16 drawn points", "Values at 64 drawn points", "Values at 256 drawn points"),
+        *("NFN_HNP", "MLP"),
+    ),
     {
         "MNIST": _many_sirens("mnist", 55_000, 5000),
         "FashionMNIST": _many_sirens("fashion-mnist", 55_000, 5000),
@@ -119,6 +123,20 @@ SIREN_MESSAGES = Experiment(
 )
 
 
+SIREN_GATES = replace(
+    SIREN_MESSAGES,
+    title="Classes of images, predicted from SIRENs by linear NF-layers, with gates and norms and as published",
+    methods=("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated", "NFN_HNP", "NFN_NP", "NFN_PT"),
+    scales=SIREN_MESSAGES.scales
+    | {
+        "small": replace(
+            SIREN_MESSAGES.scales["small"],
+            recipe=Recipe("classes", 10_000, 32, 1e-3, warmup=100, cosine=True, eval_every=1000),
+        )
+    },
+)
+
+
 def _digits(scale: str, seed: int, backend: str) -> Maker:
     """SIRENs of scikit-learn's digits, five for each training image, fitted in 100 steps."""
     usual = SirenMaker.at_scale("digits", scale, seed, backend)
@@ -130,13 +148,13 @@ DIGITS = Experiment(
     "Classes of scikit-learn's digits, predicted from the weights of SIRENs (the quickstart)",
     (),
     Prediction("label", 10),
-    ("SignedMessages", "NFN_HNP", "MLP", "MLP_Aug"),
+    ("SignedMessages", "NFN_HNP gated", "NFN_PT gated", "MLP", "MLP_Aug"),
     {"digits": _digits},
     {
         "smoke": SIREN_MESSAGES.scales["smoke"],
         "small": Preset(
             MethodConfig((16,) * 3, (16,) * 3, (256, 256), mlp=256, augmentation=(0.1, 0.05, 0.05)),
-            Recipe("classes", 2000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=500),
+            Recipe("classes", 1200, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=400),
             1,
         ),
         "paper": SIREN_MESSAGES.scales["paper"],

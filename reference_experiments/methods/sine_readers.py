@@ -1,4 +1,4 @@
-"""Methods that know that a network is a SIREN: messages that respect signs, and learned probes of its function."""
+"""Methods that know that a network is a SIREN: messages that respect signs, and values of its function at points."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from nfn_core.layers.parameters import ParameterSpec
 from reference_experiments.methods.base import Method, MethodConfig, Problem, register
 from reference_experiments.networks.sirens import OMEGA, render
 
-__all__ = ["LearnedProbes", "moved_images"]
+__all__ = ["Probes", "moved_images"]
 
 
 @dataclass(frozen=True)
-class LearnedProbes(Layer):
-    """Values of SIRENs at learned points (Kahana et al., ProbeGen, 2024, with free points in place of a generator).
+class Probes(Layer):
+    """Values of SIRENs at points: learned ones (Kahana et al., ProbeGen, 2024, without a generator), or drawn ones.
 
     Parameters
     ----------
@@ -29,6 +29,8 @@ class LearnedProbes(Layer):
         Weight space of an MLP.
     points : int
         Number of points.
+    learned : bool
+        Whether the points are trained.
 
     Raises
     ------
@@ -38,13 +40,15 @@ class LearnedProbes(Layer):
 
     space: WeightSpace
     points: int
+    learned: bool = True
 
     def __post_init__(self) -> None:
         check_counts(self, "points")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the points, shape (inputs, points)."""
-        return {"points": ParameterSpec((self.space.by_name["W1"].shape[-1], self.points), "normal", value=0.6)}
+        shape = (self.space.by_name["W1"].shape[-1], self.points)
+        return {"points": ParameterSpec(shape, "normal", value=0.6, trainable=self.learned)}
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Map features of one channel to an array of shape (batch, channels of the image * points)."""
@@ -86,7 +90,11 @@ def moved_images(
     return dict(transform_inputs(features, matrix, shift.astype(np.float32)))
 
 
-@register("SignedMessages", "SignedMessages without activations", "LearnedProbes")
+DRAWN = {f"Values at {count} drawn points": count for count in (16, 64, 256)}
+"""Numbers of points of the methods that see values at points which are not learned."""
+
+
+@register("SignedMessages", "SignedMessages without activations", "LearnedProbes", *DRAWN)
 def _sine_reader(name: str, problem: Problem) -> Method:
     """A reader of weights, or of the function, and a head; trained on moved images if the configuration says so."""
     config, space = problem.config, problem.space
@@ -98,7 +106,8 @@ def _sine_reader(name: str, problem: Problem) -> Method:
         options["activations"] = name == "SignedMessages"
         layer = SignedMessages.from_features(space, problem.features, problem.outputs, **options)
     else:
+        points = DRAWN.get(name, points)
         values = points * space.sizes[space.outputs[0]]
         mlp = MLPHead((values, *head, problem.outputs), dropout=0.1)
-        layer = Sequential((LearnedProbes(space, points), BatchNorm(None, values), mlp))
+        layer = Sequential((Probes(space, points, name not in DRAWN), BatchNorm(None, values), mlp))
     return Method(name, layer, augment=partial(moved_images, config) if any(config.augmentation) else None)
