@@ -34,10 +34,6 @@ SMOKE = {  # name of a dataset: its maker, and runs of it: experiment, what it c
 }
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-BRIEF = {
-    **ONE_THREAD,
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-}  # XLA compiles in half the time, for programs that run once
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 CONFORMANCE = {
     "numpy": (".[conformance]",),
@@ -72,7 +68,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests of everything, README snippets included; processes of one thread each, `-- -n0` for one process."""
     install(session, EVERYTHING, *PEERS, "pytest-xdist")
-    session.run("pytest", "tests", *PARALLEL, *session.posargs, env=BRIEF)
+    session.run("pytest", "tests", *PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session
@@ -108,7 +104,7 @@ def smoke(session: nox.Session, backend: str) -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def experiments(*arguments: str) -> None:
-            session.run("python", "-m", "reference_experiments", *arguments, env=BRIEF)
+            session.run("python", "-m", "reference_experiments", *arguments, env=ONE_THREAD)
 
         def demo(name: str, *options: str) -> None:
             experiments(name, *options, "--scale", "smoke", "--output", f"{folder}/{name}")

@@ -22,7 +22,7 @@ from reference_experiments.methods.inr2vec import Autoencoder, embedded
 from reference_experiments.sources.splits import SPLITS
 from reference_experiments.training import evenly_spaced, fit, subsample
 
-__all__ = ["OVERFIT_NETWORKS", "dataset_of", "run"]
+__all__ = ["OVERFIT_NETWORKS", "dataset_of", "file_name", "run"]
 
 OVERFIT_NETWORKS = 64
 """Networks of the overfit check: every method must fit so few before it is trained on all."""
@@ -37,6 +37,11 @@ def dataset_of(experiment: Experiment, name: str, scale: str, backend: str, fold
         folder = dataset_dir(maker)
         make(maker, folder, os.cpu_count() or 1)
     return WeightDataset(folder)
+
+
+def file_name(method: str, seed: int) -> str:
+    """Name of a training's folder, and of its result file without the ending."""
+    return f"{method}-seed{seed}".replace(" ", "-")
 
 
 def run(
@@ -87,7 +92,7 @@ def run(
                 )
         features = dataset.features(evenly_spaced(indices["training"], NORMALIZING))
         for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
-            paths = {seed: folder / f"{method_name}-seed{seed}.json".replace(" ", "-") for seed in seeds}
+            paths = {seed: folder / f"{file_name(method_name, seed)}.json" for seed in seeds}
             todo = {seed: path for seed, path in paths.items() if not path.exists()}
             if not todo:
                 continue

@@ -18,7 +18,7 @@ from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.files import read_json, write, write_json
 from reference_experiments.inference import read_trained
 from reference_experiments.networks.sirens import draw
-from reference_experiments.runner import run
+from reference_experiments.runner import file_name, run
 
 __all__ = ["classify_inrs"]
 
@@ -60,7 +60,7 @@ def classify_inrs(backend: str, scale: str, seed: int, folder: Path) -> str:
     ]
     guesses, some = {}, dataset.features(np.arange(1))  # what methods are normalized by is among their parameters
     for name in experiment.methods:
-        result = folder / "digits" / f"{name}-seed{seed}"
+        result = folder / "digits" / file_name(name, seed)
         about, found = read_json(result.with_suffix(".json")), read_trained(result)
         layer = found.task.build(name, dataset.space, some, found.config).layer
         before, after = (softmax(layer.apply(found.params, u), axis=1) for u in (features, permuted))

@@ -259,7 +259,7 @@ def test_jax_checkpoint_recomputes_and_changes_nothing():
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     assert "remat" not in str(jax.make_jaxpr(jax.grad(loss))(params))
     plain = gradient(params)
-    for checkpoint in (1, 2, 7):
+    for checkpoint in (1, 7):
         assert "remat" in str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, checkpoint))
         again = gradient(params, checkpoint)
         for name in params:

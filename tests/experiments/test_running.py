@@ -122,37 +122,34 @@ def test_bfloat16_trains_and_keeps_float32_parameters(backend, tmp_path):
     assert different(full.state(), half.state())
 
 
-ALONE = """
+TOGETHER = """
 from pathlib import Path
 from test_running import RECIPE, engine, fit, parts
 from reference_experiments.files import write_arrays
 library = engine({backend!r})
-library.use(gpu=False, devices={devices})
+library.use(gpu=False, devices=2)
 method, part = parts("MLP")
-learner, _ = fit(library, "MLP", method.layer, part, part, RECIPE, 0, Path({folder!r}))
+learner, _ = fit(library, "MLP", method.layer, part, part, RECIPE, 0, Path({folder!r}) / "together")
 write_arrays(Path({folder!r}) / "state.safetensors", learner.state())
 """
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_devices_give_what_one_gives(backend, tmp_path):
-    states = []
-    for devices in (1, 2):
-        folder = tmp_path / str(devices)
-        script = tmp_path / f"{devices}.py"
-        script.write_text(ALONE.format(backend=backend, devices=devices, folder=str(folder)))
-        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-        start = [sys.executable, *(launch if (backend, devices) == ("torch", 2) else []), str(script)]
-        paths = ":".join(
-            map(str, (Path(__file__).parent, ROOT / "tests", ROOT, ROOT / "backends", ROOT / "conformance"))
-        )
-        done = subprocess.run(
-            start, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        states.append(read_arrays(folder / "state.safetensors"))
-    for name, x in states[0].items():
-        np.testing.assert_allclose(states[1][name], x, rtol=1e-4, atol=1e-6, err_msg=name)
+    method, part = parts("MLP")
+    alone, _ = fit(engine(backend), "MLP", method.layer, part, part, RECIPE, 0, tmp_path / "alone")
+    script = tmp_path / "two.py"
+    script.write_text(TOGETHER.format(backend=backend, folder=str(tmp_path)))
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"] if backend == "torch" else []
+    paths = ":".join(map(str, (Path(__file__).parent, ROOT / "tests", ROOT, ROOT / "backends", ROOT / "conformance")))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    start = [sys.executable, *launch, str(script)]
+    done = subprocess.run(start, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    together = read_arrays(tmp_path / "state.safetensors")
+    assert set(together) == set(alone.state())
+    for name, x in alone.state().items():
+        np.testing.assert_allclose(together[name], x, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 # Experiments and their report
