@@ -94,6 +94,7 @@ def test_torch_transforms():
     assert torch.autograd.gradcheck(lambda x: module({**u, "W1": x})["v2"], u["W1"].requires_grad_())
 
 
+@pytest.mark.slow(seconds=12)
 def test_torch_compile_and_autocast():
     module = nfn_torch.NFModule(nfn_core.NFLayer(MLP.group("NP"), 1, 2))
     u = tensors(draw(MLP, kind="float32"))
@@ -249,6 +250,7 @@ def test_torch_checkpoint_keeps_less_and_changes_nothing(checkpoint):
     assert set(module.state_dict()) == set(nfn_core.initialize(layer, 0))
 
 
+@pytest.mark.slow(seconds=10)
 def test_jax_checkpoint_recomputes_and_changes_nothing():
     layer, features = network(MLP), u_jax(draw(MLP, kind="float32"))
     params = nfn_jax.init(layer, 0)

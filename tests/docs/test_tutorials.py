@@ -23,7 +23,7 @@ def test_all_tutorials_are_known():
     assert {path.stem for path in TUTORIALS.glob("*.py")} == set(LEARNED)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(seconds=20)
 @pytest.mark.parametrize("name", LEARNED)
 def test_tutorial(name, tmp_path):
     environment = {**os.environ, "MPLBACKEND": "Agg"}

@@ -158,6 +158,7 @@ def made(request, tmp_path_factory):
     return request.param, folder
 
 
+@pytest.mark.slow(seconds=15)
 def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
     name, whole = made
     kill_when_there(tmp_path / "shard-00000.sha256", *make(name, tmp_path), "--devices", "1")

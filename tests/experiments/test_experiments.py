@@ -84,6 +84,7 @@ def whole(method, features, targets):
     return method.split(lambda chosen: rows(features, chosen), targets)
 
 
+@pytest.mark.slow(seconds=12)
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["NFN_HNP", "NFN_NP", "NFN_PT", "DWSNets", "STATNN", "MLP"])
 def test_every_method_learns_sixteen_networks_by_heart(backend, name, tmp_path):
@@ -130,6 +131,7 @@ def finished(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow(seconds=25)
 def test_a_run_killed_three_times_ends_the_same(finished, tmp_path):
     for after in (
         "inrs/digits/NFN_HNP-gated-seed0.json",

@@ -134,6 +134,7 @@ write_arrays(Path({folder!r}) / "state.safetensors", learner.state())
 """
 
 
+@pytest.mark.slow(seconds=10)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_devices_give_what_one_gives(backend, tmp_path):
     method, part = parts("MLP")

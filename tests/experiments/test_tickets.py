@@ -156,6 +156,7 @@ def prepared(dataset, name):
     return method, [task.split(method, dataset, index) for index in splits]
 
 
+@pytest.mark.slow(seconds=15)
 @pytest.mark.parametrize(("name", "backend"), [*((name, "torch") for name in METHODS), ("NFN_NP", "jax")])
 def test_tickets_are_learned_where_there_is_something_to_learn(backend, name, tmp_path):
     found = {True: 0.25}  # what chance gives
