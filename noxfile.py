@@ -45,7 +45,7 @@ CONFORMANCE = {
 
 
 def install(session: nox.Session, *packages: str) -> None:
-    session.install("-c", "constraints.txt", *packages)
+    session.install("--no-compile", "-c", "constraints.txt", *packages)  # compiled as they are imported
 
 
 @nox.session
