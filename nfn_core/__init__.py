@@ -14,6 +14,7 @@ from nfn_core.errors import (
     NFNError,
     ParameterError,
     PermutationError,
+    ResolutionWarning,
     SpecError,
 )
 from nfn_core.features import check_features
@@ -78,6 +79,7 @@ __all__ = [
     "PermutationError",
     "PointwiseLayer",
     "Residual",
+    "ResolutionWarning",
     "Scale",
     "Sequential",
     "SetNorm",

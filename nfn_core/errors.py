@@ -1,4 +1,4 @@
-"""The exceptions of nfn-core: one family, so that ``except NFNError`` catches them all.
+"""The exceptions of nfn-core, one family, so that ``except NFNError`` catches them all; and its warning.
 
 Every message states what was expected, what was given, which argument or tensor it concerns, and how to correct it.
 """
@@ -10,6 +10,7 @@ __all__ = [
     "NFNError",
     "ParameterError",
     "PermutationError",
+    "ResolutionWarning",
     "SpecError",
 ]
 
@@ -40,3 +41,7 @@ class ParameterError(NFNError, ValueError):
 
 class MissingDependencyError(NFNError, ImportError):
     """An optional package that this call needs is not installed."""
+
+
+class ResolutionWarning(UserWarning):
+    """Fourier features whose frequencies do not suit the entries: nearly constant, or nearly random."""

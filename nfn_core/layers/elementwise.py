@@ -216,7 +216,7 @@ class Scale(Layer):
 
 @dataclass(frozen=True)
 class Normalize(Layer):
-    """Input normalization: each tensor's channels are centerd and divided by their standard deviation in the data.
+    """Input normalization: each tensor's channels are centered and divided by their standard deviation in the data.
 
     The statistics are constants, stored beside the parameters; make the layer with `from_features`.
 
@@ -246,7 +246,7 @@ class Normalize(Layer):
         Returns
         -------
         Normalize
-            The layer; channels that never vary are centerd and not scaled.
+            The layer; channels that never vary are centered and not scaled.
 
         Raises
         ------

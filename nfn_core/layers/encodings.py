@@ -4,19 +4,23 @@ IO-encoding marks input and output neurons so that NP layers can distinguish the
 v(L), and in any other weight space every axis labeled by one of its `inputs` or `outputs`.
 """
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import pi
+from math import pi, prod
 
 from nfn_core.arrays import Array, Features, Namespace, device_of, namespace_of
 from nfn_core.checks import check_counts
-from nfn_core.errors import SpecError
+from nfn_core.errors import FeatureError, ResolutionWarning, SpecError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer, check_input_channels
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __all__ = ["GaussianFourierFeatures", "LearnedEncoding", "SinusoidalEncoding"]
+
+COARSE, FINE = 0.02, 2
+"""Turns that the entries of a tensor spread over where Fourier features tell them apart."""
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,9 @@ class LearnedEncoding(Layer):
 class GaussianFourierFeatures(Layer):
     """Gaussian Fourier features of every entry: sin(2π xB), cos(2π xB) with B drawn once (the paper's code, for INRs).
 
+    The paper's code has one scale for all tensors, and weights as they are. Tensors of different deviations need a scale
+    of their own each: see `from_features`. `turns` measures whether the scales suit the entries.
+
     Parameters
     ----------
     in_channels : int
@@ -142,21 +149,92 @@ class GaussianFourierFeatures(Layer):
         Number of columns of B; there are twice as many output channels.
     scale : float
         Standard deviation of B's entries.
+    tensor_scales : tuple of (str, float)
+        Factors of `scale`, by tensor; without them it is one for all.
 
     Raises
     ------
     SpecError
         If a number is not positive.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> features = {"W1": 0.01 * np.random.default_rng(0).normal(size=(50, 3, 2, 1))}
+    >>> layer = GaussianFourierFeatures.from_features(features, frequencies=4, scale=0.5)
+    >>> {name: round(turns, 2) for name, turns in layer.turns(features).items()}
+    {'W1': 0.5}
     """
 
     in_channels: int
     frequencies: int = 128
     scale: float = 3.0
+    tensor_scales: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         check_counts(self, "in_channels", "frequencies")
-        if not 0 < self.scale < float("inf"):
-            raise SpecError(f"scale must be positive and finite, not {self.scale!r}.")
+        object.__setattr__(self, "tensor_scales", tuple((name, factor) for name, factor in self.tensor_scales))
+        for factor in (self.scale, *(factor for _, factor in self.tensor_scales)):
+            if not 0 < factor < float("inf"):
+                raise SpecError(f"scale must be positive and finite, not {factor!r}.")
+
+    @classmethod
+    def from_features(
+        cls, features: Mapping[str, Array], frequencies: int = 128, scale: float = 0.5
+    ) -> "GaussianFourierFeatures":
+        """Give each tensor a scale of its own, relative to the deviation of its entries.
+
+        Parameters
+        ----------
+        features : mapping of str to array
+            Training networks, each tensor of shape (batch, *axes, channels).
+        frequencies : int
+            As in the constructor.
+        scale : float
+            Standard deviation of B's entries, for entries of unit deviation.
+
+        Returns
+        -------
+        GaussianFourierFeatures
+            The layer; tensors that never vary keep the scale as it is.
+
+        Raises
+        ------
+        SpecError
+            If a number is not positive, or there are no features.
+        """
+        if not features or not all(prod(x.shape) for x in features.values()):
+            raise SpecError("scales need features of at least one network.")
+        factors = tuple((name, 1.0 / (_deviation(x) or 1.0)) for name, x in features.items())
+        return cls(next(iter(features.values())).shape[-1], frequencies, scale, factors)
+
+    def turns(self, features: Mapping[str, Array]) -> dict[str, float]:
+        """Measure how far entries spread along the waves, and warn of scales that do not suit them.
+
+        Parameters
+        ----------
+        features : mapping of str to array
+            What the layer is applied to, each tensor of shape (batch, *axes, channels).
+
+        Returns
+        -------
+        dict of str to float
+            For each tensor the standard deviation of its entries in periods of a wave of the scale's frequency. Below
+            0.02 the features of all entries are alike (`ResolutionWarning`); above 2 those of close entries are as
+            different as those of distant ones (`ResolutionWarning`).
+        """
+        factors = dict(self.tensor_scales)
+        found = {name: self.scale * factors.get(name, 1.0) * _deviation(x) for name, x in features.items()}
+        for name, turns in found.items():
+            if turns < COARSE or turns > FINE:
+                change = "larger: all entries look alike" if turns < COARSE else "smaller: close entries look unrelated"
+                warnings.warn(
+                    f"Fourier features of tensor {name!r}: its entries spread over {turns:.3g} turns, not over {COARSE} to "
+                    f"{FINE}; its scale should be {change}. Use GaussianFourierFeatures.from_features.",
+                    ResolutionWarning,
+                    stacklevel=2,
+                )
+        return found
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the constant B, shape (in_channels, frequencies)."""
@@ -170,12 +248,21 @@ class GaussianFourierFeatures(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Encode the channels of every entry."""
+        factors = dict(self.tensor_scales)
+        if factors and set(factors) != set(x):
+            raise FeatureError(f"Fourier features: expected tensors {sorted(factors)}, not {sorted(x)}.")
         out: Features = {}
         for name, y in x.items():
             xp = namespace_of(y)
-            angle = 2 * pi * xp.matmul(y, params["frequencies"])
+            angle = 2 * pi * factors.get(name, 1.0) * xp.matmul(y, params["frequencies"])
             out[name] = xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1)
         return out
+
+
+def _deviation(x: Array) -> float:
+    """Root of the mean over the channels of the variance of each over batch and entries."""
+    xp = namespace_of(x)
+    return float(xp.mean(xp.var(xp.reshape(x, (-1, x.shape[-1])), axis=0))) ** 0.5
 
 
 def _marked(space: WeightSpace, tensor: TensorSpec) -> list[int]:

@@ -49,7 +49,12 @@ DESCRIPTIONS = [
     *(NFLayer(HNP, 1, 2, "sum", bias=False, init="kaiming"), PointwiseLayer(HNP, 1, 2), InvariantPool(HNP, "sum")),
     *(nfn_core.Activation("tanh"), nfn_core.Dropout(0.1, "channels"), nfn_core.LayerNorm(MLP, 3), nfn_core.Scale(MLP)),
     *(Normalize.from_features(MLP, FEATURES), SinusoidalEncoding(MLP, layers=True), LearnedEncoding(MLP, 3)),
-    *(GaussianFourierFeatures(1, 4, 0.5), MLPHead((3, 2), "gelu", 0.1), nfn_core.Residual(NFLayer(HNP, 2, 2))),
+    *(
+        GaussianFourierFeatures(1, 4, 0.5),
+        GaussianFourierFeatures(1, 4, 0.5, (("W1", 2.0),)),
+        MLPHead((3, 2), "gelu", 0.1),
+        nfn_core.Residual(NFLayer(HNP, 2, 2)),
+    ),
     invariant_network(HNP, [1, 4, 4], [8, 3], pool=HNP, head_dropout=0.1),
     equivariant_network(MLP.group("NP"), [1, 4, 1], norm="layer", before=[SinusoidalEncoding(MLP)], dropout=0.1),
     *(nfn_core.Gate("tanh"), nfn_core.BatchNorm(MLP, 3), nfn_core.BatchNorm(None, 4, center=False)),

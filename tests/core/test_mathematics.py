@@ -8,13 +8,16 @@ from nfn_core import (
     Activation,
     Dropout,
     Execution,
+    FeatureError,
     GaussianFourierFeatures,
     InvariantPool,
     LayerNorm,
     NFLayer,
     Normalize,
+    ResolutionWarning,
     Scale,
     SinusoidalEncoding,
+    SpecError,
     WeightSpace,
     initialize,
 )
@@ -135,6 +138,31 @@ def test_gaussian_fourier_features():
     out = layer.apply(p, u)["v1"]
     angle = 2 * np.pi * u["v1"] * p["frequencies"][0]
     np.testing.assert_allclose(out, np.concatenate([np.sin(angle), np.cos(angle)], -1), rtol=1e-12)
+
+
+def test_fourier_features_with_a_scale_for_each_tensor():
+    space = WeightSpace.mlp([2, 3])
+    u = {name: deviation * x for (name, x), deviation in zip(draw(space, batch=50).items(), (0.01, 30.0), strict=True)}
+    layer = GaussianFourierFeatures.from_features(u, 5, 0.5)
+    p = initialize(layer, 0)
+    same = {name: x / x.std() for name, x in u.items()}
+    plain = GaussianFourierFeatures(1, 5, 0.5)
+    expected, out = plain.apply(p, same), layer.apply(p, u)
+    for name, x in expected.items():
+        np.testing.assert_allclose(out[name], x, rtol=1e-9, atol=1e-9)
+    assert layer.turns(u) == pytest.approx({"W1": 0.5, "v1": 0.5})
+    with pytest.warns(ResolutionWarning, match="'W1': .* over 0.005.* turns.*larger"):
+        assert plain.turns({"W1": u["W1"]})["W1"] == pytest.approx(0.5 * u["W1"].std())
+    with pytest.warns(ResolutionWarning, match="'v1': .*smaller: close entries"):
+        plain.turns({"v1": u["v1"]})
+    with pytest.raises(FeatureError, match=r"expected tensors \['W1', 'v1'\], not \['W1'\]"):
+        layer.apply(p, {"W1": u["W1"]})
+    with pytest.raises(SpecError, match="at least one network"):
+        GaussianFourierFeatures.from_features({"W1": u["W1"][:0]})
+    with pytest.raises(SpecError, match="scale must be positive"):
+        GaussianFourierFeatures(1, 5, 0.5, (("W1", 0.0),))
+    constant = {"W1": np.ones((3, 2, 1))}
+    assert GaussianFourierFeatures.from_features(constant).tensor_scales == (("W1", 1.0),)
 
 
 def test_normalization_and_scale():
