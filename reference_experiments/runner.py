@@ -105,8 +105,8 @@ def run(
                 splits["training"] = subsample(splits["training"], variant.networks)
             for seed, path in todo.items():
                 found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""))
-                data = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
-                write_json(path, about | data | {"training_networks": len(splits["training"])} | found, indent=None)
+                of = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
+                write_json(path, about | of | {"training_networks": len(splits["training"])} | found, indent=None)
 
 
 def _train(

@@ -43,7 +43,8 @@ class Report:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the measurements of a test that has ended."""
         if report.when == "teardown":
-            self.measurements += [value for name, value in report.user_properties if name == PROPERTY]
+            found: list[Any] = [value for name, value in report.user_properties if name == PROPERTY]
+            self.measurements += found
 
     def pytest_sessionfinish(self) -> None:
         """Write the report."""

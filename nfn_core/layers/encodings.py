@@ -7,7 +7,7 @@ v(L), and in any other weight space every axis labeled by one of its `inputs` or
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import pi, prod
+from math import pi, prod, sqrt
 
 from nfn_core.arrays import Array, Features, Namespace, device_of, namespace_of
 from nfn_core.checks import check_counts
@@ -262,7 +262,7 @@ class GaussianFourierFeatures(Layer):
 def _deviation(x: Array) -> float:
     """Root of the mean over the channels of the variance of each over batch and entries."""
     xp = namespace_of(x)
-    return float(xp.mean(xp.var(xp.reshape(x, (-1, x.shape[-1])), axis=0))) ** 0.5
+    return sqrt(float(xp.mean(xp.var(xp.reshape(x, (-1, x.shape[-1])), axis=0))))
 
 
 def _marked(space: WeightSpace, tensor: TensorSpec) -> list[int]:

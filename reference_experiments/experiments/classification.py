@@ -127,12 +127,12 @@ SIREN_GATES = replace(
     SIREN_MESSAGES,
     title="Classes of images, predicted from SIRENs by linear NF-layers, with gates and norms and as published",
     methods=("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated", "NFN_HNP", "NFN_NP", "NFN_PT"),
-    scales=SIREN_MESSAGES.scales
-    | {
+    scales={
+        **SIREN_MESSAGES.scales,
         "small": replace(
             SIREN_MESSAGES.scales["small"],
             recipe=Recipe("classes", 10_000, 32, 1e-3, warmup=100, cosine=True, eval_every=1000),
-        )
+        ),
     },
 )
 

@@ -33,11 +33,11 @@ SIREN_STUDY = replace(
     makers={"MNIST": SIREN_MESSAGES.makers["MNIST"]},
     overrides={},
     variants=VARIANTS,
-    scales=SIREN_MESSAGES.scales
-    | {
+    scales={
+        **SIREN_MESSAGES.scales,
         "small": replace(
             SIREN_MESSAGES.scales["small"],
             recipe=replace(SIREN_MESSAGES.scales["small"].recipe, steps=5000, eval_every=1000),
-        )
+        ),
     },
 )

@@ -1,5 +1,7 @@
 """The neural functionals of the paper, NFN_HNP, NFN_NP and NFN_PT, and the same with gates and norms."""
 
+from typing import Any
+
 from nfn_core import (
     GaussianFourierFeatures,
     Group,
@@ -40,7 +42,7 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     return space.group("NP"), config.channels, before
 
 
-GATED = {"activation": "silu", "gate": True, "norm": "batch", "pool_norm": True}
+GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch", "pool_norm": True}
 """Options of the gated methods."""
 
 
