@@ -88,6 +88,14 @@ def lowest(session: nox.Session) -> None:
     session.run("pytest", "-W", "default", "tests/core", "tests/backends", "tests/test_bad_input.py", *session.posargs)
 
 
+@nox.session(python=["3.11", "3.12", "3.13"])
+def pythons(session: nox.Session) -> None:
+    """The conformance suite in NumPy and JAX, in each version of Python that is at hand."""
+    install(session, ".[conformance,jax]", "pytest-xdist")
+    for backend in ("numpy", "jax"):
+        session.run("pytest", "conformance/suite", "--backend", backend, *PARALLEL, *session.posargs, env=ONE_THREAD)
+
+
 @nox.session
 @nox.parametrize("backend", list(CONFORMANCE), ids=list(CONFORMANCE))
 def conformance(session: nox.Session, backend: str) -> None:

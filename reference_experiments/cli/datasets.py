@@ -22,6 +22,7 @@ from reference_experiments.datasets.model_zoos import CNN_PRESETS, MLP_PRESETS, 
 from reference_experiments.datasets.shape_inrs import ShapeMaker, slices
 from reference_experiments.datasets.summary import accuracy_table, draw_accuracies, summarize
 from reference_experiments.files import write
+from reference_experiments.networks.sirens import STARTS
 from reference_experiments.sources.images import IMAGE_SETS
 
 __all__ = ["convert_group", "make_group", "summarize_command", "verify_command"]
@@ -41,10 +42,29 @@ def make_group() -> None:
 
 @make_group.command(name="image-inrs")
 @of_images("mnist")
+@click.option(
+    "--start",
+    type=click.Choice(STARTS),
+    default=STARTS[0],
+    show_default=True,
+    help="Initial weights: the paper's; those of DWSNets' datasets, with their fit (up to 1,000 steps, or 40 dB); or the "
+    "same for all networks.",
+)
+@click.option("--copies", type=click.IntRange(min=1), help="Networks for each training image; by default the scale's.")
 @maker_command
-def image_inrs(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+def image_inrs(
+    images: str,
+    start: str,
+    copies: int | None,
+    backend: str,
+    scale: str,
+    seed: int,
+    devices: int,
+    gpu: bool,
+    output: Path | None,
+) -> None:
     """SIRENs fitted to images (section D.3)."""
-    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend), output, devices, gpu)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), output, devices, gpu)
     contact_sheet(dataset.folder / "contact-sheet.png", dataset)
 
 

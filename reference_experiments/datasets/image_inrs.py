@@ -20,6 +20,7 @@ from reference_experiments.networks.sirens import (
     fit,
     initial,
     learning_rates,
+    psnr,
 )
 from reference_experiments.sources.images import load_all_images
 
@@ -46,6 +47,8 @@ class SirenPreset:
         Full-image steps.
     cosine : bool
         Whether the learning rate falls to 0 along a cosine, or stays.
+    until : float, optional
+        Peak signal-to-noise ratio (dB) at which a fit ends early.
     """
 
     training: int
@@ -55,6 +58,7 @@ class SirenPreset:
     learning_rate: float
     steps: int
     cosine: bool
+    until: float | None = None
 
 
 PRESETS = {
@@ -67,6 +71,10 @@ PRESETS = {
 
 PAPER_COUNTS = {"fashion-mnist": {"test": 20000}, "cifar10": {"copies": 20}}
 """Where the paper's numbers differ between sets."""
+
+
+DWSNETS_FIT = {"learning_rate": 5e-4, "steps": 1000, "cosine": False, "until": 40.0}
+"""Fit of DWSNets' datasets (Navon et al. 2023)."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,8 @@ class SirenMaker:
         ``"torch"`` or ``"jax"``.
     shard : int
         Networks in a shard.
+    start : str
+        One of `STARTS`: how initial weights are drawn.
     """
 
     images: str
@@ -93,12 +103,16 @@ class SirenMaker:
     backend: str
     shard: int = 200
     quality: str = "psnr"
+    start: str = "sitzmann"
 
     @classmethod
-    def at_scale(cls, images: str, scale: str, seed: int, backend: str) -> "SirenMaker":
-        """Maker at one of `PRESETS`."""
+    def at_scale(
+        cls, images: str, scale: str, seed: int, backend: str, start: str = "sitzmann", copies: int | None = None
+    ) -> "SirenMaker":
+        """Maker at one of `PRESETS`, with another start or number of copies; DWSNets' start comes with their fit."""
         chosen = asdict(PRESETS[scale]) | (PAPER_COUNTS.get(images, {}) if scale == "paper" else {})
-        return cls(images, SirenPreset(**chosen), seed, backend, 20 if scale == "smoke" else 200)
+        chosen |= (DWSNETS_FIT if start == "dwsnets" else {}) | ({} if copies is None else {"copies": copies})
+        return cls(images, SirenPreset(**chosen), seed, backend, 20 if scale == "smoke" else 200, start=start)
 
     @staticmethod
     def space(channels: int) -> WeightSpace:
@@ -112,8 +126,13 @@ class SirenMaker:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the dataset depends on."""
-        return {"dataset": "image INRs", **asdict(self)}
+        """What the dataset depends on; what is as in the paper is not named."""
+        found = {"dataset": "image INRs", **asdict(self)}
+        if self.start == "sitzmann":
+            del found["start"]
+        if self.scale.until is None:
+            del found["scale"]["until"]
+        return found
 
     @property
     def shards(self) -> int:
@@ -147,13 +166,13 @@ class SirenMaker:
         points = coordinates(height, width)
         targets = np.ascontiguousarray(targets)
         rates = learning_rates(self.scale.learning_rate, self.scale.steps, self.scale.cosine)
-        weights = fit(library, initial(space, self.seed, numbers), targets, points, rates)
-        errors = np.mean((evaluate(library, weights, points) - targets) ** 2, axis=(1, 2))
+        begin = initial(space, self.seed, numbers, self.start)
+        weights = fit(library, begin, targets, points, rates, until=self.scale.until)
         columns = {
             "split": plan["split"][numbers],
             "image": image,
             "label": labels[image].astype(np.int32),
-            "psnr": (10 * np.log10(4 / errors)).astype(np.float32),  # of a range of 2
+            "psnr": psnr(evaluate(library, weights, points), targets).astype(np.float32),
         }
         about = self.settings | CONVENTION | {"sources": found.sources}
         return Networks(space, weights, columns, about)

@@ -77,11 +77,13 @@ TABLE4 = Experiment(
 )
 
 
-def _many_sirens(images: str, training: int, validation: int) -> Callable[[str, int, str], Maker]:
+def _many_sirens(
+    images: str, training: int, validation: int, start: str = "sitzmann"
+) -> Callable[[str, int, str], Maker]:
     """All images of a set at the preset ``small``."""
 
     def maker(scale: str, seed: int, backend: str) -> Maker:
-        usual = SirenMaker.at_scale(images, scale, seed, backend)
+        usual = SirenMaker.at_scale(images, scale, seed, backend, start)
         counts = replace(usual.scale, training=training, validation=validation, test=10_000)
         return replace(usual, scale=counts, shard=1000) if scale == "small" else usual
 
@@ -101,6 +103,8 @@ SIREN_MESSAGES = Experiment(
         "MNIST": _many_sirens("mnist", 55_000, 5000),
         "FashionMNIST": _many_sirens("fashion-mnist", 55_000, 5000),
         "CIFAR-10": _many_sirens("cifar10", 18_000, 2000),  # of the 20,000 training images of two batches
+        "MNIST-DWSNets": _many_sirens("mnist", 55_000, 5000, "dwsnets"),
+        "FashionMNIST-DWSNets": _many_sirens("fashion-mnist", 55_000, 5000, "dwsnets"),
     },
     {
         "smoke": Preset(
@@ -119,7 +123,7 @@ SIREN_MESSAGES = Experiment(
             3,
         ),
     },
-    {"FashionMNIST": {"mirror": True}, "CIFAR-10": {"mirror": True}},
+    {name: {"mirror": True} for name in ("FashionMNIST", "CIFAR-10", "FashionMNIST-DWSNets")},
 )
 
 

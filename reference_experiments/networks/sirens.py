@@ -18,6 +18,7 @@ from reference_experiments.engines.base import Engine, State, blocks, engine
 __all__ = [
     "CONVENTION",
     "OMEGA",
+    "STARTS",
     "coordinates",
     "draw",
     "evaluate",
@@ -25,6 +26,7 @@ __all__ = [
     "fold_omega",
     "initial",
     "learning_rates",
+    "psnr",
     "render",
 ]
 
@@ -39,7 +41,15 @@ CONVENTION = {
 """What a dataset says of its weights."""
 
 
+STARTS = ("sitzmann", "dwsnets", "shared")
+"""Initial weights in circulation: the paper's, those of DWSNets' datasets, and one network's for all (for comparison)."""
+
+
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
+
+
+LOOK = 10
+"""Steps between two looks at the quality that ends a fit."""
 
 
 def coordinates(height: int, width: int) -> np.ndarray:
@@ -48,11 +58,12 @@ def coordinates(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(*axes, indexing="ij")).reshape(2, -1)
 
 
-def initial(space: WeightSpace, seed: int, numbers: np.ndarray) -> dict[str, np.ndarray]:
+def initial(space: WeightSpace, seed: int, numbers: np.ndarray, start: str = "sitzmann") -> dict[str, np.ndarray]:
     """Initial weights, a function of seed and each network's number alone.
 
     Weights of the first layer are uniform in ±1/inputs, of the others in ±√(6/inputs)/ω (Sitzmann et al. 2020), biases
-    in ±1/√inputs (PyTorch's default, which the published SIRENs have).
+    in ±1/√inputs (PyTorch's default, which the published SIRENs have). In DWSNets' datasets the first layer is drawn as
+    the others, and biases are 0.
 
     Parameters
     ----------
@@ -62,20 +73,26 @@ def initial(space: WeightSpace, seed: int, numbers: np.ndarray) -> dict[str, np.
         The dataset's seed.
     numbers : numpy.ndarray
         Numbers of the networks, shape (networks,).
+    start : {"sitzmann", "dwsnets", "shared"}
+        How they are drawn; ``"shared"`` gives all the weights of network 0.
 
     Returns
     -------
     dict of str to numpy.ndarray
         Tensors of shape (networks, *axes), float32.
     """
+    if start == "shared":
+        numbers = np.zeros_like(numbers)
     streams = [np.random.Generator(np.random.Philox(key=[seed, n])) for n in numbers.tolist()]
     found = {}
     for t in space.tensors:
         inputs = space.by_name[f"W{t.name[1:]}"].shape[1]
         if t.name.startswith("v"):
-            bound = inputs**-0.5
+            bound = 0.0 if start == "dwsnets" else inputs**-0.5
+        elif t.name == "W1" and start != "dwsnets":
+            bound = 1 / inputs
         else:
-            bound = 1 / inputs if t.name == "W1" else (6 / inputs) ** 0.5 / OMEGA
+            bound = (6 / inputs) ** 0.5 / OMEGA
         draws = np.stack([stream.uniform(-bound, bound, t.shape) for stream in streams])
         found[t.name] = draws.astype(np.float32)
     return found
@@ -150,6 +167,7 @@ def fit(
     points: np.ndarray,
     rates: np.ndarray,
     chosen: np.ndarray | None = None,
+    until: float | None = None,
 ) -> dict[str, np.ndarray]:
     """Fit SIRENs by Adam on the mean squared error.
 
@@ -168,6 +186,8 @@ def fit(
     chosen : numpy.ndarray, optional
         Numbers of the points that each step takes of each network's own, shape (steps, networks, batch), int64; by
         default every step takes all points.
+    until : float, optional
+        Peak signal-to-noise ratio (dB, of a range of 2) at which a network is done; it is looked at every `LOOK` steps.
 
     Returns
     -------
@@ -184,12 +204,22 @@ def fit(
             zeros = np.zeros_like(w[part])
             state |= {name: library.array(w[part]), f"{name} mean": library.array(zeros)}
             state[f"{name} second_moment"] = library.array(zeros)
-        rows = {"rate": library.array(corrected)}
-        if chosen is not None:
-            rows["chosen"] = library.array(chosen[:, part])
-        state = run(state, rows)
+        rows = {"rate": corrected} | ({} if chosen is None else {"chosen": chosen[:, part]})
+        done = np.zeros(len(targets[part]), bool)
+        kept: dict[str, np.ndarray] = {}
+        for start in range(0, len(rates), LOOK if until is not None else len(rates)):
+            stop = len(rates) if until is None else start + LOOK
+            state = run(state, {name: library.array(x[start:stop]) for name, x in rows.items()})
+            now = {name: library.numpy(state[name]) for name in weights}
+            kept = {
+                name: np.where(done.reshape(-1, *[1] * (x.ndim - 1)), kept.get(name, x), x) for name, x in now.items()
+            }
+            if until is not None:
+                done |= psnr(evaluate(library, kept, _own(points, part)), targets[part]) >= until
+            if done.all():
+                break
         for name in weights:
-            fitted[name].append(library.numpy(state[name]))
+            fitted[name].append(kept[name])
     return {name: np.concatenate(parts) for name, parts in fitted.items()}
 
 
@@ -208,6 +238,11 @@ def evaluate(library: Engine, weights: Mapping[str, np.ndarray], points: np.ndar
             for part in blocks(library, count)
         ]
     )
+
+
+def psnr(values: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Peak signal-to-noise ratio of values in [-1, 1], shape (networks, channels, points): dB, shape (networks,)."""
+    return np.asarray(10 * np.log10(4 / np.mean((values - targets) ** 2, axis=(1, 2))))
 
 
 def _own(points: np.ndarray, part: slice) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -248,6 +249,39 @@ def test_backends_begin_and_go_alike(options, tmp_path):
     other = sirens.initial(SPACE, 0, np.arange(3))
     np.testing.assert_array_equal(sirens.initial(SPACE, 0, np.arange(1, 3))["W1"], other["W1"][1:])
     assert not np.array_equal(sirens.initial(SPACE, 1, np.arange(3))["W1"], other["W1"])
+
+
+def test_starts_of_sirens():
+    drawn = {start: sirens.initial(SPACE, 0, np.arange(4), start) for start in sirens.STARTS}
+    for name, x in drawn["sitzmann"].items():
+        np.testing.assert_array_equal(drawn["shared"][name], np.broadcast_to(x[:1], x.shape))
+        assert not np.array_equal(x[0], x[1])
+    assert not any(drawn["dwsnets"][name].any() for name in ("v1", "v2"))
+    assert 0.04 < abs(drawn["dwsnets"]["W1"]).max() <= 3**0.5 / 30  # the others' bound, with two inputs
+    assert 0.3 < abs(drawn["sitzmann"]["W1"]).max() <= 0.5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_fit_ends_at_its_quality(backend):
+    usual = image_inrs.SirenMaker.at_scale("digits", "smoke", 0, backend)
+    assert {"start", "until"}.isdisjoint({*usual.settings, *usual.settings["scale"]})
+    until = replace(usual, scale=replace(usual.scale, until=30.0), shard=4)
+    assert until.settings["scale"]["until"] == 30.0
+    early, late = until.run(0), replace(usual, shard=4).run(0)
+    assert (early.columns["psnr"] >= 30).all()
+    assert (early.columns["psnr"] < late.columns["psnr"] - 5).all()
+
+
+def test_dwsnets_datasets_have_a_fit_of_their_own():
+    maker = image_inrs.SirenMaker.at_scale("mnist", "small", 0, "jax", "dwsnets", copies=3)
+    scale = maker.settings["scale"]
+    assert (maker.settings["start"], scale["learning_rate"], scale["steps"], scale["until"]) == (
+        "dwsnets",
+        5e-4,
+        1000,
+        40,
+    )
+    assert (scale["copies"], scale["cosine"]) == (3, False)
 
 
 def test_more_images_than_there_are():
