@@ -114,18 +114,17 @@ def smoke(session: nox.Session, backend: str) -> None:
         def experiments(*arguments: str) -> None:
             session.run("python", "-m", "reference_experiments", *arguments, env=ONE_THREAD)
 
-        def demo(name: str, *options: str) -> None:
-            experiments(name, *options, "--scale", "smoke", "--output", f"{folder}/{name}")
-
         def chain(title: str) -> None:
             maker, runs = SMOKE[title]
             made, common = f"{folder}/{title}", ("--backend", backend, "--scale", "smoke")
             experiments("make", *maker, *common, "--devices", "1", "--output", made)
             experiments("verify", made)
-            for name, dataset in runs:
-                experiments(
-                    "run", name, "--dataset-dir", dataset, made, *common, "--output", f"{folder}/results/{name}"
-                )
+            for name, dataset, *options in runs:
+                output = ("--output", f"{folder}/results/{name}")
+                experiments("run", name, "--dataset-dir", dataset, made, *options, *common, *output)
+
+        def demo(name: str, *options: str) -> None:
+            experiments(name, *options, "--scale", "smoke", "--output", f"{folder}/{name}")
 
         jobs = [pool.submit(chain, title) for title in SMOKE]
         jobs.append(pool.submit(demo, "quickstart", "--backend", backend))
