@@ -44,6 +44,12 @@ CONFORMANCE = {
 }
 
 
+def cached(folder: str) -> dict[str, str]:
+    """Environment of processes of one thread, which share what XLA compiles in a folder."""
+    limit = {"JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
+    return {**ONE_THREAD, **limit, "JAX_COMPILATION_CACHE_DIR": folder}
+
+
 def install(session: nox.Session, *packages: str) -> None:
     session.install("--no-compile", "-c", "constraints.txt", *packages)  # compiled as they are imported
 
@@ -68,7 +74,8 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Unit tests of everything, README snippets included; processes of one thread each, `-- -n0` for one process."""
     install(session, EVERYTHING, *PEERS, "pytest-xdist")
-    session.run("pytest", "tests", *PARALLEL, *session.posargs, env=ONE_THREAD)
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("pytest", "tests", *PARALLEL, *session.posargs, env=cached(folder))
 
 
 @nox.session
@@ -112,7 +119,7 @@ def smoke(session: nox.Session, backend: str) -> None:
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(2) as pool:
 
         def experiments(*arguments: str) -> None:
-            session.run("python", "-m", "reference_experiments", *arguments, env=ONE_THREAD)
+            session.run("python", "-m", "reference_experiments", *arguments, env=cached(f"{folder}/compiled"))
 
         def chain(title: str) -> None:
             maker, runs = SMOKE[title]
