@@ -152,7 +152,7 @@ DIGITS = Experiment(
     "Classes of scikit-learn's digits, predicted from the weights of SIRENs (the quickstart)",
     (),
     Prediction("label", 10),
-    ("SignedMessages", "NFN_HNP gated", "NFN_PT gated", "MLP", "MLP_Aug"),
+    ("SignedMessages", "NFN_HNP", "MLP", "MLP_Aug"),
     {"digits": _digits},
     {
         "smoke": SIREN_MESSAGES.scales["smoke"],

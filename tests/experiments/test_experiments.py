@@ -134,7 +134,7 @@ def finished(tmp_path_factory):
 @pytest.mark.slow(seconds=25)
 def test_a_run_killed_three_times_ends_the_same(finished, tmp_path):
     for after in (
-        "inrs/digits/NFN_HNP-gated-seed0.json",
+        "inrs/digits/NFN_HNP-seed0.json",
         "zoo/MLP-64-16-16-10-00000.safetensors",
         "MLP-64-16-16-10-NFN_HNP.json",
     ):
@@ -145,7 +145,7 @@ def test_a_run_killed_three_times_ends_the_same(finished, tmp_path):
     assert len(predictions(finished)) == 6
     first, second = (json.loads((folder / "inrs/inrs.json").read_text()) for folder in (finished, tmp_path))
     assert first == second
-    assert all(before == after for before, after in [first["SignedMessages"], first["NFN_HNP gated"]])
+    assert all(before == after for before, after in [first["SignedMessages"], first["NFN_HNP"]])
     written = {path.name for path in finished.iterdir()}
     assert {"predictions.png", "permutation.png", "table.md", "results.json"} <= written
 
