@@ -135,7 +135,7 @@ SIREN_GATES = replace(
         **SIREN_MESSAGES.scales,
         "small": replace(
             SIREN_MESSAGES.scales["small"],
-            recipe=Recipe("classes", 10_000, 32, 1e-3, warmup=100, cosine=True, eval_every=1000),
+            recipe=Recipe("classes", 16_000, 32, 2e-3, warmup=100, cosine=True, eval_every=1000),
         ),
     },
 )
