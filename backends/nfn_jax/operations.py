@@ -1,5 +1,7 @@
 """JAX primitives in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
+from dataclasses import replace
+
 from nfn_core.models.operations import Call, Registry
 from nfn_core.models.rules import Rules, Value
 
@@ -18,7 +20,6 @@ ELEMENTWISE = (
         "cos",
         "cosh",
         "digamma",
-        "div",
         "eq",
         "eq_to",
         "erf",
@@ -28,9 +29,9 @@ ELEMENTWISE = (
         "exp2",
     ),
     *("expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p"),
-    *("logistic", "lt", "lt_to", "max", "min", "mul", "ne", "neg", "nextafter", "not", "or", "pow", "real"),
-    *("reduce_precision", "rem", "round", "rsqrt", "sign", "sin", "sinh", "sqrt", "square", "stop_gradient", "sub"),
-    *("tan", "tanh", "xor"),
+    *("logistic", "lt", "lt_to", "min", "ne", "nextafter", "not", "or", "pow", "real"),
+    *("reduce_precision", "rem", "round", "rsqrt", "sign", "sinh", "sqrt", "square", "stop_gradient", "sub"),
+    *("tan", "xor"),
 )
 """Primitives that map entries."""
 
@@ -45,6 +46,36 @@ def _elementwise(r: Rules, call: Call, *values: Value) -> Value:
     return r.elementwise(*values)
 
 
+@operation("mul")
+def _mul(r: Rules, call: Call, x: Value, y: Value) -> Value:
+    return r.multiply(x, y)
+
+
+@operation("div")
+def _div(r: Rules, call: Call, x: Value, y: Value) -> Value:
+    return r.multiply(x, y, inverse=True)
+
+
+@operation("neg")
+def _neg(r: Rules, call: Call, x: Value) -> Value:
+    return r.multiply(x, -1.0)
+
+
+@operation("sin")
+def _sin(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("sin", x)
+
+
+@operation("tanh")
+def _tanh(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("tanh", x)
+
+
+@operation("max")
+def _max(r: Rules, call: Call, x: Value, y: Value) -> Value:
+    return r.activate("relu", x) if call.literals[1] == 0 else r.elementwise(x, y)
+
+
 @operation("add")
 def _add(r: Rules, call: Call, x: Value, y: Value) -> Value:
     by = call.literals[1]
@@ -53,7 +84,7 @@ def _add(r: Rules, call: Call, x: Value, y: Value) -> Value:
 
 @operation("convert_element_type")
 def _convert(r: Rules, call: Call, x: Value) -> Value:
-    return x if call.params["new_dtype"].kind in "iu" else r.elementwise(x)
+    return x if call.params["new_dtype"].kind in "iu" else replace(x, index=None)
 
 
 @operation("select_n")

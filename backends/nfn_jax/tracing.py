@@ -148,12 +148,14 @@ class _Walker:
     def _constant(self, x: Any) -> Value:
         """Value of an array that is no part of the weight space."""
         shape = tuple(np.shape(x))
-        varies = [True] * len(shape)
+        varies, number = [True] * len(shape), None
         if shape and isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
             host = np.asarray(x)
             varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
+        if np.size(x) == 1 and jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            number = float(np.asarray(x).reshape(()))
         with self.rules.at("a constant"):
-            return self.rules.constant(shape, varies)
+            return self.rules.constant(shape, varies, number)
 
 
 def _place(error: Exception) -> str:

@@ -1,7 +1,7 @@
 """ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -31,6 +31,36 @@ def rule_of(target: Any) -> Rule | None:
 def pointwise(r: Rules, call: Call, *args: Any, **kwargs: Any) -> Value:
     """Tensors of any arguments are broadcast."""
     return r.elementwise(*[x for x in (*args, *kwargs.values()) if isinstance(x, Value)])
+
+
+@operation("mul")
+def _mul(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
+    return r.multiply(x, y) if isinstance(x, Value) else r.multiply(cast("Value", y), x)
+
+
+@operation("div")
+def _div(r: Rules, call: Call, x: Value, y: Value | float, **_: Any) -> Value:
+    return r.multiply(x, y, inverse=True)
+
+
+@operation("neg")
+def _neg(r: Rules, call: Call, x: Value) -> Value:
+    return r.multiply(x, -1.0)
+
+
+@operation("sin")
+def _sin(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("sin", x)
+
+
+@operation("tanh")
+def _tanh(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("tanh", x)
+
+
+@operation("relu")
+def _relu(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("relu", x)
 
 
 @operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")

@@ -109,7 +109,8 @@ def _constant(labeling: Labeling, x: Any) -> Value:
     x = x.detach()
     varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
     with labeling.rules.at("a constant"):
-        return labeling.rules.constant(tuple(x.shape), varies)
+        number = float(x) if x.numel() == 1 and not x.is_complex() else None
+        return labeling.rules.constant(tuple(x.shape), varies, number)
 
 
 def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:

@@ -31,7 +31,7 @@ class NeuronPhases(Layer):
     out_channels : int
         Channels of each neuron.
     omega : float
-        Frequency ω of the sine network.
+        Frequency ω of the sine network; `ModelSpace.omega` finds it in a traced network.
     points : int
         Number of points ξ, drawn uniformly from [-1, 1] in each coordinate.
     learned : bool

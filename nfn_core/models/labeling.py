@@ -20,6 +20,7 @@ class Derivation(NamedTuple):
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     fixed: tuple[tuple[str, str], ...]
+    activations: tuple[tuple[str, str, float | None], ...]
 
 
 @dataclass
@@ -208,7 +209,14 @@ class Labeling:
         )
         reasons = {n: dict.fromkeys(why for why in map(fixed_by, v.axes) if why) for n, v in self.tensors.items()}
         fixed = tuple((n, "; ".join(whys)) for n, whys in reasons.items() if whys)
-        return Derivation(views, inputs, outputs, fixed)
+        activations = [
+            (label, function, value.factor)
+            for function, value in self.rules.activations
+            for axis in value.axes
+            for leaf in leaves(axis)
+            if (label := names.get(id(leaf))) is not None and label in present
+        ]
+        return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)))
 
     def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
         """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""

@@ -36,6 +36,10 @@ class ModelSpace:
         Neuron sets of the network's inputs and outputs.
     fixed : tuple of (str, str)
         For each tensor with axes that are fixed, what fixed them.
+    activations : tuple of (str, str, float or None)
+        For each activation function with a symmetry of its own the neuron set that it acts on, its name (``"sin"``,
+        ``"tanh"`` or ``"relu"``), and the number ω that its argument was multiplied by last: 30 for sin(30 (W x + v)),
+        1 where there is none, None where it is hidden by a later operation, as in sin(30 W x + v).
     verification : Verification, optional
         What running the network showed; None if it was not run.
 
@@ -49,6 +53,7 @@ class ModelSpace:
     inputs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     fixed: tuple[tuple[str, str], ...] = ()
+    activations: tuple[tuple[str, str, float | None], ...] = field(default=(), compare=False)
     verification: Verification | None = field(default=None, compare=False)
 
     @classmethod
@@ -117,6 +122,29 @@ class ModelSpace:
             for name, axes in view.pieces.items():
                 tensors.append(TensorSpec(name, tuple(a.size for a in axes), tuple(a.label for a in axes), layer))
         return WeightSpace(tuple(tensors), self.inputs, self.outputs)
+
+    @property
+    def omega(self) -> float:
+        """Frequency ω of a sine network (Sitzmann et al., NeurIPS 2020), whose hidden neurons are sin(ω (W x + v)).
+
+        Raises
+        ------
+        LabelError
+            If a hidden neuron set has another activation function or none, or frequencies differ or are hidden.
+        """
+        found: dict[str, list[tuple[str, float | None]]] = {
+            label: [] for label in self.space.sizes if label not in (*self.inputs, *self.outputs)
+        }
+        for label, function, factor in self.activations:
+            found.get(label, []).append((function, factor))
+        functions = {f for each in found.values() for f in each or [("no known function", 1.0)]}
+        omegas = {factor for function, factor in functions if function == "sin" and factor is not None}
+        if len(functions) != 1 or len(omegas) != 1:
+            raise LabelError(
+                f"expected a sine network, sin(omega (W x + v)) with one omega in every hidden layer, but found {found}: "
+                "give omega yourself."
+            )
+        return omegas.pop()
 
     def group(self, permuted: Any) -> Group:
         """Return the permutation group of the weight space that moves the given neuron sets.

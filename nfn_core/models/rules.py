@@ -42,12 +42,18 @@ class Value:
         For integers of the network's input, the axis they number.
     shifts : frozenset of int
         What may have been added to such integers: 0, or the axis's size where negative numbers count from its end.
+    number : float, optional
+        For a constant of one entry, the entry.
+    factor : float, optional
+        What the tensor was multiplied by last; 1 if it is no multiple, None if that is hidden by a later operation.
     """
 
     axes: tuple[Node, ...]
     constant: bool = False
     index: Index | None = None
     shifts: frozenset[int] = field(default=frozenset({0}))
+    number: float | None = None
+    factor: float | None = 1.0
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,15 +62,26 @@ class Value:
 
 
 class Rules(Algebra):
-    """Rules of operations."""
+    """Rules of operations.
+
+    Attributes
+    ----------
+    activations : list of (str, Value)
+        Activation functions in order, each with its argument.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activations: list[tuple[str, Value]] = []
 
     def tensor(self, shape: Sequence[int]) -> Value:
         """Return a new tensor of which nothing is known yet."""
         return Value(tuple(Node(n) for n in shape))
 
-    def constant(self, shape: Sequence[int], varies: Sequence[bool]) -> Value:
+    def constant(self, shape: Sequence[int], varies: Sequence[bool], number: float | None = None) -> Value:
         """Constant: fixed along the axes on which its entries differ."""
-        return Value(tuple(self.fixed(n) if v else Node(n) for n, v in zip(shape, varies, strict=True)), constant=True)
+        axes = tuple(self.fixed(n) if v else Node(n) for n, v in zip(shape, varies, strict=True))
+        return Value(axes, constant=True, number=number)
 
     def opaque(self, shape: Sequence[int]) -> Value:
         """Result of which every axis is fixed."""
@@ -74,7 +91,23 @@ class Rules(Algebra):
         """Map entries; axes of size 1 and missing leading axes are broadcast."""
         rank = max(len(v.axes) for v in values)
         rows = [(Node(1),) * (rank - len(v.axes)) + v.axes for v in values]
-        return Value(tuple(self._broadcast(column) for column in zip(*rows, strict=True)))
+        factor = 1.0 if all(v.factor == 1.0 for v in values) else None
+        return Value(tuple(self._broadcast(column) for column in zip(*rows, strict=True)), factor=factor)
+
+    def multiply(self, x: Value, y: Value | float, inverse: bool = False) -> Value:
+        """Multiply entries by entries or by a number, or divide by them; a product with a number is a multiple."""
+        if isinstance(y, Value) and y.number is None and x.number is not None and not inverse:
+            x, y = y, x
+        out = self.elementwise(*(v for v in (x, y) if isinstance(v, Value)))
+        number = y.number if isinstance(y, Value) else y
+        if number is None or x.factor is None or (inverse and number == 0):
+            return replace(out, factor=None)
+        return replace(out, factor=x.factor / number if inverse else x.factor * number)
+
+    def activate(self, function: str, x: Value) -> Value:
+        """Apply an activation function that has a symmetry of its own, and keep a record of it."""
+        self.activations.append((function, x))
+        return self.same_shape(x)
 
     def _broadcast(self, nodes: Sequence[Node]) -> Node:
         """Common axis of axes that are equal or of size 1."""

@@ -39,6 +39,33 @@ def test_plain_tree():
     assert space.verification.unnecessarily_fixed == ()
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda y: jnp.sin(30 * y), ("sin", 30.0)),
+        (jax.jit(lambda y: jnp.sin(y * np.float32(30))), ("sin", 30.0)),
+        (lambda y: jnp.sin(jnp.asarray(30.0) * y), ("sin", 30.0)),
+        (lambda y: jnp.sin(-(y / 0.5)), ("sin", -2.0)),
+        (lambda y: jnp.sin(30 * y + 0.1), ("sin", None)),
+        (jax.nn.relu, ("relu", 1.0)),
+        (jnp.tanh, ("tanh", 1.0)),
+    ],
+)
+def test_activations_and_their_frequency_are_found(function, expected):
+    def network(params, x):
+        for w, b in params[:-1]:
+            x = function(x @ w + b)
+        return x @ params[-1][0]
+
+    space = nfn_jax.weight_space(network, plain(sizes=(3, 4, 5, 2)), X)
+    assert space.activations == (("h1", *expected), ("h2", *expected))
+    if expected[0] == "sin" and expected[1]:
+        assert space.omega == expected[1]
+    else:
+        with pytest.raises(LabelError, match="expected a sine network"):
+            _ = space.omega
+
+
 def test_linen_cnn_with_running_statistics():
     class Net(linen.Module):
         @linen.compact

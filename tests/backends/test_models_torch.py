@@ -53,6 +53,48 @@ def test_mlp_is_the_weight_space_of_the_paper():
     assert "| 0.weight | 4×3 | h1 in |" in space.describe()
 
 
+def sine_mlp(*functions):
+    def forward(m, x):
+        first, second = functions
+        return m.c(second(m.b(first(m.a(x)))))
+
+    return Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 5), c=nn.Linear(5, 2))
+
+
+OMEGA = torch.tensor(30.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda y: torch.sin(30 * y), ("sin", 30.0)),
+        (lambda y: torch.sin(y * OMEGA), ("sin", 30.0)),
+        (lambda y: torch.sin(-(y / 0.5)), ("sin", -2.0)),
+        (torch.sin, ("sin", 1.0)),
+        (lambda y: torch.sin(30 * y + 0.1), ("sin", None)),
+        (lambda y: torch.sin(30 * y + y), ("sin", None)),
+        (torch.relu, ("relu", 1.0)),
+        (torch.tanh, ("tanh", 1.0)),
+    ],
+)
+def test_activations_and_their_frequency_are_found(function, expected):
+    space = nfn_torch.weight_space(sine_mlp(function, function), X)
+    assert space.activations == (("h1", *expected), ("h2", *expected))
+    if expected[0] == "sin" and expected[1]:
+        assert space.omega == expected[1]
+    else:
+        with pytest.raises(LabelError, match="expected a sine network"):
+            _ = space.omega
+
+
+def test_one_omega_needs_one_frequency_in_every_hidden_layer():
+    assert nfn_torch.weight_space(Siren((3, 4, 5, 2)), X).omega == 30.0
+    sine, slow = (lambda y: torch.sin(30 * y)), (lambda y: torch.sin(3 * y))
+    for functions in ((sine, slow), (sine, torch.sigmoid), (sine, torch.relu)):
+        with pytest.raises(LabelError, match="give omega yourself"):
+            _ = nfn_torch.weight_space(sine_mlp(*functions), X).omega
+
+
 def test_nesting_and_naming():
     inner = Forward(lambda m, x: m.second(torch.tanh(m.first(x))), first=nn.Linear(3, 4), second=nn.Linear(4, 4))
     found = derived(Forward(lambda m, x: m.head(m.body(x)), head=nn.Linear(4, 2), body=inner), X)
