@@ -1,14 +1,15 @@
-"""Deliberate faults of the NF-layer, generated over hubs, members and axes; each names the checks that must see it."""
+"""Deliberate faults of NF-layers and messages, generated over hubs, members and axes; each names the checks that see it."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from nfn_conformance import Subject, subject_of
 
-from nfn_core import Group, NFLayer, WeightSpace
+from nfn_core import Group, Messages, NFLayer, TensorUpdate, WeightSpace, message_network
 from nfn_core.layers.hubs import Hub, HubGraph, HubMember
 
 SPACES = {
@@ -96,6 +97,7 @@ def faults() -> Iterator[Fault]:
         yield from dropped_terms(name, group)
         yield from wrong_members(name, group)
         yield from wrong_constants(name, group)
+    yield from wrong_messages()
     yield from wrong_pooling()
     yield from wrong_applications()
 
@@ -181,6 +183,48 @@ def wrong_constants(name: str, group: Group) -> Iterator[Fault]:
 
             fault = with_output(good, uneven_gain)
             yield Fault(f"{name}: rows of {tensor} rolled by one (an uncoupled permutation)", fault, ("equivariance",))
+
+
+def message_subject() -> Subject:
+    """A network of messages with equivariant output."""
+    group = SPACES["NP"]
+    subject = subject_of(message_network(group, 1, 4, out_channels=2), group, out_channels=2)
+    return replace(subject, make=cache(subject.make))
+
+
+def with_turned(kind: type[Messages | TensorUpdate], tensor: str) -> Subject:
+    """The network of messages in which all layers of a kind take one tensor's neuron sets for each other."""
+    good, forward = message_subject(), kind.forward
+
+    def turned(layer: Any, params: Any, x: Any, execution: Any) -> Any:
+        plans = (
+            replace(p, forms=tuple(replace(f, labels=f.labels[::-1]) for f in p.forms)) if p.spec.name == tensor else p
+            for p in layer.graph.tensors
+        )
+        broken = replace(layer)
+        object.__setattr__(broken, "graph", replace(layer.graph, tensors=tuple(plans)))
+        return forward(broken, params, x, execution)
+
+    def apply(params: Any, u: Any) -> Any:
+        with patch.object(kind, "forward", turned):
+            return good.apply(params, u)
+
+    return replace(good, apply=apply)
+
+
+def wrong_messages() -> Iterator[Fault]:
+    """Messages and tensors that hear the neurons of the tensor's other axis, or those of another row."""
+    good = message_subject()
+    for tensor in (t.name for t in SPACES["NP"].space.tensors if len(t.shape) == 2):
+        for kind, who in ((Messages, "messages along"), (TensorUpdate, "updates of")):
+            fault = with_turned(kind, tensor)
+            yield Fault(f"NP: {who} {tensor} take its neuron sets for each other", fault, ("equivariance",))
+
+        def rolled(params: Any, u: Any, tensor: str = tensor) -> Any:
+            return good.apply(params, u | {tensor: np.roll(u[tensor], 1, 1)})
+
+        fault = replace(good, apply=rolled)
+        yield Fault(f"NP: messages along {tensor} arrive at the next neuron", fault, ("equivariance",))
 
 
 def wrong_pooling() -> Iterator[Fault]:

@@ -26,6 +26,11 @@ def test_healthy_layer_passes(name, check):
     assert CHECKS[check](faults.healthy(faults.SPACES[name])).status != "failed"
 
 
+@pytest.mark.parametrize("check", CHECKS)
+def test_healthy_messages_pass(check):
+    assert CHECKS[check](faults.message_subject()).status != "failed"
+
+
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.line)
 def test_fault_is_caught(fault):
     for check in fault.caught_by:
