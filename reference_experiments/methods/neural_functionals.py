@@ -12,7 +12,7 @@ from nfn_core import (
 )
 from reference_experiments.methods.base import Method, MethodConfig, Problem, register
 
-__all__ = ["functional"]
+__all__ = ["GATED", "functional"]
 
 
 def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group, tuple[int, ...], list[Layer]]:
@@ -42,7 +42,7 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     return space.group("NP"), config.channels, before
 
 
-GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch", "pool_norm": True}
+GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch"}
 """Options of the gated methods."""
 
 
@@ -63,6 +63,7 @@ def _neural_functional(name: str, problem: Problem) -> Method:
         before=before,
         pointwise=published == "NFN_PT",
         head_dropout=config.head_dropout,
+        pool_norm=name != published,
         **(GATED if name != published else {}),
     )
     return Method(name, network)

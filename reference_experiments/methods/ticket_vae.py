@@ -42,8 +42,8 @@ class TicketVAE(Composite):
         Latent channels.
     pointwise : bool
         Use `PointwiseLayer` in place of `NFLayer`.
-    layer_norm : bool
-        Whether to normalize over channels before each activation.
+    norm : {"layer", "batch", "set"}, optional
+        Normalization before each activation, as in `nfn_core.equivariant_network`; the paper's is ``"layer"``.
     encoding : tuple of (float, int), optional
         Maximum frequency and bands of the sinusoidal IO-encoding, of encoder and decoder.
 
@@ -58,7 +58,7 @@ class TicketVAE(Composite):
     channels: tuple[int, ...] = (64, 64, 64)
     latent: int = 5
     pointwise: bool = False
-    layer_norm: bool = True
+    norm: str | None = "layer"
     encoding: tuple[float, int] | None = None
     parts: dict[str, Layer] = field(init=False, repr=False, compare=False)
 
@@ -71,7 +71,7 @@ class TicketVAE(Composite):
                 [inputs, *self.channels, outputs],
                 before=before,
                 pointwise=self.pointwise,
-                norm="layer" if self.layer_norm else None,
+                norm=self.norm,
             )
             for inputs, outputs in ((2, 2 * self.latent), (1 + self.latent, 1))
         )

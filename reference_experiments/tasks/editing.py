@@ -13,7 +13,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from nfn_core import MLPHead, Normalize, Sequential, WeightSpace, equivariant_network
+from nfn_core import MLPHead, Normalize, Sequential, WeightSpace, equivariant_network, message_network
 from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.engines.base import Inputs, Learner, Split
 from reference_experiments.figures import draw_edits, to_png
@@ -21,9 +21,9 @@ from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.editor import EDITS, IMAGE, Editor, errors
 from reference_experiments.methods.mlp import Flatten, Unflatten
-from reference_experiments.methods.neural_functionals import functional
+from reference_experiments.methods.neural_functionals import GATED, functional
 from reference_experiments.methods.permutation import permuted
-from reference_experiments.networks.sirens import draw
+from reference_experiments.networks.sirens import OMEGA, draw
 from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits
 from reference_experiments.training import evenly_spaced, predict
@@ -31,7 +31,10 @@ from reference_experiments.training import evenly_spaced, predict
 __all__ = ["EDITORS", "Editing"]
 
 
-EDITORS = ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "MLP_Aug")
+EDITORS = (
+    *("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "MLP_Aug"),
+    *("NFN_HNP gated", "Messages"),
+)
 
 
 SHOWN = 6
@@ -68,8 +71,15 @@ class Editing:
                 Editor(space, network),
                 augment=partial(permuted, space.group("HNP")) if name == "MLP_Aug" else None,
             )
-        group, channels, before = functional(name, scale, config)
-        network = equivariant_network(group, [1, *channels, 1], before=before, pointwise=name == "NFN_PT")
+        if name == "Messages":
+            points, channels = config.messages
+            options = {"omega": OMEGA, "points": points, "out_channels": 1}
+            network = message_network(space.group("HNP"), 1, channels, before=[scale], **options)
+            return Method(name, Editor(space, network))
+        published = name.removesuffix(" gated")
+        group, widths, before = functional(published, scale, config)
+        options = GATED if name != published else {}
+        network = equivariant_network(group, [1, *widths, 1], before=before, pointwise=name == "NFN_PT", **options)
         return Method(name, Editor(space, network))
 
     def split(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Split:

@@ -1,8 +1,10 @@
 """Winning tickets predicted from initial weights by a conditional variational autoencoder (sections 3.3, D.2 and E.4).
 
 Encoder and decoder are equivariant networks: NFN_NP with IO-encoding; NFN_PT, in which an entry's score follows from
-that entry alone; and NFN_PT without layer normalization, of which figure 5 is drawn. NFN_HNP is left out, since its
-matrices grow with the square of the number of inputs; how many parameters it would have is among the results.
+that entry alone; and NFN_PT without layer normalization, of which figure 5 is drawn. Both are also there with batch
+normalization: over the entries of a tensor it removes what all of them share, which in NFN_NP is most of the signal and
+hides each entry's own weight from layer normalization. NFN_HNP is left out, since its matrices grow with the square of
+the number of inputs; how many parameters it would have is among the results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +37,7 @@ from reference_experiments.training import evenly_spaced
 __all__ = ["METHODS", "TicketPairs", "TicketPrediction"]
 
 
-METHODS = ("NFN_NP", "NFN_PT", "NFN_PT without layer norm")
+METHODS = ("NFN_NP", "NFN_PT", "NFN_PT without layer norm", "NFN_NP with batch norm", "NFN_PT with batch norm")
 
 
 BASELINES = {"Dense": "dense accuracy", "IMP": "ticket accuracy", "Random": "random accuracy"}
@@ -151,9 +153,11 @@ class TicketPrediction:
             raise ExperimentError(f"tickets are predicted by {', '.join(METHODS)}, not by {name}.")
         count = len(next(iter(features.values())))
         scale = Normalize.from_features(space, rows(dict(features), evenly_spaced(np.arange(count), NORMALIZING)))
-        pointwise = name != "NFN_NP"
+        pointwise = name.startswith("NFN_PT")
         encoding = None if pointwise else config.encoding
-        norm = name != "NFN_PT without layer norm"
+        norm = (
+            "batch" if name.endswith(" with batch norm") else None if name.endswith(" without layer norm") else "layer"
+        )
         layer = TicketVAE(space.group("NP"), scale, config.channels, self.latent, pointwise, norm, encoding)
         return Method(name, layer)
 
@@ -173,7 +177,7 @@ class TicketPrediction:
         pruned = [name for name in masks if not truth[name].all()]
         common = sum(int((masks[n] & truth[n]).sum()) for n in pruned)
         kept = sum(int(truth[n].sum()) for n in pruned)
-        hnp = replace(layer, group=layer.space.group("HNP"), pointwise=False, layer_norm=True, encoding=None)
+        hnp = replace(layer, group=layer.space.group("HNP"), pointwise=False, encoding=None)
         one = TicketPairs.of(layer, dataset, test.targets[:1])
         baselines = {name: 100 * dataset.columns[column][test.targets] for name, column in BASELINES.items()}
         return Result(

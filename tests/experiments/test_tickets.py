@@ -49,7 +49,8 @@ LAYERS = {
     "NFN_NP": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, encoding=(10.0, 2)),
     "NFN_NP without IO-encoding": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2),
     "NFN_PT": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True),
-    "NFN_PT without layer norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True, layer_norm=False),
+    "NFN_PT without layer norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True, norm=None),
+    "NFN_NP with batch norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, norm="batch"),
 }
 
 
