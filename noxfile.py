@@ -23,6 +23,7 @@ SMOKE = {  # name of a dataset: its maker, and runs of it: experiment, what it c
             ("siren-messages", "MNIST", "--method", "SignedMessages", "--method", "Values at 16 drawn points"),
             ("siren-gates", "MNIST", "--method", "NFN_HNP gated"),
             ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points"),
+            ("dilate-study", "MNIST", "--method", "NFN_HNP gated", "--method", "Messages"),
         ],
     ),
     "shapes": (("shape-inrs", "--shapes", "primitives"), [("table4", "ModelNet10")]),

@@ -15,7 +15,7 @@ from reference_experiments.experiments.classification import (
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
-from reference_experiments.experiments.study import SIREN_STUDY
+from reference_experiments.experiments.study import DILATE_STUDY, SIREN_STUDY
 
 __all__ = ["EXPERIMENTS"]
 
@@ -30,6 +30,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "siren-messages": SIREN_MESSAGES,
     "siren-gates": SIREN_GATES,
     "siren-study": SIREN_STUDY,
+    "dilate-study": DILATE_STUDY,
     "siren-fit": SIREN_FIT,
     "digits": DIGITS,
 }

@@ -1,11 +1,12 @@
-"""A study of SignedMessages: one change at a time, on SIRENs of MNIST, at a quarter of the usual number of steps."""
+"""Studies of one change at a time: classification by SignedMessages, and editing by NF-layers and by messages."""
 
 from dataclasses import replace
 
 from reference_experiments.experiments.base import Variant
 from reference_experiments.experiments.classification import SIREN_MESSAGES
+from reference_experiments.experiments.editing import DILATE
 
-__all__ = ["SIREN_STUDY"]
+__all__ = ["DILATE_STUDY", "SIREN_STUDY"]
 
 PLAIN = "SignedMessages without activations"
 VARIANTS = {
@@ -40,4 +41,26 @@ SIREN_STUDY = replace(
             recipe=replace(SIREN_MESSAGES.scales["small"].recipe, steps=5000, eval_every=1000),
         ),
     },
+)
+
+FAST = {"learning_rate": 1e-2}
+EDITS = {
+    "NFN_HNP": Variant("NFN_HNP", recipe=FAST),
+    "NFN_HNP, learning rate 0.001": Variant("NFN_HNP"),
+    "NFN_HNP gated": Variant("NFN_HNP gated", recipe=FAST),
+    "NFN_PT": Variant("NFN_PT", recipe=FAST),
+    "Messages": Variant("Messages", {"messages": (32, 32)}, FAST),
+    "Messages, learning rate 0.001": Variant("Messages", {"messages": (32, 32)}),
+    "Messages, 8 points": Variant("Messages", {"messages": (8, 32)}, FAST),
+    "Messages, 16 channels": Variant("Messages", {"messages": (32, 16)}, FAST),
+    "Messages, 3000 networks": Variant("Messages", {"messages": (32, 32)}, FAST, networks=3000),
+}
+"""Messages have 32 points and 32 channels, as many channels as the NF-layers."""
+
+DILATE_STUDY = replace(
+    DILATE,
+    title="What editing owes to messages, gates and the learning rate: one change at a time",
+    tables=(),
+    methods=tuple(EDITS),
+    variants=EDITS,
 )

@@ -28,13 +28,15 @@ from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits
 from reference_experiments.training import evenly_spaced, predict
 
-__all__ = ["EDITORS", "Editing"]
+__all__ = ["EDITORS", "METHODS", "Editing"]
 
 
-EDITORS = (
-    *("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "MLP_Aug"),
-    *("NFN_HNP gated", "Messages"),
-)
+EDITORS = ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "MLP_Aug")
+"""Methods of the paper."""
+
+
+METHODS = (*EDITORS, "NFN_HNP gated", "Messages")
+"""All methods; the last two are not in the paper."""
 
 
 SHOWN = 6
@@ -59,9 +61,13 @@ class Editing:
         return "test_error"
 
     def build(self, name: str, space: WeightSpace, features: Mapping[str, np.ndarray], config: MethodConfig) -> Method:
-        """Build an editor, one of `EDITORS`; MLP and MLP_Aug map all weights to all weights through three hidden layers."""
-        if name not in EDITORS:
-            raise ExperimentError(f"{name} edits no networks; these do: {', '.join(EDITORS)}.")
+        """Build an editor, one of `METHODS`.
+
+        MLP and MLP_Aug map all weights to all weights through three hidden layers. Messages is a `message_network` that
+        knows the frequency of SIRENs.
+        """
+        if name not in METHODS:
+            raise ExperimentError(f"{name} edits no networks; these do: {', '.join(METHODS)}.")
         scale = Normalize.from_features(space, dict(features))
         if name.startswith("MLP"):
             head = MLPHead((space.size, *(config.mlp,) * 3, space.size))

@@ -182,7 +182,7 @@ RECURRENT = nfn_core.WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "W": [("o
 
 
 @pytest.mark.parametrize("moved", ["NP", {"h"}], ids=["NP", "h"])
-@pytest.mark.parametrize("pooling", ["mean", "sum"])
+@pytest.mark.parametrize("pooling", ["mean", "sum", "scaled_sum"])
 def test_torch_derivative_of_every_kind(moved, pooling):
     """The layer's own first derivative against finite differences, and what falls back to plain differentiation."""
     module = nfn_torch.NFModule(nfn_core.NFLayer(RECURRENT.group(moved), 2, 1, pooling=pooling), dtype=torch.float64)

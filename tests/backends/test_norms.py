@@ -1,5 +1,10 @@
 """Batch statistics in PyTorch and JAX: where they are kept, and that nothing counts them twice."""
 
+import json
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import nfn_jax
@@ -7,6 +12,7 @@ import nfn_torch
 import numpy as np
 import pytest
 import torch
+from jax.sharding import PartitionSpec
 
 from nfn_core import BatchNorm, Gate, SetNorm, WeightSpace, initialize, message_network
 
@@ -87,6 +93,34 @@ def test_jax_statistics_over_a_mapped_axis():
     assert abs(alone["W1.mean"][0] - new["W1.mean"]).max() > 1e-3
 
 
+def sharded(axis_name):
+    """Output and new variance of a batch over two devices by `shard_map`, and the same of the whole batch."""
+    layer = BatchNorm(SPACE, 1)
+    params, u = nfn_jax.init(layer, 0), {k: jnp.asarray(x) for k, x in draw().items()}
+    mesh = jax.make_mesh((2,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    batch, every = PartitionSpec("batch"), PartitionSpec()
+
+    def step(x):
+        out, new = nfn_jax.apply_in_training(layer, params, x, axis_name=axis_name)
+        return out["W1"], jax.lax.pmean(new["W1.variance"], "batch")
+
+    over_devices = jax.shard_map(step, mesh=mesh, in_specs=(batch,), out_specs=(batch, every))
+    whole, new = nfn_jax.apply_in_training(layer, params, u)
+    out, variance = jax.jit(over_devices)(u)
+    return [x.tolist() for x in (out, whole["W1"], variance, new["W1.variance"])]
+
+
+@pytest.mark.slow(seconds=10)
+def test_jax_statistics_over_the_devices_of_a_shard_map():
+    """In a process of its own: the number of devices is fixed once JAX has started."""
+    env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    found = json.loads(subprocess.run([sys.executable, __file__], env=env, check=True, capture_output=True).stdout)
+    out, whole, variance, expected = found["together"]
+    np.testing.assert_allclose(out, whole, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(variance, expected, rtol=1e-5)
+    assert np.abs(np.subtract(found["apart"][0], whole)).max() > 1e-3
+
+
 def test_compile_autocast_and_torch_func():
     u = tensors(draw())
     plain, compiled = nfn_torch.NFModule(network()), nfn_torch.NFModule(network())
@@ -119,3 +153,7 @@ def test_set_norm_and_gate():
     x = u["W1"]
     gated = Gate("tanh").apply({}, u)["W1"]
     np.testing.assert_allclose(gated, np.tanh(x[..., :2]) * x[..., 2:])
+
+
+if __name__ == "__main__":
+    print(json.dumps({"together": sharded("batch"), "apart": sharded(None)}))

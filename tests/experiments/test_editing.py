@@ -30,7 +30,8 @@ from reference_experiments.methods.mlp import Flatten, Unflatten
 from reference_experiments.networks.sirens import OMEGA, coordinates, draw, render
 from reference_experiments.networks.torch import Siren
 from reference_experiments.report import report
-from reference_experiments.tasks.editing import EDITORS, Editing
+from reference_experiments.tasks.editing import METHODS as NAMES
+from reference_experiments.tasks.editing import Editing
 from reference_experiments.training import fit
 
 SPACE = WeightSpace.mlp([2, 6, 5, 3])
@@ -45,7 +46,7 @@ def sirens(space=SPACE, batch=4):
 
 FEATURES = sirens()
 IMAGES = RNG.uniform(-1, 1, (4, 5, 7, 3))
-METHODS = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in EDITORS}
+METHODS = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in NAMES}
 PARAMETERS = {name: initialize(method.layer, 1) for name, method in METHODS.items()}
 
 
@@ -121,7 +122,7 @@ def shift(name, group, features=FEATURES):
     return apart(layer.apply(params, moved(group, features)), moved(group, edited)) / apart(edited, features)
 
 
-@pytest.mark.parametrize("name", [name for name in EDITORS if not name.startswith("MLP")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("MLP")])
 def test_editors_are_equivariant(name):
     assert shift(name, SPACE.group("HNP")) < 1e-9
     torn = FEATURES | {"W2": np.roll(FEATURES["W2"], 1, axis=1)}
@@ -140,7 +141,7 @@ def test_what_editors_are_not_equivariant_to():
         assert shift(name, SPACE.group("NP")) > 1e-2
 
 
-@pytest.mark.parametrize("name", EDITORS)
+@pytest.mark.parametrize("name", NAMES)
 def test_loss_is_the_error_of_the_edited_image_in_every_backend(name):
     layer, params = METHODS[name].layer, PARAMETERS[name]
     edited = layer.apply(params, FEATURES)

@@ -199,14 +199,15 @@ def test_variants_are_methods_with_changes(dataset, tmp_path, monkeypatch):
     assert (trained.name, trained.config.mlp) == ("MLP", 3)
 
 
-def test_every_variant_can_be_built(dataset):
-    study = EXPERIMENTS["siren-study"]
+@pytest.mark.parametrize(("name", "steps"), [("siren-study", 5000), ("dilate-study", 1000)])
+def test_every_variant_can_be_built(name, steps, dataset):
+    study = EXPERIMENTS[name]
     features = dataset.features(np.arange(10))
     for name in study.methods:
         variant = study.variant(name)
         config = replace(study.config("small", "MNIST"), **variant.config)
         assert study.task.build(variant.method, SPACE, features, config).parameters > 0
-        assert replace(study.scales["small"].recipe, **variant.recipe).steps == 5000
+        assert replace(study.scales["small"].recipe, **variant.recipe).steps == steps
 
 
 @pytest.mark.parametrize(
