@@ -97,7 +97,7 @@ SIREN_MESSAGES = Experiment(
     (
         *("SignedMessages", "SignedMessages without activations", "LearnedProbes"),
         *("Values at 16 drawn points", "Values at 64 drawn points", "Values at 256 drawn points"),
-        *("NFN_HNP", "MLP"),
+        *("NFN_HNP", "MLP", "ResNet-18"),
     ),
     {
         "MNIST": _many_sirens("mnist", 55_000, 5000),
@@ -113,7 +113,7 @@ SIREN_MESSAGES = Experiment(
             1,
         ),
         "small": Preset(
-            MethodConfig((32,) * 3, (32,) * 3, (256, 256), fourier=(32, 0.5), augmentation=(0.2, 0.12, 0.1)),
+            MethodConfig((32,) * 3, (32,) * 3, (256, 256), fourier=(32, 0.5), resnet=8, augmentation=(0.2, 0.12, 0.1)),
             Recipe("classes", 20_000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=1000),
             3,
         ),

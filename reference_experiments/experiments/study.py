@@ -48,12 +48,10 @@ EDITS = {
     "NFN_HNP": Variant("NFN_HNP", recipe=FAST),
     "NFN_HNP, learning rate 0.001": Variant("NFN_HNP"),
     "NFN_HNP gated": Variant("NFN_HNP gated", recipe=FAST),
-    "NFN_PT": Variant("NFN_PT", recipe=FAST),
     "Messages": Variant("Messages", {"messages": (32, 32)}, FAST),
     "Messages, learning rate 0.001": Variant("Messages", {"messages": (32, 32)}),
     "Messages, 8 points": Variant("Messages", {"messages": (8, 32)}, FAST),
     "Messages, 16 channels": Variant("Messages", {"messages": (32, 16)}, FAST),
-    "Messages, 3000 networks": Variant("Messages", {"messages": (32, 32)}, FAST, networks=3000),
 }
 """Messages have 32 points and 32 channels, as many channels as the NF-layers."""
 
