@@ -29,7 +29,7 @@ from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
 from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
-from nfn_core.layers.norms import BatchNorm, SetNorm
+from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
 from nfn_core.layers.phases import NeuronPhases
 from nfn_core.layers.signed import SignedMessages
@@ -54,6 +54,7 @@ __all__ = [
     "Gate",
     "GaussianFourierFeatures",
     "Group",
+    "InstanceNorm",
     "InvariantPool",
     "LabelError",
     "Layer",

@@ -102,7 +102,8 @@ def pooled_linear(group):
 
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
-    "name", ["pointwise", "stack", "residual", "learned", "encoded", "classifier", "pointwise classifier"]
+    "name",
+    ["pointwise", "instance norm", "stack", "residual", "learned", "encoded", "classifier", "pointwise classifier"],
 )
 def test_networks(name, check, conformance, backend, device):
     """Pointwise layers, stacks, residual blocks and encodings; HNP is what NP layers keep under IO-encoding."""
@@ -111,6 +112,7 @@ def test_networks(name, check, conformance, backend, device):
     sinusoidal = SinusoidalEncoding(space, layers=True)
     layer, group, claims = {
         "pointwise": (PointwiseLayer(np_, 1, 2), np_, {"out_channels": 2, "linear": True}),
+        "instance norm": (equivariant_network(hnp, [1, 4, 2], norm="instance"), hnp, {"out_channels": 2}),
         "stack": (equivariant_network(hnp, [1, 4, 2], norm="layer"), hnp, {"out_channels": 2, "maximal": True}),
         "residual": (Residual(Sequential((NFLayer(np_, 1, 1), Activation("tanh")))), np_, {}),
         "learned": (

@@ -72,7 +72,7 @@ class MessageBlock(Composite):
         Channels of the tensors, and of the neurons before and after.
     new_tensor_channels : int, optional
         Channels of the updated tensors; without it the tensors stay.
-    norm : {"layer", "batch", "set"}, optional
+    norm : {"layer", "batch", "set", "instance"}, optional
         Normalization of messages and updates.
     activation : str
         Elementwise map.
@@ -179,7 +179,7 @@ def message_network(
         Frequency of a sine network: its neurons are encoded by their phases too.
     points : int
         Number of learned points of the phases.
-    norm : {"layer", "batch", "set"}, optional
+    norm : {"layer", "batch", "set", "instance"}, optional
         Normalization in blocks; with ``"batch"`` also of the pooled invariants.
     activation, gate : str, bool
         As in `MessageBlock`.

@@ -15,12 +15,17 @@ from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import Activation, Dropout, Gate, LayerNorm
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
-from nfn_core.layers.norms import BatchNorm, SetNorm
+from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["MLPHead", "Residual", "Sequential", "equivariant_network", "invariant_network"]
 
-NORMS: dict[str, type[LayerNorm | BatchNorm | SetNorm]] = {"layer": LayerNorm, "batch": BatchNorm, "set": SetNorm}
+NORMS: dict[str, type[LayerNorm | BatchNorm | SetNorm]] = {
+    "layer": LayerNorm,
+    "batch": BatchNorm,
+    "set": SetNorm,
+    "instance": InstanceNorm,
+}
 """Normalizations of features by name."""
 
 
@@ -205,8 +210,8 @@ def equivariant_network(
         Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
     activation : str
         Elementwise map after every NF-layer but the last.
-    norm : {"layer", "batch", "set"}, optional
-        Normalization before each of these activations: `LayerNorm`, `BatchNorm` or `SetNorm`.
+    norm : {"layer", "batch", "set", "instance"}, optional
+        Normalization before each of these activations: `LayerNorm`, `BatchNorm`, `SetNorm` or `InstanceNorm`.
     gate : bool
         Whether to use `Gate` in place of the activation: these NF-layers then give twice the channels.
     dropout : float

@@ -1,4 +1,4 @@
-"""Normalization by statistics of a batch or of a network: batch norm with running statistics, and set norm.
+"""Normalization by statistics of a batch or of a network: batch norm with running statistics, set and instance norm.
 
 Batch norm is the one layer with state, and the state is not here: in training it normalizes by the batch and hands the
 new running statistics to `Execution.statistics`; without that it normalizes by its constants. The adapters keep them.
@@ -7,7 +7,7 @@ new running statistics to `Execution.statistics`; without that it normalizes by 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.checks import check_counts
@@ -17,7 +17,7 @@ from nfn_core.layers.base import Execution, Layer, Statistics, check_input_chann
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["BatchNorm", "SetNorm"]
+__all__ = ["BatchNorm", "InstanceNorm", "SetNorm"]
 
 
 @dataclass(frozen=True)
@@ -192,6 +192,7 @@ class SetNorm(Layer):
     space: WeightSpace | None
     channels: int
     epsilon: float = 1e-5
+    over_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_counts(self, "channels")
@@ -220,10 +221,36 @@ class SetNorm(Layer):
     def _one(self, x: Array, params: Mapping[str, Array], front: str) -> Array:
         """Normalize an array of shape (batch, ..., channels)."""
         xp = namespace_of(x)
-        axes = tuple(range(1, x.ndim))
+        axes = tuple(range(1, x.ndim)) if self.over_channels else tuple(range(1, x.ndim - 1))
         x = x - xp.mean(x, axis=axes, keepdims=True)
         x = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
         return x * params[f"{front}scale"] + params[f"{front}shift"]
+
+
+@dataclass(frozen=True)
+class InstanceNorm(SetNorm):
+    """Instance normalization (Ulyanov et al., 2016, arXiv:1607.08022): of each network and channel by itself.
+
+    Each channel of each tensor of each network is centered and scaled by its mean and variance over all entries, then it
+    has a learned scale and shift. What a hub sends to all entries alike is gone, so this suits outputs that differ from
+    entry to entry (masks, edits), also in batches of one network. The output for a tensor of one entry is the shift.
+
+    Parameters
+    ----------
+    space : WeightSpace or None
+        The space of the features, or None for arrays of shape (batch, ..., channels).
+    channels : int
+        Channels.
+    epsilon : float
+        Added to the variance.
+
+    Raises
+    ------
+    SpecError
+        If `channels` is not a positive integer.
+    """
+
+    over_channels: ClassVar[bool] = False
 
 
 def _fronts(space: WeightSpace | None) -> list[str]:

@@ -42,7 +42,7 @@ class TicketVAE(Composite):
         Latent channels.
     pointwise : bool
         Use `PointwiseLayer` in place of `NFLayer`.
-    norm : {"layer", "batch", "set"}, optional
+    norm : {"layer", "batch", "set", "instance"}, optional
         Normalization before each activation, as in `nfn_core.equivariant_network`; the paper's is ``"layer"``.
     encoding : tuple of (float, int), optional
         Maximum frequency and bands of the sinusoidal IO-encoding, of encoder and decoder.

@@ -14,7 +14,7 @@ import pytest
 import torch
 from jax.sharding import PartitionSpec
 
-from nfn_core import BatchNorm, Gate, SetNorm, WeightSpace, initialize, message_network
+from nfn_core import BatchNorm, Gate, InstanceNorm, SetNorm, WeightSpace, initialize, message_network
 
 SPACE = WeightSpace.mlp([2, 4, 3])
 
@@ -144,12 +144,16 @@ def test_single_values_use_running_statistics(batch):
     assert torch.equal(module.state_dict()["mean"], torch.zeros(3))
 
 
-def test_set_norm_and_gate():
+def test_set_norm_instance_norm_and_gate():
     u = draw(channels=4, kind="float64")
     layer = SetNorm(SPACE, 4)
     out = layer.apply(initialize(layer, 0), u)
     np.testing.assert_allclose(out["W1"].mean(axis=(1, 2, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(out["W1"].std(axis=(1, 2, 3)), 1, rtol=1e-4)
+    each = InstanceNorm(SPACE, 4).apply(initialize(layer, 0), u)
+    np.testing.assert_allclose(each["W1"].mean(axis=(1, 2)), 0, atol=1e-12)
+    np.testing.assert_allclose(each["W1"].std(axis=(1, 2)), 1, rtol=1e-4)
+    assert np.abs(out["W1"].mean(axis=(1, 2))).max() > 0.01
     x = u["W1"]
     gated = Gate("tanh").apply({}, u)["W1"]
     np.testing.assert_allclose(gated, np.tanh(x[..., :2]) * x[..., 2:])

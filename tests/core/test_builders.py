@@ -6,7 +6,7 @@ import pytest
 from nfn_core import SpecError, WeightSpace, initialize, invariant_network
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch", "set"])
+@pytest.mark.parametrize("norm", ["layer", "batch", "set", "instance"])
 def test_norms_gates_and_statistics(norm):
     space = WeightSpace.mlp([2, 4, 1])
     group = space.group("HNP")

@@ -58,7 +58,12 @@ DESCRIPTIONS = [
     invariant_network(HNP, [1, 4, 4], [8, 3], pool=HNP, head_dropout=0.1),
     equivariant_network(MLP.group("NP"), [1, 4, 1], norm="layer", before=[SinusoidalEncoding(MLP)], dropout=0.1),
     *(nfn_core.Gate("tanh"), nfn_core.BatchNorm(MLP, 3), nfn_core.BatchNorm(None, 4, center=False)),
-    *(nfn_core.SetNorm(MLP, 3), nfn_core.Messages(HNP, 1, 2, 2), nfn_core.MessageReadout(HNP, 1, 2)),
+    *(
+        nfn_core.SetNorm(MLP, 3),
+        nfn_core.InstanceNorm(MLP, 3),
+        nfn_core.Messages(HNP, 1, 2, 2),
+        nfn_core.MessageReadout(HNP, 1, 2),
+    ),
     *(nfn_core.TensorUpdate(HNP, 1, 2, 2), nfn_core.NeuronPool(HNP, 1, 2), nfn_core.NeuronPhases(HNP, 4, points=2)),
     *(nfn_core.SignedMessages(MLP, (1.0,) * 6, 2), *nfn_core.message_network(HNP, 1, 4, head=[8, 3]).layers[:2]),
 ]

@@ -50,7 +50,7 @@ LAYERS = {
     "NFN_NP without IO-encoding": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2),
     "NFN_PT": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True),
     "NFN_PT without layer norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, pointwise=True, norm=None),
-    "NFN_NP with batch norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, norm="batch"),
+    "NFN_NP with instance norm": TicketVAE(SPACE.group("NP"), SCALE, (6, 6), 2, norm="instance"),
 }
 
 
