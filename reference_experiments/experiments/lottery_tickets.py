@@ -22,7 +22,7 @@ PRUNING = {
     "smoke": Preset(MethodConfig((4, 4, 4), (4, 4, 4), ()), Recipe("custom", 4, 2, 1e-3, eval_every=2), 1),
     "small": Preset(
         MethodConfig((8, 8, 8), (8, 8, 8), (), encoding=(10.0, 3)),
-        Recipe("custom", 800, 1, 3e-3, warmup=20, cosine=True, eval_every=100),
+        Recipe("custom", 1600, 1, 3e-3, warmup=20, cosine=True, eval_every=100),
         3,
     ),
     "paper": Preset(
