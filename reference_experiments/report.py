@@ -133,7 +133,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
     trained = {dataset: {m: r for m, r in rows.items() if "curve" in r[0]} for dataset, rows in runs.items()}
     judged = verdicts(name, runs, experiment.task.metric)
     tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
-    titles = ["dataset", "method", "parameters", "seeds", *map(label, shown)]
+    titles = ["dataset", "method", "parameters", "seeds", "steps", *map(label, shown)]
     titles += [f"{label(m)} in the paper" for m in printed]
     titles += [f"overfit check on {OVERFIT_NETWORKS} networks", *(["verdict"] if theirs else [])]
     lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, trained)]
@@ -143,6 +143,7 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
         known = results[0] if results else {"metrics": {}}
         cells = [dataset, method, f"{known['parameters']:,}" if "parameters" in known else ""]
         cells.append(str(sum("seed" in result for result in results)))
+        cells.append(f"{known['recipe']['steps']:,}" if "recipe" in known else "")
         cells += [_figure(*summary(results, m), m) if m in known["metrics"] else "" for m in shown]
         cells += [_figure(*figures[m], m) if m in figures else "" for m in printed]
         cells.append(next((f"{r['overfit_check']:.3f}" for r in results if r.get("overfit_check") is not None), ""))
@@ -169,6 +170,7 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     ours, paper = experiment.scales[scale], experiment.scales["paper"]
     if scale == "paper":
         return "At the paper's scale.\n"
+    recipes = [results[0]["recipe"] for rows in runs.values() for results in rows.values()]
     counts = defaultdict(list)
     for dataset, rows in runs.items():
         for results in rows.values():
@@ -181,7 +183,7 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
         ("head's dropout", ours.config.head_dropout, paper.config.head_dropout),
         ("Fourier features (number, scale)", ours.config.fourier, paper.config.fourier),
         *(
-            (f.replace("_", " "), getattr(ours.recipe, f), getattr(paper.recipe, f))
+            (f.replace("_", " "), ", ".join(dict.fromkeys(str(r[f]) for r in recipes)), str(getattr(paper.recipe, f)))
             for f in ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")
         ),
     ):

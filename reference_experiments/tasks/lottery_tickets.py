@@ -182,7 +182,7 @@ class TicketPrediction:
         pruned = [name for name in masks if not truth[name].all()]
         common = sum(int((masks[n] & truth[n]).sum()) for n in pruned)
         kept = sum(int(truth[n].sum()) for n in pruned)
-        hnp = replace(layer, group=layer.space.group("HNP"), pointwise=False, encoding=None)
+        hnp = replace(layer, group=layer.space.group("HNP"), pointwise=False, norm="layer", encoding=None)
         one = TicketPairs.of(layer, dataset, test.targets[:1])
         baselines = {name: 100 * dataset.columns[column][test.targets] for name, column in BASELINES.items()}
         return Result(
