@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 import nfn_core
+from nfn_core.layers.hubs import hub_graph
 
 DOCS = Path(__file__).resolve().parent
 ASSETS = DOCS / "assets"
@@ -45,6 +46,30 @@ def _arrow(panel: Axes, text: str) -> None:
     panel.text(0.5, 0.5, text, ha="center", va="bottom")
 
 
+def hubs(path: Path) -> None:
+    """Which tensors meet in which hub: an NF-layer of HNP on an MLP with two hidden layers."""
+    graph = hub_graph(nfn_core.WeightSpace.mlp([2, 12, 12, 1]).group("HNP"))
+    figure, panel = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    panel.set_axis_off()
+    tensors = np.linspace(1, 0, len(graph.tensors))
+    for k, (hub, y) in enumerate(zip(graph.hubs, np.linspace(0.9, 0.1, len(graph.hubs)), strict=True)):
+        for side, members in ((0, hub.inputs), (2, hub.outputs)):
+            for member in members:
+                panel.plot([side, 1], [tensors[member.tensor], y], color=f"C{k}", linewidth=1.2, alpha=0.7, zorder=0)
+        name = ", ".join(hub.labels) or "no labels"
+        box = {"boxstyle": "round", "facecolor": "white", "edgecolor": f"C{k}", "linewidth": 2}
+        panel.text(1, y, f"hub of {name}", ha="center", va="center", bbox=box)
+    for plan, y in zip(graph.tensors, tensors, strict=True):
+        axes = f"{plan.spec.name} ({', '.join(label or '' for label in plan.spec.labels)})"
+        panel.text(-0.04, y, axes, ha="right", va="center")
+        panel.text(2.04, y, axes, ha="left", va="center")
+    for x, text in ((0.4, "pool over the other axes"), (1.0, "mix channels"), (1.6, "repeat along the other axes")):
+        panel.text(x, 1.12, text, ha="center", style="italic")
+    panel.set(xlim=(-0.5, 2.5), ylim=(-0.08, 1.2))
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
 def tutorials(folder: Path) -> None:
     """Run every tutorial in a temporary folder, and keep the plots that it saves."""
     for script in sorted((DOCS / "tutorials").glob("*.py")):
@@ -57,4 +82,5 @@ def tutorials(folder: Path) -> None:
 if __name__ == "__main__":
     ASSETS.mkdir(exist_ok=True)
     overview(ASSETS / "overview.png")
+    hubs(ASSETS / "hubs.png")
     tutorials(ASSETS)
