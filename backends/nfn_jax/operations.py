@@ -73,6 +73,8 @@ def _tanh(r: Rules, call: Call, x: Value) -> Value:
 
 @operation("max")
 def _max(r: Rules, call: Call, x: Value, y: Value) -> Value:
+    if call.literals[0] == 0:
+        return r.activate("relu", y)
     return r.activate("relu", x) if call.literals[1] == 0 else r.elementwise(x, y)
 
 

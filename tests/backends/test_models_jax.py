@@ -48,6 +48,7 @@ def test_plain_tree():
         (lambda y: jnp.sin(-(y / 0.5)), ("sin", -2.0)),
         (lambda y: jnp.sin(30 * y + 0.1), ("sin", None)),
         (jax.nn.relu, ("relu", 1.0)),
+        (lambda y: jnp.maximum(0.0, y), ("relu", 1.0)),
         (jnp.tanh, ("tanh", 1.0)),
     ],
 )
