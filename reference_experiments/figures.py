@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.image import imread, imsave
 from sklearn.metrics import confusion_matrix
@@ -65,18 +66,19 @@ def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions
 
 def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Loss of the training and metric of the validation networks over the steps, one line a method and seed."""
-    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    figure = Figure(figsize=(12, 3.6), layout="constrained")
     panels = figure.subplots(1, 2)
+    colors = colormaps["tab10" if len(runs) <= 10 else "tab20"]
     for k, (method, results) in enumerate(runs.items()):
         for result in results:
             steps = [evaluation["step"] for evaluation in result["curve"]]
             for panel, key in zip(panels, ("loss", "metric"), strict=True):
                 values = [evaluation[key] for evaluation in result["curve"]]
-                panel.plot(steps, values, color=f"C{k}", label=method if result is results[0] else None, alpha=0.8)
+                panel.plot(steps, values, color=colors(k), label=method if result is results[0] else None, alpha=0.8)
     for panel, title in zip(panels, ("training loss", "validation metric"), strict=True):
         panel.set_xlabel("step")
         panel.set_ylabel(title)
-    panels[1].legend(fontsize=8)
+    figure.legend(*panels[1].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     write(path, figure.savefig)
 
 
@@ -95,11 +97,13 @@ def draw_scatter(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
-    """How often each class (row) is taken for each other (column), one panel a method."""
-    figure = Figure(figsize=(2.6 * len(results), 3), layout="constrained")
-    for panel, (method, result) in zip(
-        figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
-    ):
+    """How often each class (row) is taken for each other (column), one panel a method, at most five side by side."""
+    rows, columns = -(-len(results) // 5), min(len(results), 5)
+    figure = Figure(figsize=(2.6 * columns, 3 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for panel in panels[len(results) :]:
+        panel.set_axis_off()
+    for panel, (method, result) in zip(panels, results.items(), strict=False):
         matrix = confusion_matrix(result["details"]["actual"], result["details"]["predicted"], normalize="true")
         panel.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
         panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test_accuracy']:.1f} %", fontsize=9)
