@@ -106,7 +106,7 @@ def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None
     for panel, (method, result) in zip(panels, results.items(), strict=False):
         matrix = confusion_matrix(result["details"]["actual"], result["details"]["predicted"], normalize="true")
         panel.imshow(matrix, cmap="Blues", vmin=0, vmax=1)
-        panel.set_title(f"{method}, seed {result['seed']}\n{result['metrics']['test_accuracy']:.1f} %", fontsize=9)
+        panel.set_title(f"{method}\nseed {result['seed']}: {result['metrics']['test_accuracy']:.1f} %", fontsize=8)
         panel.set_xlabel("predicted")
         panel.set_ylabel("actual")
     write(path, figure.savefig)
