@@ -3,7 +3,7 @@
 import argparse
 import shutil
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import nox
@@ -15,7 +15,9 @@ nox.options.default_venv_backend = "virtualenv"
 EVERYTHING = ".[torch,jax,conformance,experiments]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
 DIGITS = ("--images", "digits")
-SMOKE = {  # name of a dataset: its maker, and runs of it: experiment, what it calls the dataset, options
+SMOKE: dict[
+    str, tuple[tuple[str, ...], list[tuple[str, ...]]]
+] = {  # name of a dataset: its maker, and runs of it: experiment, what it calls the dataset, options
     "images": (
         ("image-inrs", *DIGITS),
         [
@@ -122,23 +124,35 @@ def smoke(session: nox.Session, backend: str) -> None:
         def experiments(*arguments: str) -> None:
             session.run("python", "-m", "reference_experiments", *arguments, env=cached(f"{folder}/compiled"))
 
-        def chain(title: str) -> None:
+        def dataset(title: str) -> list[Future[None]]:
             maker, runs = SMOKE[title]
             made, common = f"{folder}/{title}", ("--backend", backend, "--scale", "smoke")
             experiments("make", *maker, *common, "--devices", "1", "--output", made)
             experiments("verify", made)
-            for name, dataset, *options in runs:
-                output = ("--output", f"{folder}/results/{name}")
-                experiments("run", name, "--dataset-dir", dataset, made, *options, *common, *output)
+            commands = [
+                (
+                    "run",
+                    name,
+                    "--dataset-dir",
+                    known_as,
+                    made,
+                    *options,
+                    *common,
+                    "--output",
+                    f"{folder}/results/{name}",
+                )
+                for name, known_as, *options in runs
+            ]
+            return [pool.submit(experiments, *command) for command in commands]
 
         def demo(name: str, *options: str) -> None:
             experiments(name, *options, "--scale", "smoke", "--output", f"{folder}/{name}")
 
-        jobs = [pool.submit(chain, title) for title in SMOKE]
-        jobs.append(pool.submit(demo, "quickstart", "--backend", backend))
+        datasets = [pool.submit(dataset, title) for title in SMOKE]
+        demos = [pool.submit(demo, "quickstart", "--backend", backend)]
         if backend == "torch":
-            jobs.append(pool.submit(demo, "residual"))
-        for job in jobs:
+            demos.append(pool.submit(demo, "residual"))
+        for job in [*demos, *(run for made in datasets for run in made.result())]:
             job.result()
         experiments("report", f"{folder}/results")
         editor, predictor = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("table6-dilate", "table3"))
