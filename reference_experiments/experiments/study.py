@@ -43,15 +43,16 @@ SIREN_STUDY = replace(
     },
 )
 
-FAST = {"learning_rate": 1e-2}
+FASTER = {"learning_rate": 3e-3}
+WIDTHS = {"messages": (32, 32)}
 EDITS = {
-    "NFN_HNP": Variant("NFN_HNP", recipe=FAST),
+    "NFN_HNP": Variant("NFN_HNP", recipe=FASTER),
     "NFN_HNP, learning rate 0.001": Variant("NFN_HNP"),
-    "NFN_HNP gated": Variant("NFN_HNP gated", recipe=FAST),
-    "Messages": Variant("Messages", {"messages": (32, 32)}, FAST),
-    "Messages, learning rate 0.001": Variant("Messages", {"messages": (32, 32)}),
-    "Messages, 8 points": Variant("Messages", {"messages": (8, 32)}, FAST),
-    "Messages, 16 channels": Variant("Messages", {"messages": (32, 16)}, FAST),
+    "NFN_HNP gated": Variant("NFN_HNP gated", recipe=FASTER),
+    "Messages": Variant("Messages", WIDTHS, FASTER),
+    "Messages, learning rate 0.001": Variant("Messages", WIDTHS),
+    "Messages, learning rate 0.01": Variant("Messages", WIDTHS, {"learning_rate": 1e-2}),
+    "Messages, 8 points": Variant("Messages", {"messages": (8, 32)}, FASTER),
 }
 """Messages have 32 points and 32 channels, as many channels as the NF-layers."""
 
