@@ -28,7 +28,7 @@ from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits
 from reference_experiments.training import evenly_spaced, predict
 
-__all__ = ["EDITORS", "METHODS", "Editing"]
+__all__ = ["EDITORS", "Editing", "METHODS"]
 
 
 EDITORS = ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "MLP_Aug")
@@ -79,8 +79,8 @@ class Editing:
             )
         if name == "Messages":
             points, channels = config.messages
-            options = {"omega": OMEGA, "points": points, "out_channels": 1}
-            network = message_network(space.group("HNP"), 1, channels, before=[scale], **options)
+            group = space.group("HNP")
+            network = message_network(group, 1, channels, out_channels=1, before=[scale], omega=OMEGA, points=points)
             return Method(name, Editor(space, network))
         published = name.removesuffix(" gated")
         group, widths, before = functional(published, scale, config)
