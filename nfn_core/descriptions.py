@@ -26,7 +26,8 @@ def to_json(description: Any) -> str:
     Parameters
     ----------
     description : Layer, Group, WeightSpace or ModelSpace
-        A layer or network, a group, a weight space, or the weight space of a model (without its verification).
+        A layer or network, a group, a weight space, or the weight space of a model (without its verification
+        and activations, which tracing gives).
 
     Returns
     -------

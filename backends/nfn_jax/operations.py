@@ -2,12 +2,12 @@
 
 from dataclasses import replace
 
-from nfn_core.models.operations import Call, Registry
+from nfn_core.models.operations import COMMON, Call, Registry
 from nfn_core.models.rules import Rules, Value
 
 __all__ = ["ELEMENTWISE", "OPERATIONS", "looks_up"]
 
-OPERATIONS = Registry()
+OPERATIONS = Registry(COMMON)
 """Rules by primitive."""
 operation = OPERATIONS.register
 
@@ -44,31 +44,6 @@ def looks_up(name: str, call: Call) -> bool:
 @operation(*ELEMENTWISE)
 def _elementwise(r: Rules, call: Call, *values: Value) -> Value:
     return r.elementwise(*values)
-
-
-@operation("mul")
-def _mul(r: Rules, call: Call, x: Value, y: Value) -> Value:
-    return r.multiply(x, y)
-
-
-@operation("div")
-def _div(r: Rules, call: Call, x: Value, y: Value) -> Value:
-    return r.multiply(x, y, inverse=True)
-
-
-@operation("neg")
-def _neg(r: Rules, call: Call, x: Value) -> Value:
-    return r.multiply(x, -1.0)
-
-
-@operation("sin")
-def _sin(r: Rules, call: Call, x: Value) -> Value:
-    return r.activate("sin", x)
-
-
-@operation("tanh")
-def _tanh(r: Rules, call: Call, x: Value) -> Value:
-    return r.activate("tanh", x)
 
 
 @operation("max")

@@ -1,16 +1,16 @@
 """ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 
-from nfn_core.models.operations import Call, Registry, Rule
+from nfn_core.models.operations import COMMON, Call, Registry, Rule
 from nfn_core.models.rules import Rules, Value
 
 __all__ = ["OPERATIONS", "rule_of"]
 
-OPERATIONS = Registry()
+OPERATIONS = Registry(COMMON)
 """Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
 operation = OPERATIONS.register
 
@@ -33,29 +33,9 @@ def pointwise(r: Rules, call: Call, *args: Any, **kwargs: Any) -> Value:
     return r.elementwise(*[x for x in (*args, *kwargs.values()) if isinstance(x, Value)])
 
 
-@operation("mul")
-def _mul(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
-    return r.multiply(x, y) if isinstance(x, Value) else r.multiply(cast("Value", y), x)
-
-
 @operation("div")
-def _div(r: Rules, call: Call, x: Value, y: Value | float, **_: Any) -> Value:
-    return r.multiply(x, y, inverse=True)
-
-
-@operation("neg")
-def _neg(r: Rules, call: Call, x: Value) -> Value:
-    return r.multiply(x, -1.0)
-
-
-@operation("sin")
-def _sin(r: Rules, call: Call, x: Value) -> Value:
-    return r.activate("sin", x)
-
-
-@operation("tanh")
-def _tanh(r: Rules, call: Call, x: Value) -> Value:
-    return r.activate("tanh", x)
+def _div(r: Rules, call: Call, x: Value, y: Value | float, rounding_mode: str | None = None) -> Value:
+    return r.multiply(x, y, inverse=True) if rounding_mode is None else pointwise(r, call, x, y)
 
 
 @operation("relu")

@@ -108,8 +108,8 @@ def _constant(labeling: Labeling, x: Any) -> Value:
     """Value of a tensor that is no part of the weight space."""
     x = x.detach()
     varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
+    number = float(x) if x.numel() == 1 and not x.is_complex() else None
     with labeling.rules.at("a constant"):
-        number = float(x) if x.numel() == 1 and not x.is_complex() else None
         return labeling.rules.constant(tuple(x.shape), varies, number)
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from functools import wraps
 from typing import Any, TypeAlias
 
-from nfn_core.models.rules import Value
+from nfn_core.models.rules import Rules, Value
 
-__all__ = ["Call", "Registry", "Rule"]
+__all__ = ["COMMON", "Call", "Registry", "Rule"]
 
 
 @dataclass(frozen=True)
@@ -75,3 +75,32 @@ class Registry(dict[str, Rule]):
             return rule
 
         return register
+
+
+COMMON = Registry()
+"""Rules of operations that PyTorch and JAX have under one name, with the same operands."""
+
+
+@COMMON.register("mul")
+def _mul(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
+    return r.multiply(x, y)
+
+
+@COMMON.register("div")
+def _div(r: Rules, call: Call, x: Value, y: Value | float) -> Value:
+    return r.multiply(x, y, inverse=True)
+
+
+@COMMON.register("neg")
+def _neg(r: Rules, call: Call, x: Value) -> Value:
+    return r.multiply(x, -1.0)
+
+
+@COMMON.register("sin")
+def _sin(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("sin", x)
+
+
+@COMMON.register("tanh")
+def _tanh(r: Rules, call: Call, x: Value) -> Value:
+    return r.activate("tanh", x)

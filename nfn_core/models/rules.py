@@ -94,15 +94,17 @@ class Rules(Algebra):
         factor = 1.0 if all(v.factor == 1.0 for v in values) else None
         return Value(tuple(self._broadcast(column) for column in zip(*rows, strict=True)), factor=factor)
 
-    def multiply(self, x: Value, y: Value | float, inverse: bool = False) -> Value:
+    def multiply(self, x: Value | float, y: Value | float, inverse: bool = False) -> Value:
         """Multiply entries by entries or by a number, or divide by them; a product with a number is a multiple."""
-        if isinstance(y, Value) and y.number is None and x.number is not None and not inverse:
-            x, y = y, x
-        out = self.elementwise(*(v for v in (x, y) if isinstance(v, Value)))
-        number = y.number if isinstance(y, Value) else y
-        if number is None or x.factor is None or (inverse and number == 0):
+        values = [v for v in (x, y) if isinstance(v, Value)]
+        out = self.elementwise(*values)
+        first, second = (v.number if isinstance(v, Value) else v for v in (x, y))
+        if second is None and not inverse:
+            x, second = y, first
+        factor = x.factor if isinstance(x, Value) else None
+        if second is None or factor is None or (inverse and second == 0):
             return replace(out, factor=None)
-        return replace(out, factor=x.factor / number if inverse else x.factor * number)
+        return replace(out, factor=factor / second if inverse else factor * second)
 
     def activate(self, function: str, x: Value) -> Value:
         """Apply an activation function that has a symmetry of its own, and keep a record of it."""

@@ -9,7 +9,7 @@ from reference_experiments.experiments.editing import DILATE
 __all__ = ["DILATE_STUDY", "SIREN_STUDY"]
 
 PLAIN = "SignedMessages without activations"
-VARIANTS = {
+SIREN_VARIANTS = {
     "as it is": Variant(PLAIN),
     "activations": Variant("SignedMessages"),
     "no augmentation": Variant(PLAIN, {"augmentation": (0.0, 0.0, 0.0)}),
@@ -30,10 +30,10 @@ VARIANTS = {
 SIREN_STUDY = replace(
     SIREN_MESSAGES,
     title="What SignedMessages owes to each of its parts: one change at a time",
-    methods=tuple(VARIANTS),
+    methods=tuple(SIREN_VARIANTS),
     makers={"MNIST": SIREN_MESSAGES.makers["MNIST"]},
     overrides={},
-    variants=VARIANTS,
+    variants=SIREN_VARIANTS,
     scales={
         **SIREN_MESSAGES.scales,
         "small": replace(
@@ -45,7 +45,7 @@ SIREN_STUDY = replace(
 
 FASTER = {"learning_rate": 3e-3}
 WIDTHS = {"messages": (32, 32)}
-EDITS = {
+DILATE_VARIANTS = {
     "NFN_HNP": Variant("NFN_HNP", recipe=FASTER),
     "NFN_HNP, learning rate 0.001": Variant("NFN_HNP"),
     "NFN_HNP gated": Variant("NFN_HNP gated", recipe=FASTER),
@@ -60,6 +60,6 @@ DILATE_STUDY = replace(
     DILATE,
     title="What editing owes to messages, gates and the learning rate: one change at a time",
     tables=(),
-    methods=tuple(EDITS),
-    variants=EDITS,
+    methods=tuple(DILATE_VARIANTS),
+    variants=DILATE_VARIANTS,
 )

@@ -12,16 +12,20 @@ from nfn_core import (
 )
 from reference_experiments.methods.base import Method, MethodConfig, Problem, register
 
-__all__ = ["GATED", "functional"]
+__all__ = ["functional"]
 
 
-def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group, tuple[int, ...], list[Layer]]:
-    """Group, NF-layers' channels, and input layers of a neural functional.
+GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch"}
+"""Options of the gated methods."""
+
+
+def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group, tuple[int, ...], dict[str, Any]]:
+    """Group, NF-layers' channels, and options of the builders for a neural functional.
 
     Parameters
     ----------
-    name : {"NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"}
-        The method.
+    name : str
+        ``"NFN_HNP"``, ``"NFN_NP"``, ``"NFN_NP without IO-encoding"`` or ``"NFN_PT"``, or one of them with ``" gated"``.
     scale : Normalize
         Normalization of the networks' space.
     config : MethodConfig
@@ -29,21 +33,19 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
 
     Returns
     -------
-    Group, tuple of int, list of Layer
-        Of one input channel.
+    Group, tuple of int, dict of str to object
+        Of one input channel; options of `nfn_core.equivariant_network` and `nfn_core.invariant_network`.
     """
+    published = name.removesuffix(" gated")
     space, before = scale.space, list[Layer]([scale])
     if config.fourier is not None:
         before.append(GaussianFourierFeatures(1, *config.fourier))
-    if name in ("NFN_NP", "NFN_PT"):
+    if published in ("NFN_NP", "NFN_PT"):
         before.append(SinusoidalEncoding(space, *config.encoding))
-    if name == "NFN_HNP":
-        return space.group("HNP"), config.hnp_channels, before
-    return space.group("NP"), config.channels, before
-
-
-GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch"}
-"""Options of the gated methods."""
+    options = {"before": before, "pointwise": published == "NFN_PT", **(GATED if name != published else {})}
+    if published == "NFN_HNP":
+        return space.group("HNP"), config.hnp_channels, options
+    return space.group("NP"), config.channels, options
 
 
 @register(
@@ -53,17 +55,14 @@ GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch"}
 def _neural_functional(name: str, problem: Problem) -> Method:
     """NF-layers, invariant pooling and a head."""
     config = problem.config
-    published = name.removesuffix(" gated")
-    group, channels, before = functional(published, problem.scale, config)
+    group, channels, options = functional(name, problem.scale, config)
     network = invariant_network(
         group,
         [1, *channels],
         [*config.head, problem.outputs],
         pool=problem.space.group("HNP"),  # keeps input and output neurons apart, as the paper's code does
-        before=before,
-        pointwise=published == "NFN_PT",
+        pool_norm=name.endswith(" gated"),
         head_dropout=config.head_dropout,
-        pool_norm=name != published,
-        **(GATED if name != published else {}),
+        **options,
     )
     return Method(name, network)

@@ -21,7 +21,7 @@ from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.editor import EDITS, IMAGE, Editor, errors
 from reference_experiments.methods.mlp import Flatten, Unflatten
-from reference_experiments.methods.neural_functionals import GATED, functional
+from reference_experiments.methods.neural_functionals import functional
 from reference_experiments.methods.permutation import permuted
 from reference_experiments.networks.sirens import OMEGA, draw
 from reference_experiments.sources.images import load_all_images
@@ -82,11 +82,8 @@ class Editing:
             group = space.group("HNP")
             network = message_network(group, 1, channels, out_channels=1, before=[scale], omega=OMEGA, points=points)
             return Method(name, Editor(space, network))
-        published = name.removesuffix(" gated")
-        group, widths, before = functional(published, scale, config)
-        options = GATED if name != published else {}
-        network = equivariant_network(group, [1, *widths, 1], before=before, pointwise=name == "NFN_PT", **options)
-        return Method(name, Editor(space, network))
+        group, widths, options = functional(name, scale, config)
+        return Method(name, Editor(space, equivariant_network(group, [1, *widths, 1], **options)))
 
     def split(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Split:
         """Return networks with the processed images under `IMAGE`."""

@@ -41,7 +41,7 @@ METHODS = ("NFN_NP", "NFN_PT", "NFN_PT without layer norm", "NFN_NP with instanc
 """Methods; the last is not in the paper."""
 
 
-NORMS = {"NFN_PT without layer norm": None, "NFN_NP with instance norm": "instance"}
+OTHER_NORMS = {"NFN_PT without layer norm": None, "NFN_NP with instance norm": "instance"}
 """Normalization of methods that have another than the paper's layer normalization, or none."""
 
 
@@ -160,7 +160,7 @@ class TicketPrediction:
         scale = Normalize.from_features(space, rows(dict(features), evenly_spaced(np.arange(count), NORMALIZING)))
         pointwise = name.startswith("NFN_PT")
         encoding = None if pointwise else config.encoding
-        norm = NORMS.get(name, "layer")
+        norm = OTHER_NORMS.get(name, "layer")
         layer = TicketVAE(space.group("NP"), scale, config.channels, self.latent, pointwise, norm, encoding)
         return Method(name, layer)
 

@@ -30,8 +30,7 @@ from reference_experiments.methods.mlp import Flatten, Unflatten
 from reference_experiments.networks.sirens import OMEGA, coordinates, draw, render
 from reference_experiments.networks.torch import Siren
 from reference_experiments.report import report
-from reference_experiments.tasks.editing import METHODS as NAMES
-from reference_experiments.tasks.editing import Editing
+from reference_experiments.tasks.editing import METHODS, Editing
 from reference_experiments.training import fit
 
 SPACE = WeightSpace.mlp([2, 6, 5, 3])
@@ -46,8 +45,8 @@ def sirens(space=SPACE, batch=4):
 
 FEATURES = sirens()
 IMAGES = RNG.uniform(-1, 1, (4, 5, 7, 3))
-METHODS = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in NAMES}
-PARAMETERS = {name: initialize(method.layer, 1) for name, method in METHODS.items()}
+BUILT = {name: Editing("dilate").build(name, SPACE, FEATURES, SIZES) for name in METHODS}
+PARAMETERS = {name: initialize(method.layer, 1) for name, method in BUILT.items()}
 
 
 def apart(first, second):
@@ -117,16 +116,16 @@ def moved(group, features):
 
 def shift(name, group, features=FEATURES):
     """How far the edit of moved networks is from the moved edit, as a share of the edit."""
-    layer, params = METHODS[name].layer, PARAMETERS[name]
+    layer, params = BUILT[name].layer, PARAMETERS[name]
     edited = layer.apply(params, features)
     return apart(layer.apply(params, moved(group, features)), moved(group, edited)) / apart(edited, features)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("MLP")])
+@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("MLP")])
 def test_editors_are_equivariant(name):
     assert shift(name, SPACE.group("HNP")) < 1e-9
     torn = FEATURES | {"W2": np.roll(FEATURES["W2"], 1, axis=1)}
-    layer, params = METHODS[name].layer, PARAMETERS[name]
+    layer, params = BUILT[name].layer, PARAMETERS[name]
     if name != "NFN_PT":  # rows alone are not neurons
         rolled = layer.apply(params, FEATURES)["W2"]
         assert np.abs(layer.apply(params, torn)["W2"] - np.roll(rolled, 1, axis=1)).max() > 1e-6
@@ -141,9 +140,9 @@ def test_what_editors_are_not_equivariant_to():
         assert shift(name, SPACE.group("NP")) > 1e-2
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_loss_is_the_error_of_the_edited_image_in_every_backend(name):
-    layer, params = METHODS[name].layer, PARAMETERS[name]
+    layer, params = BUILT[name].layer, PARAMETERS[name]
     edited = layer.apply(params, FEATURES)
     change = {n: (edited[n] - x) / 0.01 for n, x in FEATURES.items()}
     network = {n.removeprefix("0."): p for n, p in params.items() if n.startswith("0.")}
@@ -165,7 +164,7 @@ def test_loss_is_the_error_of_the_edited_image_in_every_backend(name):
 
 def test_gradient_reaches_every_scale_and_the_network():
     def gradients(scale):
-        module = nfn_torch.NFModule(METHODS["NFN_NP"].layer, 1, dtype=torch.float64)
+        module = nfn_torch.NFModule(BUILT["NFN_NP"].layer, 1, dtype=torch.float64)
         for name, p in module.named_parameters():
             if name.startswith("1."):
                 assert p.shape == (1,)

@@ -199,9 +199,9 @@ def test_variants_are_methods_with_changes(dataset, tmp_path, monkeypatch):
     assert (trained.name, trained.config.mlp) == ("MLP", 3)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("siren-study", 5000), ("dilate-study", 1000)])
-def test_every_variant_can_be_built(name, steps, dataset):
-    study = EXPERIMENTS[name]
+@pytest.mark.parametrize(("study", "steps"), [("siren-study", 5000), ("dilate-study", 1000)])
+def test_every_variant_can_be_built(study, steps, dataset):
+    study = EXPERIMENTS[study]
     features = dataset.features(np.arange(10))
     for name in study.methods:
         variant = study.variant(name)
