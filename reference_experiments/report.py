@@ -11,7 +11,7 @@ import numpy as np
 
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.experiments.paper import PAPER
+from reference_experiments.experiments.paper import PAPER, ROUNDING
 from reference_experiments.figures import draw_curves
 from reference_experiments.files import ExperimentError, read_json, write
 from reference_experiments.runner import OVERFIT_NETWORKS
@@ -70,8 +70,9 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
     """Judge every row for which the paper has a figure.
 
     A row is reproduced if its mean is within two standard errors of both sides together from the paper's figure. Its
-    order is the paper's if of every other method of that dataset that was run, and whose figure in the paper is apart from
-    this one's by more than both uncertainties, it lies on the same side here.
+    order is the paper's if of every other method of that dataset that was run, and that the paper sets clearly apart, it
+    lies on the same side here. Clearly apart means that the paper's two intervals are apart by more than rounding can
+    make them: half a last place of each figure and of each uncertainty.
 
     Parameters
     ----------
@@ -96,11 +97,17 @@ def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], 
                 found[dataset, method] = MISSING
                 continue
             mean, standard_error = ours[method]
-            others = [m for m in ours if abs(theirs[m][0] - value) > theirs[m][1] + error]
+            others = [m for m in ours if _apart(theirs[m], (value, error), ROUNDING[metric])]
             same = all((theirs[m][0] > value) == (ours[m][0] > mean) for m in others)
             close = abs(mean - value) <= 2 * (error**2 + standard_error**2) ** 0.5
             found[dataset, method] = REPRODUCED if close else ORDER if same and others else NOT
     return found
+
+
+def _apart(one: tuple[float, float], other: tuple[float, float], rounding: float) -> bool:
+    """Whether the intervals of two printed figures are apart, however each number was rounded."""
+    gap = abs(one[0] - other[0]) - one[1] - other[1]
+    return gap > 2.001 * rounding  # 2, and the rounding of binary numbers
 
 
 def summary(results: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float]:

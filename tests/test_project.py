@@ -6,6 +6,7 @@ import importlib
 import itertools
 import json
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import nfn_jax
 import nfn_torch
 import numpydoc.validate
 import pytest
+from nfn_conformance.__main__ import main as conformance_command
 
 import nfn_core
 import nfn_core.layers
@@ -181,31 +183,37 @@ SNIPPETS = [
 
 
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_readme_snippet_runs(number, tmp_path):
+def test_readme_snippet_runs(number, tmp_path, monkeypatch):
     script = tmp_path / "test_snippet.py"
     script.write_text(SNIPPETS[number])
-    command = [sys.executable, *(["-m", "pytest", "-q"] if "def test_" in SNIPPETS[number] else []), str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+    monkeypatch.chdir(tmp_path)
+    if "def test_" not in SNIPPETS[number]:
+        runpy.run_path(str(script))
+        return
+    command = [sys.executable, "-m", "pytest", "-q", str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "failed" not in done.stdout
 
 
 @pytest.mark.parametrize("number", [n for n, text in enumerate(SNIPPETS) if "Subject(" in text])
-def test_layers_of_the_documentation_as_a_script(number, tmp_path):
-    def script(name, source):
-        (tmp_path / name).write_text(source)
-        command = [sys.executable, "-m", "nfn_conformance", name, "--json", "report.json"]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
-        return done, json.loads((tmp_path / "report.json").read_text())["measurements"]
+def test_layers_of_the_documentation_as_a_script(number, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
 
-    done, found = script("healthy.py", SNIPPETS[number])
-    assert done.returncode == 0, done.stderr
+    def script(name, source):
+        Path(name).write_text(source)
+        monkeypatch.setattr(sys, "argv", ["nfn_conformance", name, "--json", "report.json"])
+        status = conformance_command()
+        return status, capsys.readouterr().out, json.loads(Path("report.json").read_text())["measurements"]
+
+    status, printed, found = script("healthy.py", SNIPPETS[number])
+    assert status == 0
     assert {m["check"]: m["status"] for m in found}["maximality"] == "passed"
-    assert len(done.stdout.splitlines()) == 2 + len(found)
+    assert len(printed.splitlines()) == 2 + len(found)
     broken = SNIPPETS[number].replace("v.mean(1", "v[:, :1].mean(1")
     assert broken != SNIPPETS[number]
-    done, found = script("broken.py", broken)
-    assert done.returncode == 1
+    status, _, found = script("broken.py", broken)
+    assert status == 1
     assert {m["check"]: m["status"] for m in found}["equivariance"] == "failed"
 
 

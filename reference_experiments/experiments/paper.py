@@ -4,7 +4,10 @@ For each experiment, dataset and method its metrics, each a value and its uncert
 accuracies in per cent.
 """
 
-__all__ = ["PAPER"]
+__all__ = ["PAPER", "ROUNDING"]
+
+ROUNDING = {"test_accuracy": 0.1, "train_accuracy": 0.1, "test_tau": 0.001, "test_r2": 0.001, "test_error": 0.001}
+"""Last place in which the paper gives each metric, coarsest table; ``± 0.000`` there is an uncertainty below half of it."""
 
 Figures = dict[str, tuple[float, float]]
 

@@ -21,7 +21,7 @@ from reference_experiments.datasets.format import Networks
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
-from reference_experiments.experiments.paper import PAPER
+from reference_experiments.experiments.paper import PAPER, ROUNDING
 from reference_experiments.files import ExperimentError, MissingDataError, read_arrays
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import MethodConfig
@@ -128,7 +128,7 @@ from test_running import RECIPE, SIZES, engine, fit, parts, replace
 from reference_experiments.files import write_arrays
 library = engine({backend!r})
 library.use(gpu=False, devices=2)
-method, part = parts("NFN_PT gated", config=replace(SIZES, head_dropout=0.0))
+method, part = parts("NFN_PT gated", config=replace(SIZES, channels=(4,), head_dropout=0.0))
 learner, _ = fit(library, method.name, method.layer, part, part, RECIPE, 0, Path({folder!r}) / "together")
 write_arrays(Path({folder!r}) / "state.safetensors", learner.state())
 """
@@ -138,7 +138,7 @@ write_arrays(Path({folder!r}) / "state.safetensors", learner.state())
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_devices_give_what_one_gives(backend, tmp_path):
     """A network with batch norm, whose statistics are of the whole batch on all devices."""
-    method, part = parts("NFN_PT gated", config=replace(SIZES, head_dropout=0.0))
+    method, part = parts("NFN_PT gated", config=replace(SIZES, channels=(4,), head_dropout=0.0))
     alone, _ = fit(engine(backend), method.name, method.layer, part, part, RECIPE, 0, tmp_path / "alone")
     script = tmp_path / "two.py"
     script.write_text(TOGETHER.format(backend=backend, folder=str(tmp_path)))
@@ -151,7 +151,7 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
     together = read_arrays(tmp_path / "state.safetensors")
     # what batch norm takes away has rounding errors for a gradient, which Adam makes steps of: variances do not see it
     variances = [name for name in together if name.endswith("variance")]
-    assert len(variances) == 13
+    assert len(variances) == 7
     for name in variances:
         np.testing.assert_allclose(together[name], alone.state()[name], rtol=1e-2, err_msg=name)
 
@@ -276,6 +276,13 @@ def test_verdicts(means, method, expected):
     assert reports.verdicts("table3", runs(**means), "test_accuracy")["MNIST", method] == expected
 
 
+@pytest.mark.parametrize(("other", "expected"), [("NFN_NP", "not reproduced"), ("MLP", "same order, different level")])
+def test_an_order_needs_figures_that_rounding_cannot_explain(other, expected):
+    """0.070 ± 0.000 and 0.068 ± 0.000 may be 0.0695 + 0.0005 and 0.0685 - 0.0005; 0.306 is another matter."""
+    found = {"MNIST": {m: [{"metrics": {"test_error": x}}] for m, x in (("NFN_HNP", 0.14), (other, 0.15))}}
+    assert reports.verdicts("table6-dilate", found, "test_error")["MNIST", "NFN_HNP"] == expected
+
+
 def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     with pytest.raises(ExperimentError, match="holds no results"):
         reports.report(tmp_path / "data")
@@ -296,4 +303,5 @@ def test_the_paper_has_figures_for_what_is_run():
     for name, experiment in EXPERIMENTS.items():
         if experiment.tables:
             assert set(PAPER[name]) >= set(experiment.makers) - {"ModelNet10"}
+            assert {m for rows in PAPER[name].values() for figures in rows.values() for m in figures} <= set(ROUNDING)
         assert set(experiment.scales) == {"smoke", "small", "paper"}

@@ -158,15 +158,16 @@ def prepared(dataset, name):
 
 
 @pytest.mark.slow(seconds=15)
-@pytest.mark.parametrize(("name", "backend"), [*((name, "torch") for name in METHODS), ("NFN_NP", "jax")])
-def test_tickets_are_learned_where_there_is_something_to_learn(backend, name, tmp_path):
+@pytest.mark.parametrize("name", METHODS)
+def test_tickets_are_learned_where_there_is_something_to_learn(name, tmp_path):
+    """In PyTorch; `test_backends_agree` has the same losses in JAX. Shuffled masks are the negative control."""
     found = {True: 0.25}  # what chance gives
-    for shuffled in (False, True) if backend == "torch" else (False,):
+    for shuffled in (False, True) if name in ("NFN_NP", "NFN_PT") else (False,):
         dataset = toy(tmp_path / f"data {shuffled}", shuffled)
         method, (training, validation, test) = prepared(dataset, name)
         recipe = Recipe("custom", 300, 8, 1e-2, eval_every=100)
         folder = tmp_path / f"run {shuffled}"
-        learner, _ = fit(engine(backend), name, method.layer, training, validation, recipe, 0, folder)
+        learner, _ = fit(engine("torch"), name, method.layer, training, validation, recipe, 0, folder)
         masks, truth = lottery_tickets.masks_of(test.scores(learner), 0.75), dataset.features(test.targets, "masks")
         weights = [n for n in masks if n.startswith("W")]
         found[shuffled] = np.mean([masks[n][truth[n][..., 0]].mean() for n in weights])
