@@ -28,7 +28,10 @@ SMOKE: dict[
             ("dilate-study", "MNIST", "--method", "NFN_HNP gated", "--method", "Messages"),
         ],
     ),
-    "shapes": (("shape-inrs", "--shapes", "primitives"), [("table4", "ModelNet10")]),
+    "shapes": (
+        ("shape-inrs", "--shapes", "primitives"),
+        [("table4", "ModelNet10"), ("shape-messages", "ModelNet10", "--method", "NFN_HNP gated")],
+    ),
     "cnn zoo": (("cnn-zoo", *DIGITS), [("table2", "CIFAR-10-GS")]),
     "mlp zoo": (("mlp-zoo", *DIGITS, "--layers", "3"), []),
     "deep mlp zoo": (("mlp-zoo", *DIGITS, "--layers", "5"), [("table19", "5-Layer")]),

@@ -6,6 +6,7 @@ The preset ``paper`` is appendix D of the paper: tables 12 to 15 and sections D.
 from reference_experiments.experiments.base import Experiment
 from reference_experiments.experiments.classification import (
     DIGITS,
+    SHAPE_MESSAGES,
     SIREN_FIT,
     SIREN_GATES,
     SIREN_MESSAGES,
@@ -29,6 +30,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table19": TABLE19,
     "siren-messages": SIREN_MESSAGES,
     "siren-gates": SIREN_GATES,
+    "shape-messages": SHAPE_MESSAGES,
     "siren-study": SIREN_STUDY,
     "dilate-study": DILATE_STUDY,
     "siren-fit": SIREN_FIT,

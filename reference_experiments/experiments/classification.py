@@ -11,7 +11,7 @@ from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.prediction import Prediction
 
-__all__ = ["DIGITS", "SIREN_FIT", "SIREN_GATES", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
+__all__ = ["DIGITS", "SHAPE_MESSAGES", "SIREN_FIT", "SIREN_GATES", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
 
 
 def _sirens(images: str) -> Callable[[str, int, str], Maker]:
@@ -135,7 +135,28 @@ SIREN_GATES = replace(
         **SIREN_MESSAGES.scales,
         "small": replace(
             SIREN_MESSAGES.scales["small"],
+            config=replace(SIREN_MESSAGES.scales["small"].config, augmentation=(0.0, 0.0, 0.0)),
             recipe=Recipe("classes", 16_000, 32, 2e-3, warmup=100, cosine=True, eval_every=1000),
+        ),
+    },
+)
+
+
+SHAPE_MESSAGES = replace(
+    SIREN_MESSAGES,
+    title="Classes of shapes, predicted from SIRENs by messages, and by linear NF-layers with gates and norms",
+    methods=(
+        *("SignedMessages", "SignedMessages without activations", "LearnedProbes"),
+        *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated"),
+    ),
+    makers=TABLE4.makers,
+    overrides={},
+    scales={
+        **SIREN_MESSAGES.scales,
+        "small": Preset(
+            MethodConfig((32,) * 3, (32,) * 3, (256, 256), 0.1, fourier=(32, 0.5), augmentation=(0.2, 0.0, 0.05)),
+            Recipe("classes", 6000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=500),
+            3,
         ),
     },
 )

@@ -47,8 +47,8 @@ class MethodConfig:
     messages : tuple of (int, int)
         Points, and features of each neuron, of SignedMessages; points of LearnedProbes.
     augmentation : tuple of (float, float, float)
-        Largest rotation (radians), relative scaling and translation of the images that SignedMessages and LearnedProbes
-        are trained on, drawn anew in every step.
+        Largest rotation (radians), relative scaling and translation of the images or shapes that gated neural
+        functionals, SignedMessages and LearnedProbes are trained on, drawn anew in every step.
     mirror : bool
         Whether they are mirrored too, at random.
     """

@@ -7,8 +7,8 @@ from functools import partial
 from nfn_core import FeatureError, Layer, MLPHead, Sequential, WeightSpace, check_features
 from nfn_core.arrays import Array, Features, namespace_of
 from nfn_core.layers.base import Execution
+from reference_experiments.methods.augmentations import permuted
 from reference_experiments.methods.base import Method, Problem, register
-from reference_experiments.methods.permutation import permuted
 
 __all__ = ["Flatten", "Unflatten"]
 

@@ -10,6 +10,7 @@ from nfn_core import (
     SinusoidalEncoding,
     invariant_network,
 )
+from reference_experiments.methods.augmentations import moving
 from reference_experiments.methods.base import Method, MethodConfig, Problem, register
 
 __all__ = ["functional"]
@@ -53,7 +54,7 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated"),
 )
 def _neural_functional(name: str, problem: Problem) -> Method:
-    """NF-layers, invariant pooling and a head."""
+    """NF-layers, invariant pooling and a head; with gates trained on moved images if the configuration says so."""
     config = problem.config
     group, channels, options = functional(name, problem.scale, config)
     network = invariant_network(
@@ -65,4 +66,4 @@ def _neural_functional(name: str, problem: Problem) -> Method:
         head_dropout=config.head_dropout,
         **options,
     )
-    return Method(name, network)
+    return Method(name, network, augment=moving(config) if name.endswith(" gated") else None)

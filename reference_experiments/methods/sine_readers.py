@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
-
-import numpy as np
 
 from nfn_core import BatchNorm, Layer, MLPHead, Sequential, SignedMessages, WeightSpace
 from nfn_core.arrays import Array, namespace_of
-from nfn_core.augmentations import transform_inputs
 from nfn_core.checks import check_counts
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution
 from nfn_core.layers.parameters import ParameterSpec
-from reference_experiments.methods.base import Method, MethodConfig, Problem, register
+from reference_experiments.methods.augmentations import moving
+from reference_experiments.methods.base import Method, Problem, register
 from reference_experiments.networks.sirens import OMEGA, render
 
-__all__ = ["Probes", "moved_images"]
+__all__ = ["Probes"]
 
 
 @dataclass(frozen=True)
@@ -59,37 +56,6 @@ class Probes(Layer):
         return xp.reshape(values, (values.shape[0], values.shape[1] * values.shape[2]))
 
 
-def moved_images(
-    config: MethodConfig, features: dict[str, np.ndarray], rng: np.random.Generator
-) -> dict[str, np.ndarray]:
-    """Rotate, scale, translate and mirror the images that SIRENs of two inputs encode, each by its own random amounts.
-
-    Parameters
-    ----------
-    config : MethodConfig
-        Its `augmentation` has the largest amounts; with `mirror` left and right are exchanged in half of the images.
-    features : dict of str to numpy.ndarray
-        Weights, each of shape (batch, *axes, 1).
-    rng : numpy.random.Generator
-        Source of the amounts; it is advanced.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Weights of the moved images, exactly.
-    """
-    batch = len(features["v1"])
-    rotation, scaling, translation = config.augmentation
-    angle = rng.uniform(-rotation, rotation, batch)
-    size = rng.uniform(1 - scaling, 1 + scaling, batch)
-    turn = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], axis=1).reshape(batch, 2, 2)
-    shift = rng.uniform(-translation, translation, (batch, 2))
-    if config.mirror:
-        turn[:, :, 1] *= rng.choice((-1.0, 1.0), (batch, 1))
-    matrix = (turn * size[:, None, None]).astype(np.float32)
-    return dict(transform_inputs(features, matrix, shift.astype(np.float32)))
-
-
 DRAWN = {f"Values at {count} drawn points": count for count in (16, 64, 256)}
 """Numbers of points of the methods that see values at points which are not learned."""
 
@@ -110,4 +76,4 @@ def _sine_reader(name: str, problem: Problem) -> Method:
         values = points * space.sizes[space.outputs[0]]
         mlp = MLPHead((values, *head, problem.outputs), dropout=0.1)
         layer = Sequential((Probes(space, points, name not in DRAWN), BatchNorm(None, values), mlp))
-    return Method(name, layer, augment=partial(moved_images, config) if any(config.augmentation) else None)
+    return Method(name, layer, augment=moving(config))

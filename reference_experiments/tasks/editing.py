@@ -18,11 +18,11 @@ from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.engines.base import Inputs, Learner, Split
 from reference_experiments.figures import draw_edits, to_png
 from reference_experiments.files import ExperimentError
+from reference_experiments.methods.augmentations import permuted
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.editor import EDITS, IMAGE, Editor, errors
 from reference_experiments.methods.mlp import Flatten, Unflatten
 from reference_experiments.methods.neural_functionals import functional
-from reference_experiments.methods.permutation import permuted
 from reference_experiments.networks.sirens import OMEGA, draw
 from reference_experiments.sources.images import load_all_images
 from reference_experiments.tasks.base import Result, metric_splits

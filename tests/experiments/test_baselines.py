@@ -1,5 +1,6 @@
 """The baselines of the experiments: the same numbers in every backend, their symmetries, and that they learn."""
 
+from dataclasses import replace
 from functools import partial
 from itertools import permutations, product
 
@@ -25,14 +26,16 @@ from nfn_core import (
     to_json,
 )
 from nfn_core.layers.base import Execution
+from reference_experiments.methods.augmentations import moving, permuted
+from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.dwsnets import DWSLayer, DWSPool, dwsnet
 from reference_experiments.methods.editor import Editor
 from reference_experiments.methods.image_space import Block, Convolution, GroupNorm, Linear, pointnet, resnet18
 from reference_experiments.methods.inr2vec import DISTANCES, POINTS, Autoencoder, ImplicitDecoder, RowStack, encoder
 from reference_experiments.methods.mlp import Flatten
-from reference_experiments.methods.permutation import permuted
 from reference_experiments.methods.ticket_vae import TicketVAE
 from reference_experiments.networks.classifiers import patches
+from reference_experiments.networks.sirens import render
 
 INR = WeightSpace.mlp([2, 6, 6, 3])
 SHAPE = WeightSpace.mlp([3, 8, 1])
@@ -431,3 +434,25 @@ def test_elements_are_drawn_uniformly():
     once = orders(space.group({"h1"}))[:, :3]
     assert chi_square(np.concatenate([once, once], axis=1)) > 66.6  # both sets by one draw
     assert chi_square(np.concatenate([swapped(rng), swapped(rng)], axis=1)) > 66.6
+
+
+@pytest.mark.parametrize("inputs", [2, 3])
+def test_moved_networks_encode_moved_images_and_shapes(inputs):
+    """Values on circles about the axis of rotation are those at other angles; the amounts stay in their range."""
+    space, rng = WeightSpace.mlp([inputs, 8, 1]), np.random.default_rng(0)
+    features = {t.name: rng.normal(size=(5, *t.shape, 1)).astype(np.float32) * 0.3 for t in space.tensors}
+    config = MethodConfig((), (), (), augmentation=(0.3, 0.0, 0.0))
+    moved = moving(config)(features, np.random.default_rng(1))
+    angle = np.random.default_rng(1).uniform(-0.3, 0.3, 5)
+    point = rng.normal(size=inputs)
+    before, after = ({n: x[..., 0] for n, x in networks.items()} for networks in (features, moved))
+    for k in range(5):
+        turned = point.copy()
+        turned[:2] = [[np.cos(angle[k]), -np.sin(angle[k])], [np.sin(angle[k]), np.cos(angle[k])]] @ point[:2]
+        one, other = ({n: x[k : k + 1] for n, x in networks.items()} for networks in (before, after))
+        expected = render(one, turned[:, None].astype(np.float32), np.sin)
+        np.testing.assert_allclose(
+            render(other, point[:, None].astype(np.float32), np.sin), expected, rtol=1e-3, atol=1e-5
+        )
+        assert np.abs(render(other, turned[:, None].astype(np.float32), np.sin) - expected).max() > 1e-3
+    assert moving(replace(config, augmentation=(0.0, 0.0, 0.0))) is None
