@@ -78,7 +78,7 @@ class NFModule(nn.Module):
         super().__init__()
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
-        self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint)
+        self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint, full_precision=_without_autocast)
         self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
         self.specs = layer.parameter_specs()
@@ -196,6 +196,11 @@ def load(
     module = NFModule(found, dtype=dtype or kept, device=device)
     module.load_state_dict(params)
     return module
+
+
+def _without_autocast(x: Any) -> torch.autocast:
+    """A context in which products with a tensor are taken in the tensor's own dtype."""
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
