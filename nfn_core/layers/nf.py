@@ -263,7 +263,7 @@ def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Namespace) -> list[A
         if statistic == "max":
             found[k] = xp.max(y, axis=axes) if axes else y
         else:
-            y = y - xp.mean(y, axis=axes, keepdims=True) if axes else xp.zeros_like(y)
+            y = y - (xp.mean(y, axis=axes, keepdims=True) if axes else y)  # NaN stays NaN
             found[k] = xp.sqrt((xp.mean(y * y, axis=axes) if axes else y) + 1e-10)
     return found
 

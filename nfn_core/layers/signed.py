@@ -53,7 +53,8 @@ class SignedMessages(Composite):
     4. Steps 2 and 3 repeat for each hidden layer. A last message along W(L) sums over the neurons, for each output.
     5. A head reads the sums, normalized over the batch.
 
-    The output is unchanged when hidden neurons are permuted or change their sign, and when 2π is added to ω v.
+    The bias of the sine network's outputs is not read: functions that differ by a constant look alike. The output is
+    unchanged when hidden neurons are permuted or change their sign, and when 2π is added to ω v.
 
     Parameters
     ----------
