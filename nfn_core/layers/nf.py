@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nfn_core.arrays import Array, Features, Namespace
+from nfn_core.arrays import Array, Features, Namespace, widened
 from nfn_core.checks import check_choice, check_counts, check_flags, check_kind, plain_tuple
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -263,8 +263,10 @@ def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Namespace) -> list[A
         if statistic == "max":
             found[k] = xp.max(y, axis=axes) if axes else y
         else:
-            y = y - (xp.mean(y, axis=axes, keepdims=True) if axes else y)  # NaN stays NaN
-            found[k] = xp.sqrt((xp.mean(y * y, axis=axes) if axes else y) + 1e-10)
+            wide = widened(y)
+            wide = wide - (xp.mean(wide, axis=axes, keepdims=True) if axes else wide)  # NaN stays NaN
+            deviation = xp.sqrt((xp.mean(wide * wide, axis=axes) if axes else wide) + 1e-10)
+            found[k] = xp.astype(deviation, y.dtype, copy=False)
     return found
 
 
