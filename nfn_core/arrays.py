@@ -167,9 +167,10 @@ def is_array(x: Any) -> bool:
     return array_api_compat.is_array_api_obj(x) and UNSUITED.isdisjoint(kind.__name__ for kind in type(x).__mro__)
 
 
-def is_dense(x: Array, xp: Namespace) -> bool:
-    """Whether an array of a library has all its entries in place: it is not sparse, nested or packed."""
-    return getattr(x, "layout", None) is getattr(xp, "strided", None) and not getattr(x, "is_nested", False)
+def is_dense(x: Array) -> bool:
+    """Whether an array has all its entries in place: it is not sparse, nested or packed."""
+    layout = getattr(x, "layout", None)  # only PyTorch's have one
+    return layout is None or (layout is namespace_of(x).strided and not getattr(x, "is_nested", False))
 
 
 def is_real(x: Array, xp: Namespace) -> bool:

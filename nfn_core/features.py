@@ -69,7 +69,7 @@ def check_features(
     xp = namespace_of(*(features[name] for name in space.by_name))
     for t in space.tensors:
         x = features[t.name]
-        if not is_dense(x, xp):
+        if not is_dense(x):
             raise FeatureError(f"tensor {t.name!r} is sparse or nested: make it a dense array.")
         if x.ndim != len(t.shape) + 2:
             raise FeatureError(

@@ -293,7 +293,7 @@ def images_of_matrix(matrix: Any) -> tuple[int, ...]:
     return images_of_assignment(*np.nonzero(p))
 
 
-def images_of_assignment(rows: Sequence[int], columns: Sequence[int]) -> tuple[int, ...]:
+def images_of_assignment(rows: Any, columns: Any) -> tuple[int, ...]:
     """Images of an assignment, as `scipy.optimize.linear_sum_assignment` gives it, for `Group.permutation`.
 
     Rows are the neurons of a network that stays, columns those of the network that is permuted: where a cost [i, j] compares
@@ -301,7 +301,7 @@ def images_of_assignment(rows: Sequence[int], columns: Sequence[int]) -> tuple[i
 
     Parameters
     ----------
-    rows, columns : sequence of int
+    rows, columns : array or sequence of int
         Pairs, each shape (n,): neuron ``columns[k]`` goes to place ``rows[k]``, as by the matrix with 1 at [rows[k], columns[k]].
 
     Returns

@@ -9,6 +9,7 @@ products of the tensor itself: no array of the size of a tensor times the neuron
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
 from nfn_core.arrays import Array, Features, Namespace, is_array, namespace_of
 from nfn_core.checks import check_choice, check_counts, check_kind, shown
@@ -321,7 +322,7 @@ def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channel
         raise FeatureError(f"neurons came for {extra}, but the group permutes only {group.permuted}: drop them.")
     for plan in neurons.tensors:
         name = plan.spec.name
-        h = x.neurons.get(name)
+        h: Any = x.neurons.get(name)
         shape = tuple(h.shape) if is_array(h) else None
         if shape != (batch, *plan.spec.shape, channels):
             raise FeatureError(

@@ -186,10 +186,7 @@ def check_parameters(
     SpecError
         If `specs` are no specs.
     """
-    if not isinstance(specs, Mapping) or not all(isinstance(spec, ParameterSpec) for spec in specs.values()):
-        raise SpecError(
-            f"specs must be a mapping from names to ParameterSpec, not {shown(specs)}: give layer.cached_specs."
-        )
+    check_kind("specs", specs, Mapping)
     if not isinstance(params, Mapping):
         raise ParameterError(f"params must be a mapping from names to arrays, not {type(params).__name__}.")
     missing = [name for name in specs if name not in params]
@@ -208,23 +205,27 @@ def check_parameters(
     sample = first_array(like)
     if isinstance(like, tuple):
         _check_alike(like, sample)
+    xp = None if sample is None else namespace_of(sample)
+    floating = xp is not None and is_real(sample, xp)
     for name, spec in specs.items():
         p = params[name]
-        if not is_array(p) or not is_dense(p, namespace_of(p)):
+        if not isinstance(spec, ParameterSpec):
+            raise SpecError(f"specs[{name!r}] must be a ParameterSpec, not {shown(spec)}: give layer.cached_specs.")
+        if not is_array(p) or not is_dense(p):
             raise ParameterError(f"parameter {name!r} must be a dense array, not {type(p).__name__}: convert it first.")
         if tuple(p.shape) != spec.shape:
             raise ParameterError(
                 f"parameter {name!r}: expected shape {spec.shape}, not {tuple(p.shape)}: "
                 "it belongs to another weight space, group or number of channels."
             )
-        if sample is None:
+        if xp is None:
             continue
-        if namespace_of(p) is not namespace_of(sample):
+        if namespace_of(p) is not xp:
             raise ParameterError(
                 f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, but the features are "
                 f"{type(sample).__module__}.{type(sample).__name__}: use one array library."
             )
-        if p.dtype != sample.dtype and is_real(sample, namespace_of(sample)):
+        if floating and p.dtype != sample.dtype:
             raise ParameterError(
                 f"parameter {name!r} has dtype {p.dtype}, but the features have {sample.dtype}: cast one to the other."
             )
