@@ -361,6 +361,29 @@ def test_files_that_cannot_be_written(tmp_path):
         nfn_core.save_parameters(tmp_path / "file", LAYER, meta, "torch")
 
 
+class Undescribed(nfn_core.Layer):
+    """A layer whose parameters are no specs."""
+
+    def parameter_specs(self):
+        return {"shift": (3,)}
+
+
+class Childless(nfn_core.Composite):
+    """A layer of one child, which is none."""
+
+    def children(self):
+        return {"first": 3}
+
+
+def test_layers_of_users_that_cannot_be():
+    with pytest.raises(SpecError, match=r"parameter_specs\(\)\['shift'\] must be a ParameterSpec, not \(3,\)"):
+        nfn_core.initialize(Undescribed(), 0)
+    with pytest.raises(SpecError, match="child 'first' must be a Layer, not 3"):
+        nfn_core.initialize(Childless(), 0)
+    with pytest.raises(SpecError, match=r"child must be one of \['0'\], not '1'"):
+        nfn_core.Sequential((LAYER,)).child_params("1", {})
+
+
 def test_lists_become_tuples():
     """What was given as a list can be hashed, and is equal to what was given as a tuple."""
     space = WeightSpace([nfn_core.TensorSpec("A", [2, 3], ["h", None])], ["h"], [])

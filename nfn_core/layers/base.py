@@ -146,6 +146,9 @@ class Layer:
         known: dict[str, ParameterSpec] | None = self.__dict__.get("_specs")
         if known is None:  # not functools.cached_property, whose lock torch.compile cannot trace
             known = self.parameter_specs()
+            check_kind("parameter_specs()", known, Mapping)
+            for name, spec in known.items():
+                check_kind(f"parameter_specs()[{name!r}]", spec, ParameterSpec)
             object.__setattr__(self, "_specs", known)
         return known
 

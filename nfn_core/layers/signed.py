@@ -134,7 +134,7 @@ class SignedMessages(Composite):
         Returns
         -------
         SignedMessages
-            The network.
+            The network; a tensor of zeros has the scale 1.
 
         Raises
         ------
