@@ -46,12 +46,20 @@ def transform_inputs(
     if not isinstance(features, Mapping):
         raise FeatureError(f"features must be a mapping from tensor names to arrays, not {type(features).__name__}.")
     for name, axes in ((weight, 4), (bias, 3)):
-        if name not in features or not is_array(features[name]) or features[name].ndim != axes:
+        if (
+            not isinstance(name, str)
+            or name not in features
+            or not is_array(features[name])
+            or features[name].ndim != axes
+        ):
             raise FeatureError(
-                f"transform_inputs needs tensor {name!r} with {axes} axes: name the first weight and bias."
+                f"transform_inputs needs features with a tensor {name!r} of {axes} axes: name the first weight and bias."
             )
     w, v = features[weight], features[bias]
     batch, _, d, _ = w.shape
+    for name, x in (("matrix", matrix), ("shift", shift)):
+        if not is_array(x):
+            raise FeatureError(f"{name} must be an array, not {type(x).__name__}.")
     xp = namespace_of(w, v, matrix, shift)
     if tuple(matrix.shape) != (batch, d, d) or tuple(shift.shape) != (batch, d):
         raise FeatureError(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from nfn_core.arrays import Array, Namespace, device_of, is_array, is_dense, is_real, namespace_of, same_device
-from nfn_core.checks import boolean, check_kind
+from nfn_core.checks import boolean, check_kind, positive_int
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
 
@@ -42,6 +42,8 @@ def check_features(
     """
     check_kind("space", space, WeightSpace)
     finite = boolean("finite", finite)
+    if channels is not None and type(channels) is not int:
+        channels = positive_int("channels", channels)
     if not isinstance(features, Mapping):
         raise FeatureError(
             f"features must be a mapping from tensor names to arrays, not {type(features).__name__}: "

@@ -70,7 +70,9 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
     check_parameters(layer.cached_specs, params)
     for name, p in params.items():
         if backend not in namespace_of(p).__name__:
-            raise ParameterError(f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, not of {backend!r}.")
+            raise ParameterError(
+                f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, not of {backend!r}."
+            )
     save: Callable[..., None] = _safetensors(f".{SAFETENSORS[backend]}").save_file
     try:
         save(dict(params), Path(path), metadata={HEADER: to_json(layer)})

@@ -38,8 +38,8 @@ class Permutation:
 
     def __post_init__(self) -> None:
         try:
-            pairs = [(label, image) for label, image in self.images]
-        except (TypeError, ValueError):
+            pairs = [(label, image) for label, image in plain_tuple("images", self.images)]
+        except (TypeError, ValueError):  # SpecError is a ValueError
             raise PermutationError(
                 f"images must be pairs of a neuron set and its images, not {shown(self.images)}: use Group.permutation."
             ) from None

@@ -311,7 +311,7 @@ class WeightSpace:
 
         if isinstance(permuted, str):
             if permuted not in ("NP", "HNP"):
-                raise SpecError(f"group must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
+                raise SpecError(f"permuted must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
             kept = {*self.inputs, *self.outputs} if permuted == "HNP" else set()
             permuted = [label for label in self.sizes if label not in kept]
         return Group(self, plain_names("permuted", permuted))

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from nfn_core.arrays import Array
 from nfn_core.checks import check_counts, check_kind, positive_int, shown
-from nfn_core.errors import SpecError
+from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.hub_map import hub_map
 from nfn_core.layers.parameters import ParameterSpec, check_parameters
@@ -200,6 +200,8 @@ class Layer:
             If `execution` is no Execution.
         """
         check_kind("execution", execution, Execution)
+        if features is None:
+            raise FeatureError("features must be arrays by name, or an array, not None.")
         check_parameters(self.cached_specs, params, features)
         return self.forward(params, features, execution)
 

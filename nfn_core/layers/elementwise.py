@@ -140,10 +140,10 @@ class Dropout(Layer):
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
         noise = execution.noise
-        if noise is None or self.rate == 0.0:
-            return x
 
         def drop(y: Array) -> Array:
+            if noise is None or self.rate == 0.0:
+                return y
             xp = namespace_of(y)
             shape = tuple(y.shape) if self.drop == "entries" else (y.shape[0], *(1,) * (y.ndim - 2), y.shape[-1])
             return y * (xp.astype(noise(shape, y) >= self.rate, y.dtype) / (1.0 - self.rate))
@@ -327,7 +327,7 @@ class Normalize(Layer):
 def _each(value: Any, function: Callable[[Array], Array], axes: int = 0) -> Any:
     """Apply a function to every tensor of features, or to a plain array, of at least so many axes."""
     if not isinstance(value, Mapping):
-        return function(_checked("input", value, axes))
+        return function(_checked("", value, axes))
     if not value:
         raise FeatureError("the features hold no tensor: give a mapping from names to arrays.")
     return {name: function(_checked(name, x, axes)) for name, x in value.items()}
@@ -335,13 +335,9 @@ def _each(value: Any, function: Callable[[Array], Array], axes: int = 0) -> Any:
 
 def _checked(name: str, x: Any, axes: int) -> Array:
     """An array of at least so many axes."""
-    if not is_array(x):
-        raise FeatureError(
-            f"tensor {name!r}: expected an array of an array API library, not {type(x).__name__}: convert it first."
-        )
-    if x.ndim < axes:
-        raise FeatureError(
-            f"tensor {name!r}: expected an array of shape (batch, ..., channels), but its shape is {tuple(x.shape)}."
-        )
+    if not is_array(x) or x.ndim < axes:
+        wanted = "an array of shape (batch, ..., channels)" if axes else "an array of an array API library"
+        came = tuple(x.shape) if is_array(x) else f"{type(x).__name__}: convert it first"
+        raise FeatureError(f"{f'tensor {name!r}' if name else 'features'}: expected {wanted}, not {came}.")
     found: Array = x
     return found

@@ -222,12 +222,12 @@ class GaussianFourierFeatures(Layer):
         Raises
         ------
         FeatureError
-            If the features are no mapping from names to arrays.
+            If the features are no mapping from names to arrays, or there are none.
         SpecError
-            If a number is not positive, or there are no features.
+            If a number is not positive, or the batch is empty.
         """
         _check_arrays(features)
-        if not features or not all(prod(x.shape) for x in features.values()):
+        if not all(prod(x.shape) for x in features.values()):
             raise SpecError("scales need features of at least one network.")
         factors = tuple((name, 1.0 / (_deviation(x) or 1.0)) for name, x in features.items())
         return cls(next(iter(features.values())).shape[-1], frequencies, scale, factors)
@@ -294,8 +294,9 @@ class GaussianFourierFeatures(Layer):
 
 def _check_arrays(features: Any, channels: int | None = None) -> None:
     """Check that features are arrays by name, of a number of channels if one is given."""
-    if not isinstance(features, Mapping):
-        raise FeatureError(f"features must be a mapping from tensor names to arrays, not {type(features).__name__}.")
+    if not isinstance(features, Mapping) or not features:
+        came = "an empty one" if isinstance(features, Mapping) else type(features).__name__
+        raise FeatureError(f"features must be a mapping from tensor names to arrays, not {came}.")
     for name, x in features.items():
         if not is_array(x) or x.ndim < 2 or x.shape[-1] != (channels or x.shape[-1]):
             raise FeatureError(

@@ -311,7 +311,7 @@ def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channel
     """Check a state's tensors and neurons, and return their array namespace."""
     if not isinstance(x, MessageState) or not isinstance(x.neurons, Mapping):
         raise FeatureError(
-            f"a layer of messages takes a MessageState of tensors and neurons, both by name, not {shown(x)}: MessageInput "
+            f"features must be a MessageState of tensors and neurons, both by name, not {shown(x)}: MessageInput "
             "makes it."
         )
     xp = check_features(group.space, x.tensors, tensor_channels)

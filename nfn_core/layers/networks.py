@@ -267,6 +267,7 @@ def equivariant_network(
     channels = _channels(channels)
     pointwise, gate = boolean("pointwise", pointwise), boolean("gate", gate)
     final_activation = boolean("final_activation", final_activation)
+    check_choice("activation", activation, tuple(ACTIVATIONS))
     drop = Dropout(real_number("dropout", dropout, "[0, 1)"), "channels")
     if norm is not None:
         check_choice("norm", norm, tuple(NORMS))
@@ -343,6 +344,7 @@ def invariant_network(
     SpecError
         As in `equivariant_network`, or if the pooling group acts on another space.
     """
+    check_kind("pool", pool, Group | None)
     pooled = InvariantPool(group if pool is None else pool, statistics=plain_tuple("statistics", statistics))
     channels, head = _channels(channels), positive_ints("head", head)
     head_dropout = real_number("head_dropout", head_dropout, "[0, 1)")

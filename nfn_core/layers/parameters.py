@@ -191,7 +191,7 @@ def check_parameters(
             f"specs must be a mapping from names to ParameterSpec, not {shown(specs)}: give layer.cached_specs."
         )
     if not isinstance(params, Mapping):
-        raise ParameterError(f"parameters must be a mapping from names to arrays, not {type(params).__name__}.")
+        raise ParameterError(f"params must be a mapping from names to arrays, not {type(params).__name__}.")
     missing = [name for name in specs if name not in params]
     extra = [name for name in params if name not in specs]
     if missing or extra:
@@ -200,6 +200,10 @@ def check_parameters(
             + (f"; missing: {missing[:5]}" if missing else "")
             + (f"; not in the layer: {extra[:5]}" if extra else "")
             + ". Initialize or load them for the same weight space, group and channels."
+        )
+    if not isinstance(like, (Mapping, tuple)) and like is not None and not is_array(like):
+        raise FeatureError(
+            f"features must be arrays by name, or an array, not {type(like).__name__}: convert them first."
         )
     sample = first_array(like)
     if isinstance(like, tuple):
