@@ -1,6 +1,7 @@
 """Descriptions of `nfn_core` as modules with real parameters, and their files."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from nfn_core import (
 )
 from nfn_core.arrays import namespace_of
 from nfn_core.layers.parameters import first_array
-from nfn_torch.derivative import hub_map
+from nfn_torch.derivative import autocasts, hub_map
 from nfn_torch.features import WeightSpaceFeatures
 
 __all__ = ["NFModule", "load", "save"]
@@ -198,9 +199,9 @@ def load(
     return module
 
 
-def _without_autocast(x: Any) -> torch.autocast:
+def _without_autocast(x: Any) -> AbstractContextManager[Any]:
     """A context in which products with a tensor are taken in the tensor's own dtype."""
-    return torch.autocast(x.device.type, enabled=False)
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
 
 
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
@@ -244,8 +245,4 @@ def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
     sample = first_array(features)
     if not isinstance(sample, torch.Tensor):
         return False
-    kind = sample.device.type
-    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(
-        kind
-    )  # compilers before 2.13 cannot ask
-    return available and torch.is_autocast_enabled(kind)
+    return autocasts(sample)
