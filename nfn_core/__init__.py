@@ -19,7 +19,7 @@ from nfn_core.errors import (
 )
 from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
-from nfn_core.groups import Group, Permutation
+from nfn_core.groups import Group, Permutation, images_of_assignment, images_of_matrix
 from nfn_core.layers.base import Execution, Layer, Noise
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
@@ -98,6 +98,8 @@ __all__ = [
     "equivariant_network",
     "fingerprint",
     "from_json",
+    "images_of_assignment",
+    "images_of_matrix",
     "initialize",
     "invariant_network",
     "load_parameters",

@@ -7,7 +7,19 @@ import array_api_compat
 
 from nfn_core.errors import FeatureError
 
-__all__ = ["AnyArray", "Array", "Features", "Namespace", "device_of", "is_array", "namespace_of", "same_device"]
+__all__ = [
+    "AnyArray",
+    "Array",
+    "Features",
+    "Namespace",
+    "device_of",
+    "is_array",
+    "is_dense",
+    "is_real",
+    "namespace_of",
+    "same_device",
+    "widened",
+]
 
 
 class Array(Protocol):
@@ -106,6 +118,9 @@ class Namespace(Protocol):
 Features: TypeAlias = dict[str, Array]
 """Weight-space features: for each tensor an array of shape (batch, *axes, channels)."""
 
+UNSUITED = frozenset({"MaskedArray", "matrix"})
+"""Classes of NumPy whose operations are not those of the array API: a mask would be lost, products are other products."""
+
 # By array type: compilers trace this look-up, and not array-api-compat's own caches.
 _NAMESPACES: dict[type, Namespace] = {}
 
@@ -126,13 +141,13 @@ def namespace_of(*arrays: Array) -> Namespace:
     Raises
     ------
     FeatureError
-        If a value is no array, or the arrays belong to different libraries.
+        If a value is no array, or one with a mask, or the arrays belong to different libraries.
     """
     known = [_NAMESPACES.get(type(x)) for x in arrays]
     if known[0] is not None and all(xp is known[0] for xp in known):
         return known[0]
     for x in arrays:
-        if not array_api_compat.is_array_api_obj(x):
+        if not is_array(x):
             raise FeatureError(f"expected an array of an array API library, not {type(x).__name__}: convert it first.")
     try:
         found: Namespace = array_api_compat.array_namespace(*arrays)
@@ -146,8 +161,32 @@ def namespace_of(*arrays: Array) -> Namespace:
 
 
 def is_array(x: Any) -> bool:
-    """Whether a value is an array of an array API library."""
-    return type(x) in _NAMESPACES or array_api_compat.is_array_api_obj(x)
+    """Whether a value is an array of an array API library; an array of NumPy with a mask is none."""
+    if type(x) in _NAMESPACES:
+        return True
+    return array_api_compat.is_array_api_obj(x) and UNSUITED.isdisjoint(kind.__name__ for kind in type(x).__mro__)
+
+
+def is_dense(x: Array) -> bool:
+    """Whether an array has all its entries in place: it is not sparse, nested or packed."""
+    layout = getattr(x, "layout", None)  # only PyTorch's have one
+    return layout is None or (layout is namespace_of(x).strided and not getattr(x, "is_nested", False))
+
+
+def is_real(x: Array, xp: Namespace) -> bool:
+    """Whether the entries of an array are real floating numbers of its own library."""
+    try:
+        return xp.isdtype(x.dtype, "real floating")
+    except TypeError:  # NumPy does not know ml_dtypes, which are dtypes of JAX
+        return False
+
+
+def widened(x: Array) -> Array:
+    """The array in float32 if its entries are narrower: for sines and squares, which half precision rounds too much."""
+    if getattr(x.dtype, "itemsize", 4) > 3:
+        return x
+    xp = namespace_of(x)
+    return xp.astype(x, xp.float32)
 
 
 def device_of(x: Array) -> Any:

@@ -8,7 +8,7 @@ All functions are pure, take the random numbers from outside, and leave their ar
 from collections.abc import Mapping
 from typing import Any
 
-from nfn_core.arrays import AnyArray, Array, namespace_of
+from nfn_core.arrays import AnyArray, Array, is_array, namespace_of
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.features import check_features
 from nfn_core.spaces import WeightSpace
@@ -43,19 +43,29 @@ def transform_inputs(
     FeatureError
         If a tensor is missing or the shapes do not fit.
     """
+    if not isinstance(features, Mapping):
+        raise FeatureError(f"features must be a mapping from tensor names to arrays, not {type(features).__name__}.")
     for name, axes in ((weight, 4), (bias, 3)):
-        if name not in features or features[name].ndim != axes:
+        if (
+            not isinstance(name, str)
+            or name not in features
+            or not is_array(features[name])
+            or features[name].ndim != axes
+        ):
             raise FeatureError(
-                f"transform_inputs needs tensor {name!r} with {axes} axes: name the first weight and bias."
+                f"transform_inputs needs features with a tensor {name!r} of {axes} axes: name the first weight and bias."
             )
     w, v = features[weight], features[bias]
     batch, _, d, _ = w.shape
+    for name, x in (("matrix", matrix), ("shift", shift)):
+        if not is_array(x):
+            raise FeatureError(f"{name} must be an array, not {type(x).__name__}.")
+    xp = namespace_of(w, v, matrix, shift)
     if tuple(matrix.shape) != (batch, d, d) or tuple(shift.shape) != (batch, d):
         raise FeatureError(
             f"matrix and shift must have shapes {(batch, d, d)} and {(batch, d)}, not {tuple(matrix.shape)} and "
             f"{tuple(shift.shape)}."
         )
-    xp = namespace_of(w, matrix, shift)
     rows = xp.permute_dims(w, (0, 1, 3, 2))
     turned = xp.permute_dims(xp.matmul(rows, matrix[:, None, :, :]), (0, 1, 3, 2))
     moved = xp.sum(w * shift[:, None, :, None], axis=2)
@@ -91,10 +101,14 @@ def flip_signs(
         If a neuron set is unknown, or is an input or output of the network.
     """
     xp = check_features(space, features)
+    if not isinstance(signs, Mapping):
+        raise SpecError(f"signs must be a mapping from neuron sets to arrays, not {type(signs).__name__}.")
     for label, values in signs.items():
         if label not in space.sizes or label in (*space.inputs, *space.outputs):
             raise SpecError(f"signs name {label!r}, which is no hidden neuron set of this space: {tuple(space.sizes)}.")
-        expected = (features[space.tensors[0].name].shape[0], space.sizes[label])
+        first = features[space.tensors[0].name]
+        namespace_of(first, values)
+        expected = (first.shape[0], space.sizes[label])
         if tuple(values.shape) != expected:
             raise FeatureError(f"signs of {label!r} must have shape {expected}, not {tuple(values.shape)}.")
     out: dict[str, Any] = {}
@@ -104,6 +118,6 @@ def flip_signs(
             if neurons is not None and neurons in signs:
                 shape = [x.shape[0], *(1,) * (len(t.shape) + 1)]
                 shape[axis + 1] = t.shape[axis]
-                x = x * xp.reshape(signs[neurons], tuple(shape))
+                x = x * xp.reshape(xp.astype(signs[neurons], x.dtype, copy=False), tuple(shape))
         out[t.name] = x
     return out

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfn_core.arrays import Array, Namespace, device_of, is_array, namespace_of, same_device
+from nfn_core.arrays import Array, Namespace, device_of, is_array, is_dense, is_real, namespace_of, same_device
+from nfn_core.checks import boolean, check_kind, positive_int
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
 
@@ -34,8 +35,15 @@ def check_features(
     Raises
     ------
     FeatureError
-        If names, ranks, sizes, channels, dtypes, libraries or devices are wrong, or a value is not finite.
+        If names, ranks, sizes, channels, dtypes, libraries or devices are wrong, an array is sparse, nested or masked, or
+        a value is not finite.
+    SpecError
+        If `space` is no weight space.
     """
+    check_kind("space", space, WeightSpace)
+    finite = boolean("finite", finite)
+    if channels is not None and type(channels) is not int:
+        channels = positive_int("channels", channels)
     if not isinstance(features, Mapping):
         raise FeatureError(
             f"features must be a mapping from tensor names to arrays, not {type(features).__name__}: "
@@ -61,6 +69,8 @@ def check_features(
     xp = namespace_of(*(features[name] for name in space.by_name))
     for t in space.tensors:
         x = features[t.name]
+        if not is_dense(x):
+            raise FeatureError(f"tensor {t.name!r} is sparse or nested: make it a dense array.")
         if x.ndim != len(t.shape) + 2:
             raise FeatureError(
                 f"tensor {t.name!r}: expected {len(t.shape) + 2} axes {_expected(t.shape)}, but its shape is "
@@ -83,7 +93,7 @@ def check_features(
             raise FeatureError(
                 f"tensor {t.name!r}: batch size {x.shape[0]} differs from {first.shape[0]} of tensor {first_name!r}."
             )
-        if not xp.isdtype(x.dtype, "real floating"):
+        if not is_real(x, xp):
             raise FeatureError(
                 f"tensor {t.name!r}: expected a real floating dtype, not {x.dtype}: cast it, nothing is cast silently."
             )
@@ -97,9 +107,19 @@ def check_features(
                 f"tensor {t.name!r} is on device {device_of(x)}, but tensor {first_name!r} on {device_of(first)}: "
                 "move all tensors to one device."
             )
-        if finite and not bool(xp.all(xp.isfinite(x))):
+        if finite and not _all_finite(t.name, x, xp):
             raise FeatureError(f"tensor {t.name!r} holds NaN or infinity: remove such networks from the batch.")
     return xp
+
+
+def _all_finite(name: str, x: Array, xp: Namespace) -> bool:
+    """Whether no entry is NaN or infinite."""
+    try:
+        return bool(xp.all(xp.isfinite(x)))
+    except Exception as error:  # each library has an error of its own for an array without values
+        raise FeatureError(
+            f"tensor {name!r} has no values to look at ({type(error).__name__}): it is on device meta, or being traced."
+        ) from error
 
 
 def _names(names: Any) -> str:

@@ -4,11 +4,12 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nfn_core.arrays import Array
-from nfn_core.checks import check_choice
+from nfn_core.arrays import Array, namespace_of
+from nfn_core.checks import check_choice, check_kind
 from nfn_core.descriptions import from_json, to_json
 from nfn_core.errors import MissingDependencyError, ParameterError, SpecError
 from nfn_core.layers.base import Layer
@@ -57,14 +58,26 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
     Raises
     ------
     ParameterError
-        If the parameters are not this layer's.
+        If the parameters are not this layer's or not of `backend`, or the file cannot be written.
+    SpecError
+        If `layer` is no layer, `path` no path, or `backend` unknown.
     MissingDependencyError
         If safetensors is not installed.
     """
     check_choice("backend", backend, tuple(SAFETENSORS))
+    check_kind("layer", layer, Layer)
+    check_kind("path", path, str | PathLike)
     check_parameters(layer.cached_specs, params)
+    for name, p in params.items():
+        if backend not in namespace_of(p).__name__:
+            raise ParameterError(
+                f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, not of {backend!r}."
+            )
     save: Callable[..., None] = _safetensors(f".{SAFETENSORS[backend]}").save_file
-    save(dict(params), Path(path), metadata={HEADER: to_json(layer)})
+    try:
+        save(dict(params), Path(path), metadata={HEADER: to_json(layer)})
+    except (OSError, ValueError, TypeError, RuntimeError, _safetensors("").SafetensorError) as error:
+        raise ParameterError(f"cannot write parameter file {str(path)!r}: {error}.") from error
 
 
 def load_parameters(
@@ -93,9 +106,12 @@ def load_parameters(
     ------
     ParameterError
         If the file is missing, damaged, of another format, or belongs to another layer.
+    SpecError
+        If `layer` is no layer, `path` no path, or `backend` unknown.
     MissingDependencyError
         If safetensors is not installed.
     """
+    check_kind("layer", layer, Layer | None)
     params, header = read_tensors(path, backend)
     if HEADER in header:
         try:
@@ -179,6 +195,7 @@ def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
 @contextmanager
 def _opened(path: str | Path, framework: str) -> Iterator[Any]:
     """An open safetensors file."""
+    check_kind("path", path, str | PathLike)
     safetensors = _safetensors("")
     try:
         with safetensors.safe_open(Path(path), framework=framework) as file:

@@ -4,9 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nfn_core.arrays import Array, namespace_of
+from nfn_core.arrays import Array, namespace_of, widened
+from nfn_core.checks import check_kind, shown
+from nfn_core.errors import SpecError
 from nfn_core.layers.base import Execution
 from nfn_core.layers.networks import Sequential
+from nfn_core.layers.parameters import check_parameters
 
 __all__ = ["Signal", "signal_report"]
 
@@ -66,7 +69,21 @@ def signal_report(
     -------
     list of Signal
         One for each array of each layer's output.
+
+    Raises
+    ------
+    SpecError
+        If an argument is of another kind.
+    ParameterError
+        If the parameters are not the network's.
+    FeatureError
+        If the features do not fit.
     """
+    check_kind("network", network, Sequential)
+    check_kind("execution", execution, Execution | None)
+    if gradient is not None and not callable(gradient):
+        raise SpecError(f"gradient must be a function or None, not {shown(gradient)}.")
+    check_parameters(network.cached_specs, params, features)
     execution = execution or Execution()
     found = []
     x = features
@@ -101,14 +118,14 @@ def _arrays(x: Any) -> Iterator[tuple[str, Array]]:
 
 def _rms(x: Array) -> float:
     """Root of the mean square."""
-    xp = namespace_of(x)
+    xp, x = namespace_of(x), widened(x)
     return float(xp.sqrt(xp.mean(x * x)))
 
 
 def _shares(x: Array) -> tuple[float, float, float, float]:
     """Scale, and the shares of networks, entries and what is constant."""
     xp = namespace_of(x)
-    x = xp.reshape(x, (x.shape[0], -1, x.shape[-1]))
+    x = xp.reshape(widened(x), (x.shape[0], -1, x.shape[-1]))
     mean = xp.mean(x, axis=1, keepdims=True)
     overall = xp.mean(mean, axis=0, keepdims=True)
     square = float(xp.mean(x * x))

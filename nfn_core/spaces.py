@@ -1,11 +1,22 @@
 """Weight spaces: named tensors whose axes are labeled by neuron sets (paper, section 2.1)."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from nfn_core.checks import plain_int
+from nfn_core.checks import (
+    boolean,
+    check_kind,
+    natural_int,
+    plain_int,
+    plain_names,
+    plain_tuple,
+    positive_int,
+    positive_ints,
+    shown,
+)
 from nfn_core.errors import SpecError
 from nfn_core.registry import describable
 
@@ -32,6 +43,11 @@ class TensorSpec:
         For each axis the neuron set that indexes it, or None for a fixed axis (a filter's height, for example).
     layer : int
         Index of the layer the tensor belongs to, from 0; read by layer-index encodings only.
+
+    Raises
+    ------
+    SpecError
+        If the name is empty, a size is not a positive integer, a label cannot be, or sizes and labels differ in number.
     """
 
     name: str
@@ -40,9 +56,26 @@ class TensorSpec:
     layer: int = 0
 
     def __post_init__(self) -> None:
-        """Take sizes of any integer type; what is no integer is refused by the space, which names the tensor."""
-        sizes = tuple(map(plain_int, self.shape))
-        object.__setattr__(self, "shape", sizes)
+        if not isinstance(self.name, str) or not self.name:
+            raise SpecError(f"a tensor's name must be a non-empty string, not {shown(self.name)}.")
+        where = f"tensor {self.name!r}"
+        shape = tuple(map(plain_int, plain_tuple(f"{where}: shape", self.shape)))
+        labels = plain_tuple(f"{where}: labels", self.labels)
+        if len(shape) != len(labels):
+            raise SpecError(
+                f"{where} has {len(shape)} axis sizes {shape} but {len(labels)} labels {labels}: "
+                "give one label (a neuron set or None) for each axis."
+            )
+        for axis, (size, label) in enumerate(zip(shape, labels, strict=True)):
+            positive_int(f"{where}, axis {axis}: the size", size)
+            if label is not None and (not isinstance(label, str) or not label or RESERVED & set(label)):
+                raise SpecError(
+                    f"{where}, axis {axis}: a neuron set is a non-empty string without '+', '.' or spaces, "
+                    f"or None for a fixed axis, not {shown(label)}."
+                )
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "layer", natural_int(f"{where}: layer", self.layer))
 
     @property
     def size(self) -> int:
@@ -90,38 +123,25 @@ class WeightSpace:
     by_name: dict[str, TensorSpec] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if not self.tensors:
+        tensors = plain_tuple("tensors", self.tensors)
+        if not tensors:
             raise SpecError(
                 "a weight space needs at least one tensor, but none was given: give the network's weights and biases."
             )
-        names = [t.name for t in self.tensors]
-        for name in names:
-            if not isinstance(name, str) or not name:
-                raise SpecError(f"a tensor's name must be a non-empty string, not {name!r}.")
-            if names.count(name) > 1:
-                raise SpecError(f"tensor name {name!r} occurs {names.count(name)} times: names must be unique.")
-        for t in self.tensors:
-            if len(t.shape) != len(t.labels):
-                raise SpecError(
-                    f"tensor {t.name!r} has {len(t.shape)} axis sizes {t.shape} but {len(t.labels)} labels {t.labels}: "
-                    "give one label (a neuron set or None) for each axis."
-                )
-            for axis, (size, label) in enumerate(zip(t.shape, t.labels, strict=True)):
-                if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-                    raise SpecError(
-                        f"tensor {t.name!r}, axis {axis}: the size must be a positive integer, not {size!r}."
-                    )
-                if label is not None and (not isinstance(label, str) or not label or RESERVED & set(label)):
-                    raise SpecError(
-                        f"tensor {t.name!r}, axis {axis}: a neuron set is a non-empty string without '+', '.' or spaces, "
-                        f"or None for a fixed axis, not {label!r}."
-                    )
-        object.__setattr__(self, "sizes", _neuron_sets(self.tensors))
-        object.__setattr__(self, "by_name", {t.name: t for t in self.tensors})
-        for role, sets in (("inputs", self.inputs), ("outputs", self.outputs)):
+        for i, t in enumerate(tensors):
+            check_kind(f"tensors[{i}]", t, TensorSpec)
+        for name, count in Counter(t.name for t in tensors).items():
+            if count > 1:
+                raise SpecError(f"tensor name {name!r} occurs {count} times: names must be unique.")
+        object.__setattr__(self, "tensors", tensors)
+        object.__setattr__(self, "sizes", _neuron_sets(tensors))
+        object.__setattr__(self, "by_name", {t.name: t for t in tensors})
+        for role in ("inputs", "outputs"):
+            sets = plain_names(role, getattr(self, role))
             for label in sets:
                 if label not in self.sizes:
                     raise SpecError(f"{role} names neuron set {label!r}, but the space has {tuple(self.sizes)}.")
+            object.__setattr__(self, role, sets)
 
     def __repr__(self) -> str:
         """How `mlp` or `cnn` would make the space, or a summary of any other space."""
@@ -163,7 +183,7 @@ class WeightSpace:
         SpecError
             If fewer than two sizes are given, or the number of bias flags is not L.
         """
-        sizes = _sequence("sizes", sizes)
+        sizes = plain_tuple("sizes", sizes)
         return cls.cnn(sizes, [()] * (len(sizes) - 1), bias)
 
     @classmethod
@@ -198,21 +218,23 @@ class WeightSpace:
         SpecError
             If fewer than two sizes are given, or the number of filters or bias flags is not L.
         """
-        sizes = _sequence("sizes", sizes)
+        sizes = positive_ints("sizes", sizes)
         depth = len(sizes) - 1
         if depth < 1:
             raise SpecError(
-                f"sizes must hold at least the numbers of inputs and outputs, not {tuple(sizes)}: an empty network has no weights."
+                f"sizes must hold at least the numbers of inputs and outputs, not {sizes}: an empty network has no weights."
             )
-        filters = _sequence("filters", filters)
-        flags = (bias,) * depth if isinstance(bias, bool) else _sequence("bias", bias)
+        filters = [positive_ints(f"filters[{i}]", axes) for i, axes in enumerate(plain_tuple("filters", filters))]
+        if type(bias).__name__ == "bool":
+            bias = (bool(bias),) * depth
+        flags = [boolean(f"bias[{i}]", flag) for i, flag in enumerate(plain_tuple("bias", bias))]
         for name, values in (("filters", filters), ("bias", flags)):
             if len(values) != depth:
                 raise SpecError(f"{name} must have one value for each of the {depth} layers, not {len(values)} values.")
         sets = ["in", *(f"h{i}" for i in range(1, depth)), "out"]
         tensors = []
         for i in range(1, depth + 1):
-            fixed = tuple(filters[i - 1])
+            fixed = filters[i - 1]
             labels = (sets[i], sets[i - 1], *(None,) * len(fixed))
             tensors.append(TensorSpec(f"W{i}", (sizes[i], sizes[i - 1], *fixed), labels, i - 1))
             if flags[i - 1]:
@@ -254,13 +276,17 @@ class WeightSpace:
         >>> rnn.sizes
         {'h': 4, 'in': 3, 'out': 2}
         """
+        check_kind("axes", axes, Mapping)
         tensors = []
         for i, (name, pairs) in enumerate(axes.items()):
+            pairs = plain_tuple(f"axes of tensor {name!r}", pairs)
             for pair in pairs:
                 if not isinstance(pair, tuple | list) or len(pair) != 2:
-                    raise SpecError(f"tensor {name!r}: each axis is a pair (neuron set or None, size), not {pair!r}.")
+                    raise SpecError(
+                        f"tensor {name!r}: each axis is a pair (neuron set or None, size), not {shown(pair)}."
+                    )
             tensors.append(TensorSpec(name, tuple(p[1] for p in pairs), tuple(p[0] for p in pairs), i))
-        return cls(tuple(tensors), tuple(inputs), tuple(outputs))
+        return cls(tuple(tensors), plain_names("inputs", inputs), plain_names("outputs", outputs))
 
     def group(self, permuted: str | Iterable[str]) -> "Group":
         """Return the permutation group of this space that moves the given neuron sets.
@@ -285,10 +311,10 @@ class WeightSpace:
 
         if isinstance(permuted, str):
             if permuted not in ("NP", "HNP"):
-                raise SpecError(f"group must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
+                raise SpecError(f"permuted must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
             kept = {*self.inputs, *self.outputs} if permuted == "HNP" else set()
             permuted = [label for label in self.sizes if label not in kept]
-        return Group(self, tuple(permuted))
+        return Group(self, plain_names("permuted", permuted))
 
 
 def _as_feedforward(tensors: tuple[TensorSpec, ...]) -> tuple[list[int], list[tuple[int, ...]], list[bool]] | None:
@@ -317,10 +343,3 @@ def _neuron_sets(tensors: tuple[TensorSpec, ...]) -> dict[str, int]:
                 )
             where.setdefault(label, here)
     return sizes
-
-
-def _sequence(name: str, values: Any) -> tuple[Any, ...]:
-    """Tuple of `values`, or a SpecError that names the argument."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise SpecError(f"{name} must be a sequence, not {values!r}.")
-    return tuple(values)

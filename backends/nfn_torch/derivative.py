@@ -11,7 +11,7 @@ from nfn_core.layers.hub_map import gather, hub_map_vjp, spread_mixed
 from nfn_core.layers.hub_map import hub_map as plain_hub_map
 from nfn_core.layers.hubs import HubGraph, Pooling
 
-__all__ = ["hub_map"]
+__all__ = ["autocasts", "hub_map"]
 
 
 def hub_map(
@@ -23,7 +23,7 @@ def hub_map(
 ) -> list[Array]:
     """As `nfn_core.layers.hub_map.hub_map`; differentiated plainly by compilers, under autocast and in `torch.func`."""
     arrays = [*tensors, *matrices, *(() if bias is None else (bias,))]
-    if torch.compiler.is_compiling() or torch.is_autocast_enabled(arrays[0].device.type) or _transformed(arrays):
+    if torch.compiler.is_compiling() or autocasts(arrays[0]) or _transformed(arrays):
         return plain_hub_map(graph, pooling, tensors, matrices, bias)
     out: tuple[torch.Tensor, ...] = _HubMap.apply(graph, pooling, *arrays)  # type: ignore[no-untyped-call]
     return list(out)
@@ -69,6 +69,15 @@ def _multiply_add(x: torch.Tensor, matrix: torch.Tensor, y: torch.Tensor | None)
     total = y.expand(shape).contiguous()
     total.view(-1, shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), matrix)
     return total
+
+
+def autocasts(x: torch.Tensor) -> bool:
+    """Whether autocast is on for a tensor's device; devices that have none (meta) cannot even be asked."""
+    kind = x.device.type
+    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(
+        kind
+    )  # compilers before 2.13 cannot ask
+    return available and torch.is_autocast_enabled(kind)
 
 
 def _transformed(arrays: Sequence[torch.Tensor]) -> bool:

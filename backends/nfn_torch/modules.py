@@ -1,6 +1,7 @@
 """Descriptions of `nfn_core` as modules with real parameters, and their files."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from nfn_core import (
 )
 from nfn_core.arrays import namespace_of
 from nfn_core.layers.parameters import first_array
-from nfn_torch.derivative import hub_map
+from nfn_torch.derivative import autocasts, hub_map
 from nfn_torch.features import WeightSpaceFeatures
 
 __all__ = ["NFModule", "load", "save"]
@@ -78,7 +79,7 @@ class NFModule(nn.Module):
         super().__init__()
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
-        self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint)
+        self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint, full_precision=_without_autocast)
         self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
         self.specs = layer.parameter_specs()
@@ -198,6 +199,11 @@ def load(
     return module
 
 
+def _without_autocast(x: Any) -> AbstractContextManager[Any]:
+    """A context in which products with a tensor are taken in the tensor's own dtype."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Uniform noise in [0, 1)."""
     return torch.rand(shape, dtype=like.dtype, device=like.device)
@@ -239,8 +245,4 @@ def _autocasts(params: Mapping[str, torch.Tensor], features: Any) -> bool:
     sample = first_array(features)
     if not isinstance(sample, torch.Tensor):
         return False
-    kind = sample.device.type
-    available = torch.compiler.is_compiling() or torch.amp.is_autocast_available(
-        kind
-    )  # compilers before 2.13 cannot ask
-    return available and torch.is_autocast_enabled(kind)
+    return autocasts(sample)

@@ -32,7 +32,15 @@ multiplies the last axis by a matrix in any array library, and `namespace_of` gi
 """
 
 from nfn_core.arrays import Array, Features, namespace_of
-from nfn_core.checks import check_choice, check_counts, positive_int
+from nfn_core.checks import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_kind,
+    check_numbers,
+    check_sizes,
+    positive_int,
+)
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer, check_input_channels
 from nfn_core.layers.composite import Composite
@@ -49,7 +57,11 @@ __all__ = [
     "check_choice",
     "check_counts",
     "check_features",
+    "check_flags",
     "check_input_channels",
+    "check_kind",
+    "check_numbers",
+    "check_sizes",
     "namespace_of",
     "positive_int",
     "product",

@@ -1,13 +1,14 @@
 """Base of all layers: frozen descriptions that list their parameters and apply themselves to arrays."""
 
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import Field, dataclass, field, fields, is_dataclass, replace
 from math import prod
 from typing import Any, Literal
 
 from nfn_core.arrays import Array
-from nfn_core.checks import check_counts
-from nfn_core.errors import SpecError
+from nfn_core.checks import check_counts, check_kind, positive_int, shown
+from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.hub_map import hub_map
 from nfn_core.layers.parameters import ParameterSpec, check_parameters
@@ -25,6 +26,11 @@ pass computes it again (activation checkpointing)."""
 
 Statistics = Callable[[str, Any], None]
 """Takes the new value of a constant of a layer, by its name in that layer."""
+
+
+def _nothing_to_turn_off(x: Array) -> AbstractContextManager[Any]:
+    """A context manager that does nothing."""
+    return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -48,11 +54,14 @@ class Execution:
         (evaluation) they normalize by their constants.
     total : callable, optional
         Sums an array over all devices that share a batch; by default there is one.
+    full_precision : callable
+        Given an array of a product that goes into a sine or cosine, a context manager in which no backend takes products in
+        half precision (autocast).
 
     Raises
     ------
     SpecError
-        If `checkpoint` is not a positive integer.
+        If `checkpoint` is not a positive integer, `activations` are no mapping, or another argument is no function.
     """
 
     noise: Noise | None = None
@@ -62,10 +71,19 @@ class Execution:
     checkpoint: int | None = None
     statistics: Statistics | None = None
     total: Callable[[Array], Array] | None = None
+    full_precision: Callable[[Array], AbstractContextManager[Any]] = _nothing_to_turn_off
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
             check_counts(self, "checkpoint")
+        check_kind("activations", self.activations, Mapping)
+        for name in ("noise", "recompute", "statistics", "total"):
+            value = getattr(self, name)
+            if value is not None and not callable(value):
+                raise SpecError(f"{name} must be a function or None, not {shown(value)}.")
+        for name in ("hub_map", "full_precision"):
+            if not callable(getattr(self, name)):
+                raise SpecError(f"{name} must be a function, not {shown(getattr(self, name))}.")
 
     def within(self, child: str) -> "Execution":
         """Return the same for a child, whose constants carry its name in front."""
@@ -128,6 +146,9 @@ class Layer:
         known: dict[str, ParameterSpec] | None = self.__dict__.get("_specs")
         if known is None:  # not functools.cached_property, whose lock torch.compile cannot trace
             known = self.parameter_specs()
+            check_kind("parameter_specs()", known, Mapping)
+            for name, spec in known.items():
+                check_kind(f"parameter_specs()[{name!r}]", spec, ParameterSpec)
             object.__setattr__(self, "_specs", known)
         return known
 
@@ -178,7 +199,12 @@ class Layer:
             If the parameters are not this layer's.
         FeatureError
             If the features do not fit.
+        SpecError
+            If `execution` is no Execution.
         """
+        check_kind("execution", execution, Execution)
+        if features is None:
+            raise FeatureError("features must be arrays by name, or an array, not None.")
         check_parameters(self.cached_specs, params, features)
         return self.forward(params, features, execution)
 
@@ -198,7 +224,7 @@ def check_input_channels(layer: Layer, expected: int, channels: int) -> None:
     Raises
     ------
     SpecError
-        If the two differ.
+        If the two differ, or `channels` is not a positive integer.
     """
-    if channels != expected:
+    if positive_int("channels", channels) != expected:
         raise SpecError(f"{type(layer).__name__} takes {expected} channels, but the layer before it gives {channels}.")

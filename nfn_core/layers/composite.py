@@ -5,6 +5,8 @@ from functools import cached_property
 from typing import Any
 
 from nfn_core.arrays import Array
+from nfn_core.checks import check_kind, shown
+from nfn_core.errors import SpecError
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec
 
@@ -40,10 +42,21 @@ class Composite(Layer):
     @cached_property
     def _named(self) -> dict[str, tuple[Layer, tuple[tuple[str, str], ...]]]:
         """Each child with the names of its parameters, in it and here."""
+        children = self.children()
+        check_kind("children", children, Mapping)
+        for child, layer in children.items():
+            check_kind(f"child {child!r}", layer, Layer)
         return {
             child: (layer, tuple((name, f"{child}.{name}") for name in layer.cached_specs))
-            for child, layer in self.children().items()
+            for child, layer in children.items()
         }
+
+    def _child(self, child: str) -> tuple[Layer, tuple[tuple[str, str], ...]]:
+        """A child with the names of its parameters."""
+        try:
+            return self._named[child]
+        except (KeyError, TypeError):
+            raise SpecError(f"child must be one of {list(self._named)}, not {shown(child)}.") from None
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return all children's parameters."""
@@ -71,8 +84,13 @@ class Composite(Layer):
         -------
         dict of str to array, or array
             The child's output.
+
+        Raises
+        ------
+        SpecError
+            If there is no such child.
         """
-        return self._named[child][0].forward(self.child_params(child, params), x, execution.within(child))
+        return self._child(child)[0].forward(self.child_params(child, params), x, execution.within(child))
 
     def child_params(self, child: str, params: Mapping[str, Array]) -> dict[str, Array]:
         """Return a child's parameters, by their names in it.
@@ -88,8 +106,13 @@ class Composite(Layer):
         -------
         dict of str to array
             The child's.
+
+        Raises
+        ------
+        SpecError
+            If there is no such child.
         """
-        return {inner: params[outer] for inner, outer in self._named[child][1]}
+        return {inner: params[outer] for inner, outer in self._child(child)[1]}
 
     def __repr__(self) -> str:
         """A line for itself, and a line or more for each child."""

@@ -7,12 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 
-from nfn_core.arrays import Array, Features, namespace_of
-from nfn_core.checks import check_choice, check_counts
-from nfn_core.errors import SpecError
+from nfn_core.arrays import Array, Features, is_array, namespace_of, widened
+from nfn_core.checks import (
+    check_choice,
+    check_counts,
+    check_kind,
+    check_numbers,
+    plain_tuple,
+    positive_int,
+    real_number,
+)
+from nfn_core.errors import FeatureError, SpecError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer
-from nfn_core.layers.parameters import ParameterSpec
+from nfn_core.layers.parameters import ParameterSpec, on_host
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "Scale"]
@@ -89,7 +97,7 @@ class Gate(Layer):
 
     def channels_after(self, channels: int) -> int:
         """Return half of `channels`, which must be even."""
-        if channels % 2:
+        if positive_int("channels", channels) % 2:
             raise SpecError(f"Gate halves the channels, but {channels} is odd: give the layer before it twice as many.")
         return channels // 2
 
@@ -102,7 +110,7 @@ class Gate(Layer):
             gated: Array = inner.forward({}, y[..., :half], execution) * y[..., half:]
             return gated
 
-        return _each(x, gate)
+        return _each(x, gate, axes=2)
 
 
 @dataclass(frozen=True)
@@ -126,22 +134,21 @@ class Dropout(Layer):
     drop: Literal["entries", "channels"] = "entries"
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.rate < 1.0:
-            raise SpecError(f"dropout rate must be in [0, 1), not {self.rate!r}.")
+        check_numbers(self, "[0, 1)", "rate")
         check_choice("drop", self.drop, ("entries", "channels"))
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
         noise = execution.noise
-        if noise is None or self.rate == 0.0:
-            return x
 
         def drop(y: Array) -> Array:
+            if noise is None or self.rate == 0.0:
+                return y
             xp = namespace_of(y)
             shape = tuple(y.shape) if self.drop == "entries" else (y.shape[0], *(1,) * (y.ndim - 2), y.shape[-1])
             return y * (xp.astype(noise(shape, y) >= self.rate, y.dtype) / (1.0 - self.rate))
 
-        return _each(x, drop)
+        return _each(x, drop, axes=2)
 
 
 @dataclass(frozen=True)
@@ -160,7 +167,7 @@ class LayerNorm(Layer):
     Raises
     ------
     SpecError
-        If the number of channels is not positive.
+        If the number of channels, or `epsilon`, is not positive.
     """
 
     space: WeightSpace
@@ -168,7 +175,9 @@ class LayerNorm(Layer):
     epsilon: float = 1e-5
 
     def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace)
         check_counts(self, "channels")
+        check_numbers(self, "positive", "epsilon")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a scale and a shift of shape (channels,)."""
@@ -183,9 +192,11 @@ class LayerNorm(Layer):
         xp = check_features(self.space, x, self.channels)
         out: Features = {}
         for name, y in x.items():
-            y = y - xp.mean(y, axis=-1, keepdims=True)
-            y = y / xp.sqrt(xp.mean(y * y, axis=-1, keepdims=True) + self.epsilon)
-            out[name] = y * params[f"{name}.scale"] + params[f"{name}.shift"]
+            wide = widened(y)
+            wide = wide - xp.mean(wide, axis=-1, keepdims=True)
+            wide = wide / xp.sqrt(xp.mean(wide * wide, axis=-1, keepdims=True) + self.epsilon)
+            wide = wide * params[f"{name}.scale"] + params[f"{name}.shift"]
+            out[name] = xp.astype(wide, y.dtype, copy=False)
         return out
 
 
@@ -199,10 +210,19 @@ class Scale(Layer):
         The space of the features.
     initial : float
         Initial value of every factor.
+
+    Raises
+    ------
+    SpecError
+        If `initial` is not a finite number.
     """
 
     space: WeightSpace
     initial: float = 0.01
+
+    def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace)
+        check_numbers(self, "finite", "initial")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a factor of shape (1,)."""
@@ -226,11 +246,34 @@ class Normalize(Layer):
         The space of the features.
     means, deviations : tuple of tuple of float
         For each tensor the mean and the standard deviation of each channel.
+
+    Raises
+    ------
+    SpecError
+        If there is not a mean and a positive deviation for each tensor and channel.
     """
 
     space: WeightSpace
     means: tuple[tuple[float, ...], ...]
     deviations: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace)
+        for field, within in (("means", "finite"), ("deviations", "positive")):
+            rows = [plain_tuple(f"{field}[{i}]", row) for i, row in enumerate(plain_tuple(field, getattr(self, field)))]
+            table = tuple(
+                tuple(real_number(f"{field}[{i}][{k}]", x, within) for k, x in enumerate(row))
+                for i, row in enumerate(rows)
+            )
+            object.__setattr__(self, field, table)
+        counts = [len(row) for row in (*self.means, *self.deviations)]
+        if len(self.means) != len(self.space.tensors) or len(self.deviations) != len(self.means) or 0 in counts:
+            raise SpecError(
+                f"means and deviations must have a row for each of the {len(self.space.tensors)} tensors, not "
+                f"{len(self.means)} and {len(self.deviations)}, and no row may be empty."
+            )
+        if len(set(counts)) > 1:
+            raise SpecError(f"means and deviations must have as many channels in each row, not {counts}.")
 
     @classmethod
     def from_features(cls, space: WeightSpace, features: Mapping[str, np.ndarray]) -> "Normalize":
@@ -253,12 +296,12 @@ class Normalize(Layer):
         FeatureError
             If the features do not fit the space.
         SpecError
-            If they are empty.
+            If they are empty, or `space` is no weight space.
         """
         check_features(space, features, finite=True)
         means, deviations = [], []
         for t in space.tensors:
-            x = np.asarray(features[t.name], dtype=np.float64)
+            x = on_host(t.name, features[t.name])
             if x.shape[0] == 0:
                 raise SpecError("statistics need at least one network, but the batch is empty.")
             x = x.reshape(-1, x.shape[-1])
@@ -281,6 +324,20 @@ class Normalize(Layer):
         return {name: (y - params[f"{name}.mean"]) / params[f"{name}.deviation"] for name, y in x.items()}
 
 
-def _each(value: Any, function: Callable[[Array], Array]) -> Any:
-    """Apply a function to every tensor of features, or to a plain array."""
-    return {name: function(x) for name, x in value.items()} if isinstance(value, Mapping) else function(value)
+def _each(value: Any, function: Callable[[Array], Array], axes: int = 0) -> Any:
+    """Apply a function to every tensor of features, or to a plain array, of at least so many axes."""
+    if not isinstance(value, Mapping):
+        return function(_checked("", value, axes))
+    if not value:
+        raise FeatureError("the features hold no tensor: give a mapping from names to arrays.")
+    return {name: function(_checked(name, x, axes)) for name, x in value.items()}
+
+
+def _checked(name: str, x: Any, axes: int) -> Array:
+    """An array of at least so many axes."""
+    if not is_array(x) or x.ndim < axes:
+        wanted = "an array of shape (batch, ..., channels)" if axes else "an array of an array API library"
+        came = tuple(x.shape) if is_array(x) else f"{type(x).__name__}: convert it first"
+        raise FeatureError(f"{f'tensor {name!r}' if name else 'features'}: expected {wanted}, not {came}.")
+    found: Array = x
+    return found

@@ -8,9 +8,19 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi, prod, sqrt
+from typing import Any
 
-from nfn_core.arrays import Array, Features, Namespace, device_of, namespace_of
-from nfn_core.checks import check_counts
+from nfn_core.arrays import Array, Features, Namespace, device_of, is_array, namespace_of, widened
+from nfn_core.checks import (
+    check_counts,
+    check_flags,
+    check_kind,
+    check_numbers,
+    plain_tuple,
+    positive_int,
+    real_number,
+    shown,
+)
 from nfn_core.errors import FeatureError, ResolutionWarning, SpecError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer, check_input_channels
@@ -45,7 +55,7 @@ class SinusoidalEncoding(Layer):
     Raises
     ------
     SpecError
-        If there is no band.
+        If there is no band, or the frequency is not positive and finite.
     """
 
     space: WeightSpace
@@ -54,11 +64,14 @@ class SinusoidalEncoding(Layer):
     layers: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace)
+        check_numbers(self, "positive", "max_frequency")
         check_counts(self, "bands")
+        check_flags(self, "layers")
 
     def channels_after(self, channels: int) -> int:
         """Return `channels` + 2 * bands + 1."""
-        return channels + 2 * self.bands + 1
+        return positive_int("channels", channels) + 2 * self.bands + 1
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Append the encoding to every tensor's channels."""
@@ -67,12 +80,13 @@ class SinusoidalEncoding(Layer):
         out: Features = {}
         for t in self.space.tensors:
             y = x[t.name]
-            code = xp.zeros((*y.shape[:-1], 2 * self.bands + 1), dtype=y.dtype, device=device_of(y))
+            wide = widened(y)
+            code = xp.zeros((*y.shape[:-1], 2 * self.bands + 1), dtype=wide.dtype, device=device_of(y))
             for axis in _marked(self.space, t):
-                code = code + _along(self._encode(t.shape[axis], y, xp), axis, t, xp)
+                code = code + _along(self._encode(t.shape[axis], wide, xp), axis, t, xp)
             if self.layers:
-                code = code + self._encode(depth, y, xp)[t.layer, :]
-            out[t.name] = xp.concat([y, code], axis=-1)
+                code = code + self._encode(depth, wide, xp)[t.layer, :]
+            out[t.name] = xp.concat([y, xp.astype(code, y.dtype, copy=False)], axis=-1)
         return out
 
     def _encode(self, n: int, like: Array, xp: Namespace) -> Array:
@@ -108,7 +122,9 @@ class LearnedEncoding(Layer):
     layers: bool = False
 
     def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace)
         check_counts(self, "channels")
+        check_flags(self, "layers")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each marked neuron set an embedding (n, channels), and optionally for each tensor (channels,)."""
@@ -173,10 +189,15 @@ class GaussianFourierFeatures(Layer):
 
     def __post_init__(self) -> None:
         check_counts(self, "in_channels", "frequencies")
-        object.__setattr__(self, "tensor_scales", tuple((name, factor) for name, factor in self.tensor_scales))
-        for factor in (self.scale, *(factor for _, factor in self.tensor_scales)):
-            if not 0 < factor < float("inf"):
-                raise SpecError(f"scale must be positive and finite, not {factor!r}.")
+        check_numbers(self, "positive", "scale")
+        pairs = [plain_tuple("tensor_scales", pair) for pair in plain_tuple("tensor_scales", self.tensor_scales)]
+        for pair in pairs:
+            if len(pair) != 2 or not isinstance(pair[0], str):
+                raise SpecError(f"tensor_scales must hold pairs (tensor, scale), not {shown(pair)}.")
+        scales = tuple((n, real_number(f"scale of tensor {n!r}", x, "positive")) for n, x in pairs)
+        if len(dict(scales)) < len(scales):
+            raise SpecError(f"tensor_scales must name each tensor once, not {[name for name, _ in scales]}.")
+        object.__setattr__(self, "tensor_scales", scales)
 
     @classmethod
     def from_features(
@@ -200,10 +221,13 @@ class GaussianFourierFeatures(Layer):
 
         Raises
         ------
+        FeatureError
+            If the features are no mapping from names to arrays, or there are none.
         SpecError
-            If a number is not positive, or there are no features.
+            If a number is not positive, or the batch is empty.
         """
-        if not features or not all(prod(x.shape) for x in features.values()):
+        _check_arrays(features)
+        if not all(prod(x.shape) for x in features.values()):
             raise SpecError("scales need features of at least one network.")
         factors = tuple((name, 1.0 / (_deviation(x) or 1.0)) for name, x in features.items())
         return cls(next(iter(features.values())).shape[-1], frequencies, scale, factors)
@@ -222,7 +246,13 @@ class GaussianFourierFeatures(Layer):
             For each tensor the standard deviation of its entries in periods of a wave of the scale's frequency. Below
             0.02 the features of all entries are alike (`ResolutionWarning`); above 2 those of close entries are as
             different as those of distant ones (`ResolutionWarning`).
+
+        Raises
+        ------
+        FeatureError
+            If the features are no mapping from names to arrays of `in_channels` channels.
         """
+        _check_arrays(features, self.in_channels)
         factors = dict(self.tensor_scales)
         found = {name: self.scale * factors.get(name, 1.0) * _deviation(x) for name, x in features.items()}
         for name, turns in found.items():
@@ -248,20 +278,37 @@ class GaussianFourierFeatures(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Encode the channels of every entry."""
+        _check_arrays(x, self.in_channels)
         factors = dict(self.tensor_scales)
         if factors and set(factors) != set(x):
             raise FeatureError(f"Fourier features: expected tensors {sorted(factors)}, not {sorted(x)}.")
         out: Features = {}
         for name, y in x.items():
             xp = namespace_of(y)
-            angle = 2 * pi * factors.get(name, 1.0) * xp.matmul(y, params["frequencies"])
-            out[name] = xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1)
+            with execution.full_precision(y):
+                turns = xp.matmul(widened(y), widened(params["frequencies"]))
+            angle = 2 * pi * factors.get(name, 1.0) * turns
+            out[name] = xp.astype(xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1), y.dtype, copy=False)
         return out
+
+
+def _check_arrays(features: Any, channels: int | None = None) -> None:
+    """Check that features are arrays by name, of a number of channels if one is given."""
+    if not isinstance(features, Mapping) or not features:
+        came = "an empty one" if isinstance(features, Mapping) else type(features).__name__
+        raise FeatureError(f"features must be a mapping from tensor names to arrays, not {came}.")
+    for name, x in features.items():
+        if not is_array(x) or x.ndim < 2 or x.shape[-1] != (channels or x.shape[-1]):
+            raise FeatureError(
+                f"tensor {name!r}: expected an array of shape (batch, ..., {channels or 'channels'}), not "
+                f"{tuple(x.shape) if is_array(x) else type(x).__name__}."
+            )
 
 
 def _deviation(x: Array) -> float:
     """Root of the mean over the channels of the variance of each over batch and entries."""
     xp = namespace_of(x)
+    x = widened(x)
     return sqrt(float(xp.mean(xp.var(xp.reshape(x, (-1, x.shape[-1])), axis=0))))
 
 

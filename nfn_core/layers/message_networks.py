@@ -5,14 +5,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from nfn_core.arrays import Array, namespace_of
-from nfn_core.checks import check_choice, check_counts
+from nfn_core.checks import (
+    check_choice,
+    check_counts,
+    check_flags,
+    check_kind,
+    natural_int,
+    positive_int,
+    positive_ints,
+    real_number,
+)
 from nfn_core.errors import SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Gate
 from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
-from nfn_core.layers.networks import NORMS, MLPHead, Sequential
+from nfn_core.layers.networks import NORMS, MLPHead, Sequential, layers_before
 from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm
@@ -34,11 +43,21 @@ class MessageInput(Composite):
         Features of neurons from the tensors after that.
     phases : NeuronPhases, optional
         Features of neurons from the tensors as they came.
+
+    Raises
+    ------
+    SpecError
+        If one of them is no such layer.
     """
 
     before: Layer
     pooled: NeuronPool
     phases: NeuronPhases | None = None
+
+    def __post_init__(self) -> None:
+        check_kind("before", self.before, Layer)
+        check_kind("pooled", self.pooled, NeuronPool)
+        check_kind("phases", self.phases, NeuronPhases | None)
 
     def children(self) -> dict[str, Layer]:
         """Return the layers by their argument's name."""
@@ -95,7 +114,9 @@ class MessageBlock(Composite):
     gate: bool = True
 
     def __post_init__(self) -> None:
+        neuron_group(self.group)
         check_counts(self, "tensor_channels", "in_channels", "out_channels")
+        check_flags(self, "gate")
         if self.new_tensor_channels is not None:
             check_counts(self, "new_tensor_channels")
         if self.norm is not None:
@@ -203,9 +224,12 @@ def message_network(
     >>> len(message_network(group, 1, 64, head=[256, 10], omega=30.0).layers)
     6
     """
+    in_channels, channels = positive_int("in_channels", in_channels), positive_int("channels", channels)
+    head, blocks, points = positive_ints("head", head), natural_int("blocks", blocks), positive_int("points", points)
+    head_dropout = real_number("head_dropout", head_dropout, "[0, 1)")
     if bool(head) == (out_channels is not None):
         raise SpecError("give either head (invariant output) or out_channels (equivariant output), and not both.")
-    first = Sequential(tuple(before))
+    first = layers_before(before)
     width = first.channels_after(in_channels)
     phases = None if omega is None else NeuronPhases(group, channels, omega, points)
     layers: list[Layer] = [MessageInput(first, NeuronPool(group, width, channels), phases)]

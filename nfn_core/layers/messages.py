@@ -9,9 +9,10 @@ products of the tensor itself: no array of the size of a tensor times the neuron
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import sqrt
+from typing import Any
 
-from nfn_core.arrays import Array, Features, Namespace, namespace_of
-from nfn_core.checks import check_choice, check_counts
+from nfn_core.arrays import Array, Features, Namespace, is_array, namespace_of
+from nfn_core.checks import check_choice, check_counts, check_kind, shown
 from nfn_core.errors import FeatureError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -79,6 +80,7 @@ class Messages(Layer):
     neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_counts(self, "tensor_channels", "in_channels", "out_channels")
         check_choice("pooling", self.pooling, POOLINGS)
         object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
@@ -178,6 +180,7 @@ class MessageReadout(Layer):
     neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_counts(self, "tensor_channels", "channels")
         check_choice("pooling", self.pooling, POOLINGS)
         object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
@@ -248,6 +251,7 @@ class TensorUpdate(Layer):
     neurons: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_counts(self, "tensor_channels", "in_channels", "out_channels", "rank")
         object.__setattr__(self, "neurons", hub_graph(neuron_group(self.group)))
         object.__setattr__(self, "graph", hub_graph(self.group))
@@ -306,15 +310,26 @@ class TensorUpdate(Layer):
 
 def check_state(group: Group, neurons: HubGraph, x: MessageState, tensor_channels: int, channels: int) -> Namespace:
     """Check a state's tensors and neurons, and return their array namespace."""
+    if not isinstance(x, MessageState) or not isinstance(x.neurons, Mapping):
+        raise FeatureError(
+            f"features must be a MessageState of tensors and neurons, both by name, not {shown(x)}: MessageInput "
+            "makes it."
+        )
+    xp = check_features(group.space, x.tensors, tensor_channels)
+    batch = x.tensors[group.space.tensors[0].name].shape[0]
+    extra = [name for name in x.neurons if name not in group.permuted]
+    if extra:
+        raise FeatureError(f"neurons came for {extra}, but the group permutes only {group.permuted}: drop them.")
     for plan in neurons.tensors:
         name = plan.spec.name
-        shape = tuple(x.neurons[name].shape) if name in x.neurons else None
-        if shape is None or shape[1:] != (*plan.spec.shape, channels):
+        h: Any = x.neurons.get(name)
+        shape = tuple(h.shape) if is_array(h) else None
+        if shape != (batch, *plan.spec.shape, channels):
             raise FeatureError(
-                f"neurons {name!r}: expected shape (batch, {plan.spec.shape[0]}, {channels}), not {shape}: give features "
-                f"of each permuted set, {tuple(p.spec.name for p in neurons.tensors)}."
+                f"neurons {name!r}: expected shape ({batch}, {plan.spec.shape[0]}, {channels}), not {shape}: give features "
+                f"of each permuted set, {group.permuted}, for as many networks as tensors."
             )
-    return check_features(group.space, x.tensors, tensor_channels)
+    return xp
 
 
 def _one_axis(plan: TensorPlan) -> list[int]:

@@ -6,13 +6,23 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
-from nfn_core.arrays import Array, namespace_of
-from nfn_core.checks import check_choice, check_counts
+from nfn_core.arrays import Array, is_array, namespace_of
+from nfn_core.checks import (
+    boolean,
+    check_choice,
+    check_kind,
+    check_numbers,
+    check_sizes,
+    plain_tuple,
+    positive_ints,
+    real_number,
+    shown,
+)
 from nfn_core.errors import FeatureError, SpecError
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import Activation, Dropout, Gate, LayerNorm
+from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
@@ -47,10 +57,9 @@ class Sequential(Composite):
     layers: tuple[Layer, ...]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", tuple(self.layers))
+        object.__setattr__(self, "layers", plain_tuple("layers", self.layers))
         for i, layer in enumerate(self.layers):
-            if not isinstance(layer, Layer):
-                raise SpecError(f"layers[{i}] must be a layer description, not {type(layer).__name__}.")
+            check_kind(f"layers[{i}]", layer, Layer)
 
     def children(self) -> dict[str, Layer]:
         """Return the layers by index."""
@@ -98,9 +107,17 @@ class Residual(Layer):
     ----------
     layer : Layer
         A layer or sequence that keeps space and channels.
+
+    Raises
+    ------
+    SpecError
+        If it is no layer.
     """
 
     layer: Layer
+
+    def __post_init__(self) -> None:
+        check_kind("layer", self.layer, Layer)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the layer's parameters."""
@@ -117,7 +134,15 @@ class Residual(Layer):
         """Add the layer's output to its input."""
         change = self.layer.forward(params, x, execution)
         if not isinstance(x, Mapping):
-            return x + change
+            if is_array(x) and is_array(change) and x.shape == change.shape:
+                return x + change
+            raise FeatureError(
+                f"a residual block adds arrays of one shape, but its input is {_kind(x)}, and its layer gives {_kind(change)}."
+            )
+        if not isinstance(change, Mapping) or change.keys() != x.keys():
+            raise FeatureError(
+                f"a residual block must keep the tensors {list(x)}, but its layer gives {_kind(change)}."
+            )
         for name, y in x.items():
             if y.shape != change[name].shape:
                 raise FeatureError(
@@ -151,11 +176,11 @@ class MLPHead(Layer):
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "sizes", tuple(self.sizes))
-        check_counts(self, "sizes")
+        check_sizes(self, "sizes")
+        check_numbers(self, "[0, 1)", "dropout")
+        check_choice("activation", self.activation, tuple(ACTIVATIONS))
         if len(self.sizes) < 2:
             raise SpecError(f"a head needs at least two sizes (inputs and outputs), not {self.sizes}.")
-        _ = Activation(self.activation), Dropout(self.dropout)
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for layer i a weight (inputs, outputs) and a bias (outputs,), uniform in ±1/√inputs."""
@@ -168,6 +193,8 @@ class MLPHead(Layer):
     def forward(self, params: Mapping[str, Array], x: Array, execution: Execution) -> Array:
         """Map an array of shape (batch, ...) to (batch, sizes[-1])."""
         xp = namespace_of(x)
+        if x.ndim < 1:
+            raise FeatureError(f"head: expected an array of shape (batch, ...), not {tuple(x.shape)}.")
         flat = 1
         for n in x.shape[1:]:
             flat *= n
@@ -227,7 +254,7 @@ def equivariant_network(
     Raises
     ------
     SpecError
-        If fewer than two numbers of channels are given, or an option is unknown.
+        If fewer than two numbers of channels are given, or an option is unknown or out of range.
 
     Examples
     --------
@@ -236,13 +263,18 @@ def equivariant_network(
     >>> len(net.layers)
     5
     """
-    if len(channels) < 2:
-        raise SpecError(f"channels must hold the input channels and those of each NF-layer, not {tuple(channels)}.")
+    check_kind("group", group, Group)
+    channels = _channels(channels)
+    pointwise, gate = boolean("pointwise", pointwise), boolean("gate", gate)
+    final_activation = boolean("final_activation", final_activation)
+    check_choice("activation", activation, tuple(ACTIVATIONS))
+    drop = Dropout(real_number("dropout", dropout, "[0, 1)"), "channels")
     if norm is not None:
         check_choice("norm", norm, tuple(NORMS))
     kind = PointwiseLayer if pointwise else NFLayer
-    width = Sequential(tuple(before)).channels_after(channels[0])
-    layers = list(before)
+    first = layers_before(before)
+    width = first.channels_after(channels[0])
+    layers = list(first.layers)
     for i, after in enumerate(channels[1:], start=1):
         activated = i < len(channels) - 1 or final_activation
         wide = 2 * after if gate and activated else after
@@ -252,8 +284,8 @@ def equivariant_network(
             if norm is not None:
                 layers.append(NORMS[norm](group.space, wide))
             layers.append(Gate(activation) if gate else Activation(activation))
-            if dropout > 0:
-                layers.append(Dropout(dropout, "channels"))
+            if drop.rate > 0:
+                layers.append(drop)
     return Sequential(tuple(layers))
 
 
@@ -282,7 +314,7 @@ def invariant_network(
     channels : sequence of int
         Input channels, then the channels of every NF-layer, each followed by the activation.
     head : sequence of int
-        Hidden widths and outputs of the head.
+        Hidden widths and outputs of the head, at least the number of outputs.
     pool : Group, optional
         Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart.
     statistics : sequence of str
@@ -312,7 +344,11 @@ def invariant_network(
     SpecError
         As in `equivariant_network`, or if the pooling group acts on another space.
     """
-    pooled = InvariantPool(pool or group, statistics=tuple(statistics))
+    check_kind("pool", pool, Group | None)
+    pooled = InvariantPool(group if pool is None else pool, statistics=plain_tuple("statistics", statistics))
+    channels, head = _channels(channels), positive_ints("head", head)
+    head_dropout = real_number("head_dropout", head_dropout, "[0, 1)")
+    check_kind("group", group, Group)
     if pooled.group.space != group.space:
         raise SpecError("the pooling group must act on the same weight space as the layers' group.")
     stack = equivariant_network(
@@ -327,5 +363,26 @@ def invariant_network(
         final_activation=True,
     )
     total = pooled.num_outputs * channels[-1]
-    after = (BatchNorm(None, total),) if pool_norm else ()
+    after = (BatchNorm(None, total),) if boolean("pool_norm", pool_norm) else ()
     return Sequential((*stack.layers, pooled, *after, MLPHead((total, *head), activation, head_dropout)))
+
+
+def layers_before(before: Any) -> Sequential:
+    """Layers that come first, as one."""
+    layers = plain_tuple("before", before)
+    for i, layer in enumerate(layers):
+        check_kind(f"before[{i}]", layer, Layer)
+    return Sequential(layers)
+
+
+def _channels(channels: Any) -> tuple[int, ...]:
+    """Input channels, and those of each NF-layer."""
+    found = positive_ints("channels", channels)
+    if len(found) < 2:
+        raise SpecError(f"channels must hold the input channels and those of each NF-layer, not {found}.")
+    return found
+
+
+def _kind(x: Any) -> str:
+    """What a layer gave, for messages."""
+    return f"an array of shape {tuple(x.shape)}" if is_array(x) else shown(list(x) if isinstance(x, Mapping) else x)

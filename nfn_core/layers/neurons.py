@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from nfn_core.arrays import Array, Features, namespace_of
-from nfn_core.checks import check_choice, check_counts
+from nfn_core.checks import check_choice, check_counts, check_kind
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -40,7 +40,6 @@ class MessageState(NamedTuple):
     neurons: Features
 
 
-@lru_cache(maxsize=256)
 def neuron_group(group: Group) -> Group:
     """Return the same group, acting on the space of its neurons.
 
@@ -57,7 +56,7 @@ def neuron_group(group: Group) -> Group:
     Raises
     ------
     SpecError
-        If the group permutes no neuron set.
+        If it is no group, or permutes no neuron set.
 
     Examples
     --------
@@ -65,6 +64,13 @@ def neuron_group(group: Group) -> Group:
     >>> [(t.name, t.shape) for t in neuron_group(WeightSpace.mlp([2, 32, 32, 1]).group("HNP")).space.tensors]
     [('h1', (32,)), ('h2', (32,))]
     """
+    check_kind("group", group, Group)
+    return _neuron_group(group)
+
+
+@lru_cache(maxsize=256)
+def _neuron_group(group: Group) -> Group:
+    """The same, computed once for each of the groups used last."""
     if not group.permuted:
         raise SpecError("the group permutes no neuron set, so there are no neurons to carry features: use NF-layers.")
     sizes = group.space.sizes
@@ -102,9 +108,9 @@ class NeuronPool(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        neuron_group(self.group)
         check_counts(self, "in_channels", "out_channels")
         check_choice("pooling", self.pooling, POOLINGS)
-        neuron_group(self.group)
         object.__setattr__(self, "graph", hub_graph(self.group))
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:

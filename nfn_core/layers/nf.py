@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from nfn_core.arrays import Array, Features, Namespace
-from nfn_core.checks import check_choice, check_counts
+from nfn_core.arrays import Array, Features, Namespace, widened
+from nfn_core.checks import check_choice, check_counts, check_flags, check_kind, plain_tuple
 from nfn_core.features import check_features
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
@@ -66,7 +66,9 @@ class NFLayer(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_counts(self, "in_channels", "out_channels")
+        check_flags(self, "bias")
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "graph", hub_graph(self.group))
@@ -146,7 +148,9 @@ class PointwiseLayer(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_counts(self, "in_channels", "out_channels")
+        check_flags(self, "bias")
         check_choice("init", self.init, ("uniform", "kaiming"))
         object.__setattr__(self, "graph", hub_graph(self.group))
 
@@ -213,8 +217,9 @@ class InvariantPool(Layer):
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
         check_choice("pooling", self.pooling, POOLINGS)
-        object.__setattr__(self, "statistics", tuple(self.statistics))
+        object.__setattr__(self, "statistics", plain_tuple("statistics", self.statistics))
         for name in self.statistics:
             check_choice("statistics", name, (*POOLINGS, "max", "std"))
         object.__setattr__(self, "graph", hub_graph(self.group))
@@ -258,8 +263,10 @@ def _totals(plan: TensorPlan, x: Array, statistic: str, xp: Namespace) -> list[A
         if statistic == "max":
             found[k] = xp.max(y, axis=axes) if axes else y
         else:
-            y = y - xp.mean(y, axis=axes, keepdims=True) if axes else xp.zeros_like(y)
-            found[k] = xp.sqrt((xp.mean(y * y, axis=axes) if axes else y) + 1e-10)
+            wide = widened(y)
+            wide = wide - (xp.mean(wide, axis=axes, keepdims=True) if axes else wide)  # NaN stays NaN
+            deviation = xp.sqrt((xp.mean(wide * wide, axis=axes) if axes else wide) + 1e-10)
+            found[k] = xp.astype(deviation, y.dtype, copy=False)
     return found
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from nfn_core.arrays import Array, Features, namespace_of
-from nfn_core.checks import check_counts
-from nfn_core.errors import FeatureError, SpecError
+from nfn_core.arrays import Array, Features, is_array, namespace_of, widened
+from nfn_core.checks import check_counts, check_flags, check_kind, check_numbers
+from nfn_core.errors import FeatureError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer, Statistics, check_input_channels
 from nfn_core.layers.parameters import ParameterSpec
@@ -67,11 +67,11 @@ class BatchNorm(Layer):
     center: bool = True
 
     def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace | None)
         check_counts(self, "channels")
-        if not 0.0 < self.momentum <= 1.0 or not self.epsilon > 0.0:
-            raise SpecError(
-                f"momentum must be in (0, 1] and epsilon positive, not {self.momentum!r} and {self.epsilon!r}."
-            )
+        check_numbers(self, "(0, 1]", "momentum")
+        check_numbers(self, "positive", "epsilon")
+        check_flags(self, "center")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return scale, shift and the constants mean and variance, each of shape (channels,), for each tensor."""
@@ -93,9 +93,10 @@ class BatchNorm(Layer):
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Normalize features, or an array."""
         if self.space is None:
-            if isinstance(x, Mapping) or prod(x.shape[1:]) != self.channels:
-                came = "features" if isinstance(x, Mapping) else f"shape {tuple(x.shape)}"
-                raise FeatureError(f"batch norm: expected an array of {self.channels} entries a network, not {came}.")
+            if not is_array(x) or x.ndim < 1 or prod(x.shape[1:]) != self.channels:
+                raise FeatureError(
+                    f"batch norm: expected an array of {self.channels} entries a network, not {_came(x)}."
+                )
             flat = namespace_of(x).reshape(x, (x.shape[0], self.channels))
             return namespace_of(x).reshape(self._all({"": flat}, params, execution)[""], tuple(x.shape))
         check_features(self.space, x, self.channels)
@@ -105,11 +106,16 @@ class BatchNorm(Layer):
     def _all(self, arrays: dict[str, Array], params: Mapping[str, Array], execution: Execution) -> dict[str, Array]:
         """Normalize arrays of shape (..., channels), by the names that their parameters have in front."""
         xp = namespace_of(*arrays.values())
-        wide = {f: xp.astype(x, params[f"{f}variance"].dtype, copy=False) for f, x in arrays.items()}  # under autocast
-        variances = {f: params[f"{f}variance"] for f in arrays}
-        means = {f: params[f"{f}mean"] if self.center else xp.zeros_like(v) for f, v in variances.items()}
-        if execution.statistics is not None:
-            means, variances = self._measured(wide, means, variances, execution.statistics, execution.total)
+        variances = {f: widened(params[f"{f}variance"]) for f in arrays}
+        wide = {f: xp.astype(x, variances[f].dtype, copy=False) for f, x in arrays.items()}  # differs under autocast
+        means = {f: widened(params[f"{f}mean"]) if self.center else xp.zeros_like(v) for f, v in variances.items()}
+        statistics = execution.statistics
+        if statistics is not None:
+
+            def collect(name: str, value: Array) -> None:
+                statistics(name, xp.astype(value, params[name].dtype, copy=False))
+
+            means, variances = self._measured(wide, means, variances, collect, execution.total)
         out = {}
         for f, x in wide.items():
             gain = params[f"{f}scale"] / xp.sqrt(variances[f] + self.epsilon)
@@ -186,7 +192,7 @@ class SetNorm(Layer):
     Raises
     ------
     SpecError
-        If `channels` is not a positive integer.
+        If `channels` is not a positive integer, or `epsilon` not a positive number.
     """
 
     space: WeightSpace | None
@@ -195,7 +201,9 @@ class SetNorm(Layer):
     over_channels: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        check_kind("space", self.space, WeightSpace | None)
         check_counts(self, "channels")
+        check_numbers(self, "positive", "epsilon")
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a scale and a shift of shape (channels,)."""
@@ -213,6 +221,8 @@ class SetNorm(Layer):
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Normalize every network."""
         if self.space is None:
+            if not is_array(x) or x.ndim < 2 or x.shape[-1] != self.channels:
+                raise FeatureError(f"norm: expected an array of shape (batch, ..., {self.channels}), not {_came(x)}.")
             return self._one(x, params, "")
         check_features(self.space, x, self.channels)
         out: Features = {name: self._one(y, params, f"{name}.") for name, y in x.items()}
@@ -222,9 +232,10 @@ class SetNorm(Layer):
         """Normalize an array of shape (batch, ..., channels)."""
         xp = namespace_of(x)
         axes = tuple(range(1, x.ndim)) if self.over_channels else tuple(range(1, x.ndim - 1))
-        x = x - xp.mean(x, axis=axes, keepdims=True)
-        x = x / xp.sqrt(xp.mean(x * x, axis=axes, keepdims=True) + self.epsilon)
-        return x * params[f"{front}scale"] + params[f"{front}shift"]
+        y = widened(x)
+        y = y - xp.mean(y, axis=axes, keepdims=True)
+        y = y / xp.sqrt(xp.mean(y * y, axis=axes, keepdims=True) + self.epsilon)
+        return xp.astype(y * params[f"{front}scale"] + params[f"{front}shift"], x.dtype, copy=False)
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,7 @@ class InstanceNorm(SetNorm):
     Raises
     ------
     SpecError
-        If `channels` is not a positive integer.
+        If `channels` is not a positive integer, or `epsilon` not a positive number.
     """
 
     over_channels: ClassVar[bool] = False
@@ -256,6 +267,11 @@ class InstanceNorm(SetNorm):
 def _fronts(space: WeightSpace | None) -> list[str]:
     """What parameters' names carry in front: the tensor's name and a dot, nothing for arrays."""
     return [""] if space is None else [f"{t.name}." for t in space.tensors]
+
+
+def _came(x: Any) -> str:
+    """What came in place of an array, for messages."""
+    return f"shape {tuple(x.shape)}" if is_array(x) else "features" if isinstance(x, Mapping) else type(x).__name__
 
 
 def _at_least_1(count: Any, xp: Any) -> Any:

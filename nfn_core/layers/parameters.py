@@ -11,14 +11,23 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nfn_core.arrays import Array, device_of, namespace_of, same_device
-from nfn_core.checks import plain_int
-from nfn_core.errors import ParameterError, SpecError
+from nfn_core.arrays import Array, device_of, is_array, is_dense, is_real, namespace_of, same_device
+from nfn_core.checks import (
+    check_choice,
+    check_flags,
+    check_kind,
+    natural_int,
+    plain_tuple,
+    positive_int,
+    real_number,
+    shown,
+)
+from nfn_core.errors import FeatureError, ParameterError, SpecError
 
 if TYPE_CHECKING:
     from nfn_core.layers.base import Layer
 
-__all__ = ["ParameterSpec", "check_parameters", "first_array", "initialize"]
+__all__ = ["ParameterSpec", "check_parameters", "first_array", "initialize", "on_host"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,11 @@ class ParameterSpec:
     trainable : bool
         False for constants that travel with the parameters (data statistics, random frequencies): a buffer in torch,
         an array without gradient in JAX.
+
+    Raises
+    ------
+    SpecError
+        If an argument is of a wrong kind, or the blocks or constants do not fit the last axis.
     """
 
     shape: tuple[int, ...]
@@ -45,6 +59,30 @@ class ParameterSpec:
     fan_in: tuple[tuple[int, int], ...] = ()
     value: float | tuple[float, ...] = 0.0
     trainable: bool = True
+
+    def __post_init__(self) -> None:
+        shape = tuple(natural_int(f"shape[{i}]", n) for i, n in enumerate(plain_tuple("shape", self.shape)))
+        check_choice("init", self.init, ("uniform", "kaiming", "normal", "constant"))
+        check_flags(self, "trainable")
+        blocks = plain_tuple("fan_in", self.fan_in)
+        if isinstance(self.value, tuple | list):
+            value: Any = tuple(real_number(f"value[{i}]", x) for i, x in enumerate(self.value))
+        else:
+            value = real_number("value", self.value)
+        last = shape[-1] if shape else 0
+        if self.init == "constant" and isinstance(value, tuple) and len(value) != last:
+            raise SpecError(
+                f"value must be a number, or one for each of the {last} entries of the last axis of {shape}."
+            )
+        if self.init == "normal" and (isinstance(value, tuple) or value < 0):
+            raise SpecError(f"value must be a standard deviation, a number of at least 0, not {shown(value)}.")
+        object.__setattr__(self, "shape", shape)
+        object.__setattr__(self, "value", value)
+        object.__setattr__(self, "fan_in", tuple(map(_block, blocks)))
+        if self.init in ("uniform", "kaiming") and sum(columns for columns, _ in self.fan_in) != last:
+            raise SpecError(
+                f"fan_in must have blocks (columns, fan-in) for the last axis of {shape}, not {self.fan_in}."
+            )
 
     def draw(self, rng: np.random.Generator) -> np.ndarray:
         """Draw initial values.
@@ -58,7 +96,13 @@ class ParameterSpec:
         -------
         numpy.ndarray
             Float64 array of `shape`.
+
+        Raises
+        ------
+        SpecError
+            If `rng` is no generator.
         """
+        check_kind("rng", rng, np.random.Generator)
         if self.init == "constant":
             return np.broadcast_to(np.asarray(self.value, dtype=np.float64), self.shape).copy()
         if self.init == "normal":
@@ -89,15 +133,26 @@ def initialize(layer: "Layer", seed: int) -> dict[str, np.ndarray]:
     Raises
     ------
     SpecError
-        If the seed is not a non-negative integer.
+        If `layer` is no layer, or the seed is not a non-negative integer.
     """
-    number = plain_int(seed)
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise SpecError(f"seed must be a non-negative integer, not {seed!r}.")
+    from nfn_core.layers.base import Layer  # layers build on their parameters; this is the one arrow back
+
+    check_kind("layer", layer, Layer)
+    number = natural_int("seed", seed)
     return {
         name: spec.draw(np.random.default_rng([number, zlib.crc32(name.encode())]))
         for name, spec in layer.cached_specs.items()
     }
+
+
+def on_host(name: str, x: Any) -> np.ndarray:
+    """Return the entries of a tensor of features as a NumPy array of float64, or a FeatureError that names it."""
+    try:
+        return np.asarray(x, dtype=np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise FeatureError(
+            f"tensor {name!r} cannot be read into NumPy ({error}): detach it, move it to the CPU, or cast it to float32."
+        ) from error
 
 
 def first_array(x: Any) -> Any:
@@ -124,10 +179,16 @@ def check_parameters(
     Raises
     ------
     ParameterError
-        If names or shapes differ from what the layer needs, or library, dtype or device from `like`.
+        If names or shapes differ from what the layer needs, a parameter is no dense array, or its library, dtype or device
+        is not that of `like`.
+    FeatureError
+        If `like` holds what is no array, or, beside each other, tensors and neurons of different kinds.
+    SpecError
+        If `specs` are no specs.
     """
+    check_kind("specs", specs, Mapping)
     if not isinstance(params, Mapping):
-        raise ParameterError(f"parameters must be a mapping from names to arrays, not {type(params).__name__}.")
+        raise ParameterError(f"params must be a mapping from names to arrays, not {type(params).__name__}.")
     missing = [name for name in specs if name not in params]
     extra = [name for name in params if name not in specs]
     if missing or extra:
@@ -137,22 +198,34 @@ def check_parameters(
             + (f"; not in the layer: {extra[:5]}" if extra else "")
             + ". Initialize or load them for the same weight space, group and channels."
         )
+    if not isinstance(like, (Mapping, tuple)) and like is not None and not is_array(like):
+        raise FeatureError(
+            f"features must be arrays by name, or an array, not {type(like).__name__}: convert them first."
+        )
     sample = first_array(like)
+    if isinstance(like, tuple):
+        _check_alike(like, sample)
+    xp = None if sample is None else namespace_of(sample)
+    floating = xp is not None and is_real(sample, xp)
     for name, spec in specs.items():
         p = params[name]
+        if not isinstance(spec, ParameterSpec):
+            raise SpecError(f"specs[{name!r}] must be a ParameterSpec, not {shown(spec)}: give layer.cached_specs.")
+        if not is_array(p) or not is_dense(p):
+            raise ParameterError(f"parameter {name!r} must be a dense array, not {type(p).__name__}: convert it first.")
         if tuple(p.shape) != spec.shape:
             raise ParameterError(
                 f"parameter {name!r}: expected shape {spec.shape}, not {tuple(p.shape)}: "
                 "it belongs to another weight space, group or number of channels."
             )
-        if sample is None:
+        if xp is None:
             continue
-        if namespace_of(p) is not namespace_of(sample):
+        if namespace_of(p) is not xp:
             raise ParameterError(
                 f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, but the features are "
                 f"{type(sample).__module__}.{type(sample).__name__}: use one array library."
             )
-        if p.dtype != sample.dtype and namespace_of(sample).isdtype(sample.dtype, "real floating"):
+        if floating and p.dtype != sample.dtype:
             raise ParameterError(
                 f"parameter {name!r} has dtype {p.dtype}, but the features have {sample.dtype}: cast one to the other."
             )
@@ -161,3 +234,22 @@ def check_parameters(
                 f"parameter {name!r} is on device {device_of(p)}, but the features on {device_of(sample)}: "
                 "move one to the other."
             )
+
+
+def _block(block: Any) -> tuple[int, int]:
+    """A block of fan-in as plain integers."""
+    pair = plain_tuple("fan_in", block)
+    if len(pair) != 2:
+        raise SpecError(f"fan_in must hold pairs (columns, fan-in), not {shown(block)}.")
+    return natural_int("columns of fan_in", pair[0]), positive_int("fan_in", pair[1])
+
+
+def _check_alike(parts: Any, sample: Any) -> None:
+    """Check that arrays of features that stand beside each other are of one library, dtype and device."""
+    for part in parts:
+        for name, x in part.items() if isinstance(part, Mapping) else ():
+            if namespace_of(x, sample) and (x.dtype != sample.dtype or not same_device(x, sample)):
+                raise FeatureError(
+                    f"array {name!r} has dtype {x.dtype} on device {device_of(x)}, but the first array has {sample.dtype} on "
+                    f"device {device_of(sample)}: cast or move one to the other."
+                )

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from nfn_core.arrays import Array, Features, device_of
-from nfn_core.checks import check_counts
+from nfn_core.arrays import Array, Features, device_of, widened
+from nfn_core.checks import check_counts, check_flags, check_numbers
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -50,10 +50,10 @@ class NeuronPhases(Layer):
     learned: bool = True
 
     def __post_init__(self) -> None:
-        check_counts(self, "out_channels", "points")
         neuron_group(self.group)
-        if not self.omega > 0:
-            raise SpecError(f"omega must be positive, not {self.omega!r}.")
+        check_counts(self, "out_channels", "points")
+        check_numbers(self, "positive", "omega")
+        check_flags(self, "learned")
         moved = [s for s in self.group.space.inputs if s in self.group.permuted]
         if moved:
             raise SpecError(f"phases at points distinguish inputs, but the group permutes {moved}: use HNP.")
@@ -84,14 +84,15 @@ class NeuronPhases(Layer):
         out: Features = {}
         for label in self.group.permuted:
             weights, biases = self._sources(label)
-            vectors = [x[name][..., :1] for name in biases]
+            vectors = [widened(x[name][..., :1]) for name in biases]
             angles = vectors
             if weights:
                 angles = []
                 for name, axis in weights:
-                    w = x[name][..., 0]
+                    w = widened(x[name][..., 0])
                     w = xp.permute_dims(w, (0, 2, 1)) if axis == 0 else w
-                    angle = product(w, params[f"{name}.points"], None)
+                    with execution.full_precision(w):
+                        angle = product(w, widened(params[f"{name}.points"]), None)
                     for v in vectors:
                         angle = angle + v
                     angles.append(angle)
@@ -101,7 +102,8 @@ class NeuronPhases(Layer):
                 out[label] = xp.zeros(shape, dtype=first.dtype, device=device_of(first))
                 continue
             parts = [f(self.omega * angle) for angle in angles for f in (xp.sin, xp.cos)]
-            out[label] = product(xp.concat(parts, axis=-1), params[f"{label}.mix"], None)
+            mix = params[f"{label}.mix"]
+            out[label] = product(xp.astype(xp.concat(parts, axis=-1), mix.dtype, copy=False), mix, None)
         return out
 
     def _sources(self, label: str) -> tuple[list[tuple[str, int]], list[str]]:

@@ -13,8 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from nfn_core.arrays import Array, namespace_of
-from nfn_core.checks import check_counts
+from nfn_core.arrays import Array, namespace_of, widened
+from nfn_core.checks import (
+    check_counts,
+    check_flags,
+    check_kind,
+    check_numbers,
+    check_sizes,
+    plain_tuple,
+    real_number,
+)
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.layers.base import Execution, Layer
@@ -23,7 +31,7 @@ from nfn_core.layers.elementwise import ACTIVATIONS
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.networks import MLPHead
 from nfn_core.layers.norms import BatchNorm
-from nfn_core.layers.parameters import ParameterSpec
+from nfn_core.layers.parameters import ParameterSpec, on_host
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["SignedMessages"]
@@ -45,7 +53,8 @@ class SignedMessages(Composite):
     4. Steps 2 and 3 repeat for each hidden layer. A last message along W(L) sums over the neurons, for each output.
     5. A head reads the sums, normalized over the batch.
 
-    The output is unchanged when hidden neurons are permuted or change their sign, and when 2π is added to ω v.
+    The bias of the sine network's outputs is not read: functions that differ by a constant look alike. The output is
+    unchanged when hidden neurons are permuted or change their sign, and when 2π is added to ω v.
 
     Parameters
     ----------
@@ -87,21 +96,23 @@ class SignedMessages(Composite):
     depth: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        check_counts(self, "outputs", "channels", "points", "head")
+        check_kind("space", self.space, WeightSpace)
+        check_counts(self, "outputs", "channels", "points")
+        check_sizes(self, "head")
+        check_numbers(self, "[0, 1)", "dropout")
+        check_numbers(self, "positive", "omega")
+        check_flags(self, "activations")
+        scales = [real_number(f"scales[{i}]", s, "positive") for i, s in enumerate(plain_tuple("scales", self.scales))]
+        object.__setattr__(self, "scales", tuple(scales))
         tensors = self.space.by_name
         depth = len(tensors) // 2
         weights = [tensors[f"W{i}"] for i in range(1, depth + 1) if f"W{i}" in tensors]
         sizes = [*(t.shape[-1] for t in weights[:1]), *(t.shape[0] for t in weights)]
         if len(weights) < depth or depth < 2 or _axes(self.space) != _axes(WeightSpace.mlp(sizes)):
             raise SpecError(f"SignedMessages takes the weight space of an MLP with hidden layers, not {self.space!r}.")
-        if len(self.scales) != 2 * depth or not all(0 < s < float("inf") for s in self.scales):
-            raise SpecError(
-                f"scales must be {2 * depth} positive finite numbers, one for each tensor, not {self.scales}."
-            )
-        if not 0 < self.omega < float("inf"):
-            raise SpecError(f"omega must be positive and finite, not {self.omega!r}.")
+        if len(scales) != 2 * depth:
+            raise SpecError(f"scales must be {2 * depth} numbers, one for each tensor, not {len(scales)}.")
         object.__setattr__(self, "depth", depth)
-        self.children()  # checks head and dropout
 
     @classmethod
     def from_features(
@@ -123,7 +134,7 @@ class SignedMessages(Composite):
         Returns
         -------
         SignedMessages
-            The network.
+            The network; a tensor of zeros has the scale 1.
 
         Raises
         ------
@@ -135,7 +146,7 @@ class SignedMessages(Composite):
         check_features(space, features, 1, finite=True)
         if not len(features[space.tensors[0].name]):
             raise SpecError("scales need at least one network, but the batch is empty.")
-        squares = (np.mean(np.square(features[t.name], dtype=np.float64)) for t in space.tensors)
+        squares = (np.mean(np.square(on_host(t.name, features[t.name]))) for t in space.tensors)
         return cls(space, tuple(float(np.sqrt(x)) or 1.0 for x in squares), outputs, **options)
 
     def hidden(self) -> Sequence[int]:
@@ -177,18 +188,24 @@ class SignedMessages(Composite):
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Array:
         """Map features of one channel to an array of shape (batch, outputs)."""
         xp = check_features(self.space, x, 1)
-        raw = {t.name: x[t.name][..., 0] for t in self.space.tensors}
-        unit = {name: y / params[f"scale.{name}"] for name, y in raw.items()}
-        phases = product(raw["W1"], params["points"], None) + raw["v1"][..., None]
-        h = active = xp.sin(self.omega * phases)  # (batch, neurons, points), odd
+        given = {t.name: x[t.name][..., 0] for t in self.space.tensors}
+        unit = {name: y / params[f"scale.{name}"] for name, y in given.items()}
+        raw = {name: widened(y) for name, y in given.items()}  # what goes into sines
+        dtype = given["W1"].dtype
+        with execution.full_precision(raw["W1"]):
+            phases = product(raw["W1"], widened(params["points"]), None) + raw["v1"][..., None]
+        active = xp.sin(self.omega * phases)  # (batch, neurons, points), odd
+        h = xp.astype(active, dtype, copy=False)
         for i in self.hidden():
             h = product(h, params[f"mix.{i}"], None)
             if i > 1:
                 h = xp.matmul(unit[f"W{i}"], h) / sqrt(h.shape[1])
                 if self.activations:
-                    active = xp.sin(self.omega * (xp.matmul(raw[f"W{i}"], active) + raw[f"v{i}"][..., None]))
+                    with execution.full_precision(active):
+                        phases = xp.matmul(raw[f"W{i}"], active) + raw[f"v{i}"][..., None]
+                    active = xp.sin(self.omega * phases)
             z = self.call(f"message{i}", params, {"h": h}, execution)["h"]
-            own = [active] if self.activations else []
+            own = [xp.astype(active, dtype, copy=False)] if self.activations else []
             h = self._update(i, params, z, own, raw[f"v{i}"], unit[f"W{i + 1}"], execution)
         last = unit[f"W{self.depth}"]
         sums = xp.matmul(last, h) / sqrt(last.shape[-1])  # (batch, outputs of the sine network, channels), even
@@ -209,8 +226,9 @@ class SignedMessages(Composite):
         """Odd features of the neurons of layer i from their messages z and own odd ones, (batch, neurons, channels)."""
         xp = namespace_of(z)
         phase = (self.omega * bias)[..., None]
-        c, s = xp.cos(phase), xp.sin(phase)
-        r = xp.mean(outgoing * outgoing, axis=1)[..., None]
+        wide = widened(outgoing)
+        r = xp.mean(wide * wide, axis=1)[..., None]
+        c, s, r = (xp.astype(y, outgoing.dtype, copy=False) for y in (xp.cos(phase), xp.sin(phase), r))
         odd = product(xp.concat([z * c, z * z * s, s, s * r, *own], axis=-1), params[f"odd.{i}"], None)
         even = xp.concat([z * z, z * (c * s), c * c, s * s, r], axis=-1)
         even = product(even, params[f"even.{i}"], params[f"bias.{i}"])

@@ -131,7 +131,7 @@ BAD = {
     ),
     "a mapping of another format": ({"format": 1}, "expected a description of format .*, but found 1"),
     "a number for a layer": (changed(description=3), "found int"),
-    "wrong kind": (changed(description={"type": "Sequential", "layers": 3}), "damaged"),
+    "wrong kind": (changed(description={"type": "Sequential", "layers": 3}), "layers must be a sequence, not 3"),
     "negative": (changed(description={"type": "MLPHead", "sizes": [3, -1]}), "must be a positive integer"),
     "deep": ("[" * 100_000, "is not JSON"),
 }

@@ -159,7 +159,7 @@ def test_fourier_features_with_a_scale_for_each_tensor():
         layer.apply(p, {"W1": u["W1"]})
     with pytest.raises(SpecError, match="at least one network"):
         GaussianFourierFeatures.from_features({"W1": u["W1"][:0]})
-    with pytest.raises(SpecError, match="scale must be positive"):
+    with pytest.raises(SpecError, match="scale of tensor 'W1' must be a positive finite number"):
         GaussianFourierFeatures(1, 5, 0.5, (("W1", 0.0),))
     constant = {"W1": np.ones((3, 2, 1))}
     assert GaussianFourierFeatures.from_features(constant).tensor_scales == (("W1", 1.0),)

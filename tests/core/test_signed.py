@@ -83,9 +83,9 @@ def test_backends_agree_and_keep_statistics():
         (WeightSpace.mlp([2, 1]), {}, "an MLP with hidden layers"),
         (WeightSpace.mlp([2, 4, 1], bias=False), {}, "an MLP with hidden layers"),
         (WeightSpace.cnn([1, 4, 2], [(3, 3), ()]), {}, "an MLP with hidden layers"),
-        (WeightSpace.mlp([2, 4, 1]), {"scales": (1.0,)}, "4 positive finite numbers"),
-        (WeightSpace.mlp([2, 4, 1]), {"scales": (1.0, 1.0, 0.0, 1.0)}, "4 positive finite numbers"),
-        (WeightSpace.mlp([2, 4, 1]), {"omega": float("nan")}, "omega must be positive"),
+        (WeightSpace.mlp([2, 4, 1]), {"scales": (1.0,)}, "scales must be 4 numbers"),
+        (WeightSpace.mlp([2, 4, 1]), {"scales": (1.0, 1.0, 0.0, 1.0)}, r"scales\[2\] must be a positive finite number"),
+        (WeightSpace.mlp([2, 4, 1]), {"omega": float("nan")}, "omega must be a positive finite number"),
         (WeightSpace.mlp([2, 4, 1]), {"channels": 0}, "channels must be a positive integer"),
     ],
 )
