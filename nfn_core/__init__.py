@@ -16,6 +16,7 @@ from nfn_core.errors import (
     PermutationError,
     ResolutionWarning,
     SpecError,
+    StackWarning,
 )
 from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
@@ -88,6 +89,7 @@ __all__ = [
     "SignedMessages",
     "SinusoidalEncoding",
     "SpecError",
+    "StackWarning",
     "TensorSpec",
     "TensorUpdate",
     "Verification",

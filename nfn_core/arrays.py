@@ -15,6 +15,7 @@ __all__ = [
     "device_of",
     "is_array",
     "is_dense",
+    "is_jax",
     "is_real",
     "namespace_of",
     "same_device",
@@ -41,6 +42,11 @@ class Array(Protocol):
     @property
     def dtype(self) -> Any:
         """Type of its entries, of its own library."""
+        ...
+
+    @property
+    def device(self) -> Any:
+        """Where its entries are, of its own library."""
         ...
 
     @property
@@ -167,6 +173,11 @@ def is_array(x: Any) -> bool:
     return array_api_compat.is_array_api_obj(x) and UNSUITED.isdisjoint(kind.__name__ for kind in type(x).__mro__)
 
 
+def is_jax(x: Array) -> bool:
+    """Whether an array is of JAX, as compilers can ask."""
+    return type(x).__module__.startswith("jax")
+
+
 def is_dense(x: Array) -> bool:
     """Whether an array has all its entries in place: it is not sparse, nested or packed."""
     layout = getattr(x, "layout", None)  # only PyTorch's have one
@@ -190,11 +201,22 @@ def widened(x: Array) -> Array:
 
 
 def device_of(x: Array) -> Any:
-    """Device of an array, None where it is not known (an array being traced by JAX)."""
-    return getattr(x, "device", None)
+    """Device for new arrays that are to meet an array; None where the library finds it by itself.
+
+    JAX does for arrays that it traces, that it has bound to no device, and that lie on several.
+    """
+    device = getattr(x, "device", None)
+    if device is None or not is_jax(x):
+        return device
+    return device if x.committed and not hasattr(device, "device_set") else None  # type: ignore[attr-defined]
 
 
 def same_device(x: Array, y: Array) -> bool:
-    """Whether two arrays may meet: one device, or one that is not known."""
-    devices = (device_of(x), device_of(y))
-    return None in devices or devices[0] == devices[1]
+    """Whether two arrays may meet: on the same devices, or one of them is on none that is known or that binds it."""
+    devices = (getattr(x, "device", None), getattr(y, "device", None))
+    if None in devices or devices[0] == devices[1]:
+        return True
+    if not all(getattr(z, "committed", True) for z in (x, y)):  # JAX moves what is bound to no device
+        return True
+    one, other = ({*getattr(device, "device_set", (device,))} for device in devices)
+    return one == other

@@ -37,6 +37,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 MAKERS = {
     "Group": "make it with space.group('NP')",
     "WeightSpace": "make it with WeightSpace.mlp, cnn or from_axes",
+    "ModelSpace": "make it with weight_space or ModelSpace.from_patterns",
     "Layer": "give a layer description, such as Activation('relu')",
 }
 """What makes an object of a class, for messages."""

@@ -1,4 +1,4 @@
-"""The exceptions of nfn-core, one family, so that ``except NFNError`` catches them all; and its warning.
+"""The exceptions of nfn-core, one family, so that ``except NFNError`` catches them all; and its warnings.
 
 Every message states what was expected, what was given, which argument or tensor it concerns, and how to correct it.
 """
@@ -12,6 +12,7 @@ __all__ = [
     "PermutationError",
     "ResolutionWarning",
     "SpecError",
+    "StackWarning",
 ]
 
 
@@ -45,3 +46,7 @@ class MissingDependencyError(NFNError, ImportError):
 
 class ResolutionWarning(UserWarning):
     """Fourier features whose frequencies do not suit the entries: nearly constant, or nearly random."""
+
+
+class StackWarning(UserWarning):
+    """What `stack` did beyond stacking: it left out a prefix of all names, or filled in missing tensors."""

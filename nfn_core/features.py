@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from nfn_core.arrays import Array, Namespace, device_of, is_array, is_dense, is_real, namespace_of, same_device
+from nfn_core.arrays import Array, Namespace, is_array, is_dense, is_real, namespace_of, same_device
 from nfn_core.checks import boolean, check_kind, positive_int
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
@@ -104,7 +104,7 @@ def check_features(
             )
         if not same_device(x, first):
             raise FeatureError(
-                f"tensor {t.name!r} is on device {device_of(x)}, but tensor {first_name!r} on {device_of(first)}: "
+                f"tensor {t.name!r} is on device {x.device}, but tensor {first_name!r} on {first.device}: "
                 "move all tensors to one device."
             )
         if finite and not _all_finite(t.name, x, xp):

@@ -10,8 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from nfn_core import Execution, Layer, SpecError, initialize, load_parameters, save_parameters
+from nfn_core.arrays import is_array
+from nfn_core.checks import check_kind, shown
 
 __all__ = ["apply", "apply_in_training", "init", "load", "save", "trainable"]
 
@@ -28,7 +31,7 @@ def init(layer: Layer, seed: Any, dtype: Any = jnp.float32) -> Params:
     seed : int or jax.Array
         Seed, the same numbers as in every backend; or a JAX key, from which a seed is derived.
     dtype : jnp.dtype
-        Dtype of the parameters.
+        Dtype of the parameters, real floating. JAX warns and makes float32 of float64 outside its 64-bit mode.
 
     Returns
     -------
@@ -38,11 +41,20 @@ def init(layer: Layer, seed: Any, dtype: Any = jnp.float32) -> Params:
     Raises
     ------
     SpecError
-        If the seed is neither a non-negative integer nor a concrete key.
+        If `layer` is no description, the seed neither a non-negative integer nor a single concrete key, or `dtype` no real
+        floating dtype.
     """
+    check_kind("layer", layer, Layer)
+    try:
+        real = jnp.issubdtype(dtype, jnp.floating)
+    except TypeError:
+        real = False
+    if not real:
+        raise SpecError(f"dtype must be a real floating dtype such as jnp.float32, not {shown(dtype)}.")
     if isinstance(seed, jax.core.Tracer):
         raise SpecError("init draws on the host and cannot be traced: call it outside jit, vmap and grad.")
     if isinstance(seed, jax.Array) and (seed.ndim or jnp.issubdtype(seed.dtype, jax.dtypes.prng_key)):
+        _check_key("seed", seed)
         seed = operator.index(jax.random.bits(seed, dtype=jnp.uint32).item())
     return {name: jnp.asarray(value, dtype=dtype) for name, value in initialize(layer, seed).items()}
 
@@ -59,7 +71,13 @@ def trainable(layer: Layer) -> dict[str, bool]:
     -------
     dict of str to bool
         False for constants, whose gradient is zero.
+
+    Raises
+    ------
+    SpecError
+        If `layer` is no description.
     """
+    check_kind("layer", layer, Layer)
     return {name: spec.trainable for name, spec in layer.cached_specs.items()}
 
 
@@ -99,7 +117,7 @@ def apply(
     FeatureError
         If the features do not fit the weight space.
     SpecError
-        If `checkpoint` is not a positive integer.
+        If `layer` is no description, `key` no single key, or `checkpoint` not a positive integer.
     """
     execution = Execution(recompute=_recompute, checkpoint=checkpoint)
     value: Params | jax.Array = _run(layer, params, features, key, execution)
@@ -131,7 +149,19 @@ def apply_in_training(
         As `apply`.
     dict of str to jax.Array
         New values of the constants; the next parameters are ``params | constants``.
+
+    Raises
+    ------
+    ParameterError, FeatureError, SpecError
+        As `apply`, and if `axis_name` is no mapped axis.
     """
+    if axis_name is not None:
+        try:
+            jax.lax.psum(1, axis_name)  # type: ignore[no-untyped-call]
+        except (NameError, TypeError, ValueError) as error:
+            raise SpecError(
+                f"axis_name {shown(axis_name)} is no mapped axis here: give it where vmap or shard_map has mapped it."
+            ) from error
     found: Params = {}
     total = None if axis_name is None else partial(jax.lax.psum, axis_name=axis_name)
     execution = Execution(recompute=_recompute, checkpoint=checkpoint, statistics=found.__setitem__, total=total)
@@ -141,14 +171,33 @@ def apply_in_training(
 
 def _run(layer: Layer, params: Any, features: Any, key: Any, execution: Execution) -> Any:
     """Apply a layer with constants held fixed, and noise from a key."""
-    specs = layer.cached_specs
-    frozen = {n: p if n not in specs or specs[n].trainable else jax.lax.stop_gradient(p) for n, p in params.items()}
+    check_kind("layer", layer, Layer)
+    if key is not None:
+        _check_key("key", key)
+    constants = {name for name, spec in layer.cached_specs.items() if not spec.trainable}
+    frozen = params
+    if isinstance(params, Mapping):  # the layer checks it
+        frozen = {n: jax.lax.stop_gradient(p) if n in constants and is_array(p) else p for n, p in params.items()}
     draws = count()
 
     def uniform(shape: tuple[int, ...], like: jax.Array) -> jax.Array:
         return jax.random.uniform(jax.random.fold_in(key, next(draws)), shape, like.dtype)
 
     return layer.apply(frozen, features, replace(execution, noise=None if key is None else uniform))
+
+
+def _check_key(name: str, key: Any) -> None:
+    """Check that an argument is a single key."""
+    if isinstance(key, jax.Array | np.ndarray):
+        if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+            single = key.ndim == 0
+        else:  # of the old kind; how long it is depends on the generator
+            single = key.shape == np.shape(jax.random.PRNGKey(0)) and key.dtype == jnp.uint32
+        if single:
+            return
+    raise SpecError(
+        f"{name} must be a single key, such as jax.random.key(0), not {shown(key)}: split it or map over it."
+    )
 
 
 def _recompute(function: Callable[[Any, Any], Any], params: Any, value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Parameter trees and checkpoints in and out of weight spaces."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from nfn_core import Features
+from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.model_space import ModelSpace
-from nfn_core.models.verification import verify
+from nfn_core.models.stacking import kind_of, stack_models
+from nfn_core.models.verification import running, verify
 from nfn_jax.tracing import walk
 
 __all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
@@ -62,12 +66,15 @@ def weight_space(
     Raises
     ------
     LabelError
-        If the function cannot be traced; a primitive has no rule and no label; a label contradicts the computation;
+        If the function cannot be traced or run; a primitive has no rule and no label; a label contradicts the computation;
         tensors have several dtypes; or permutations change the output.
+    SpecError
+        If `seed` is no non-negative integer, or `verification` neither True nor False.
     """
+    seed, verification = natural_int("seed", seed), boolean("verification", verification)
     tensors = leaves(params)
     _check(tensors)
-    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}))
+    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, {} if labels is None else labels)
     given, spec = jax.tree.flatten(inputs)
     arrays = [x for x in given if _is_array(x)]
 
@@ -77,7 +84,8 @@ def weight_space(
         return function(_filled(params, dict(zip(tensors, values, strict=True))), *filled)
 
     if labeling.explicit:
-        shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
+        with running():
+            shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
     else:
         walk(labeling, run, list(tensors.values()), arrays)
@@ -94,7 +102,7 @@ def weight_space(
         mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
 
     def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
-        with mode():
+        with mode(), running():
             out = compiled([jnp.asarray(values[name]) for name in tensors], [jnp.asarray(x) for x in examples])
             return [np.asarray(y) for y in jax.tree.leaves(out)]
 
@@ -119,22 +127,30 @@ def leaves(tree: Any) -> dict[str, Any]:
     -------
     dict of str to array
         Its floating-point arrays by their path; what else it holds is left out.
+
+    Raises
+    ------
+    LabelError
+        If two leaves have one name.
     """
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {_name(path): x for path, x in found if _is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)}
+    return {name: x for name, x in _leaves(tree).items() if _is_array(x) and jnp.issubdtype(x.dtype, jnp.floating)}
 
 
-def stack(space: ModelSpace, *channels: Sequence[Any], fill: float | None = None) -> Features:
+def stack(space: ModelSpace, *channels: Iterable[Any], fill: float | None = None, detach: bool = False) -> Features:
     """Stack parameter trees into features; see `nfn_core.ModelSpace.stack`.
 
     Parameters
     ----------
     space : ModelSpace
         The models' space.
-    *channels : sequence of pytree
+    *channels : iterable of pytree
         For each channel one tree, or mapping by tensor name, for each model: weights, then gradients, moments, masks, ...
+        Leaves that the space does not name are left out. A prefix that the names of all arrays of a tree share
+        (``"params."``) is left out with a `nfn_core.StackWarning`.
     fill : float, optional
-        Entries of tensors that are missing.
+        Entries of tensors that are missing, with a `nfn_core.StackWarning` that says how many they are.
+    detach : bool
+        Whether to stop gradients at the features. Otherwise they reach the models.
 
     Returns
     -------
@@ -144,9 +160,11 @@ def stack(space: ModelSpace, *channels: Sequence[Any], fill: float | None = None
     Raises
     ------
     FeatureError
-        If the trees do not fit the space.
+        If the trees do not fit the space, or a tensor is no array of JAX.
     """
-    return space.stack(*[[leaves(tree) for tree in trees] for trees in channels], fill=fill)
+    check_kind("space", space, ModelSpace)
+    features = stack_models(space, channels, fill, _named, _problem)
+    return {name: jax.lax.stop_gradient(x) for name, x in features.items()} if boolean("detach", detach) else features
 
 
 def unstack(space: ModelSpace, features: Mapping[str, jax.Array], like: Any, channel: int = 0) -> list[Any]:
@@ -166,16 +184,20 @@ def unstack(space: ModelSpace, features: Mapping[str, jax.Array], like: Any, cha
     Returns
     -------
     list of pytree
-        The trees.
+        The trees, which gradients pass through.
 
     Raises
     ------
     FeatureError
-        If the features do not fit the space, or the tree holds none of its tensors.
+        If the features do not fit the space, or the tree lacks one of its tensors or has one of another shape.
     """
-    missing = [view.name for view in space.views if view.name not in leaves(like)]
-    if missing:
-        raise FeatureError(f"the tree lacks tensors {missing} of the space: give one of the same architecture.")
+    check_kind("space", space, ModelSpace)
+    if isinstance(features, Mapping):
+        for name, x in features.items():
+            wrong = _problem(x)
+            if wrong:
+                raise FeatureError(f"tensor {name!r} of the features {wrong}.")
+    space.check_like({name: tuple(x.shape) for name, x in leaves(like).items()})
     return [_filled(like, model) for model in space.unstack(features, channel)]
 
 
@@ -191,17 +213,40 @@ def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterat
     batch : int
         Models in a batch.
 
-    Yields
-    ------
-    dict of str to jax.Array
+    Returns
+    -------
+    iterator of dict of str to jax.Array
         Each tensor of shape (models, *axes, 1).
     """
+    check_kind("space", space, ModelSpace)
     return space.stream(paths, batch, "jax")
 
 
 def _name(path: Any) -> str:
     """Dotted name of a path."""
     return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+
+
+def _named(tree: Any) -> Any:
+    """Leaves of a tree by name; a path, which is no tree, as it is."""
+    return tree if isinstance(tree, str | PathLike) else _leaves(tree)
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    """Leaves of a tree by name."""
+    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    named = {_name(path): x for path, x in found}
+    if len(named) < len(found):
+        repeated = [name for name, count in Counter(_name(path) for path, _ in found).items() if count > 1]
+        raise LabelError(f"several leaves of the tree have the names {repeated[:5]}: rename keys that hold dots.")
+    return named
+
+
+def _problem(x: Any) -> str | None:
+    """What is wrong with a tensor of a model; None if it can be stacked."""
+    if isinstance(x, jax.Array):
+        return None
+    return f"is a {kind_of(x)}, not a jax.Array: convert it, for example with jax.numpy.asarray"
 
 
 def _is_array(x: Any) -> bool:

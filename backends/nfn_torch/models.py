@@ -12,10 +12,12 @@ import numpy as np
 import torch
 from torch.utils import _pytree as pytree
 
+from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.model_space import ModelSpace
-from nfn_core.models.verification import verify
+from nfn_core.models.stacking import kind_of, stack_models
+from nfn_core.models.verification import running, verify
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 
@@ -60,11 +62,19 @@ def weight_space(
     Raises
     ------
     LabelError
-        If the module cannot be traced; an operation has no rule and no label; a label contradicts the computation;
-        tensors are quantized, of several dtypes, or share memory; or permutations change the output.
+        If the module cannot be traced or run; an operation has no rule and no label; a label contradicts the computation;
+        tensors are quantized, sparse, without values, of several dtypes, or share memory; or permutations change the
+        output.
+    SpecError
+        If `module` is no module, `seed` no non-negative integer, or `verification` neither True nor False.
     """
+    check_kind("module", module, torch.nn.Module)
+    seed, verification = natural_int("seed", seed), boolean("verification", verification)
     tensors, first, also = _tensors(module)
-    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, dict(labels or {}), also)
+    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, {} if labels is None else labels, also)
+    for number, x in enumerate(pytree.tree_leaves(inputs)):
+        if isinstance(x, torch.Tensor) and (wrong := _problem(x)):
+            raise LabelError(f"input {number} {wrong}.")
     double = copy.deepcopy(module).eval().double()
     call = _Call(double, inputs)
     if labeling.explicit:
@@ -81,18 +91,24 @@ def weight_space(
     return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed))
 
 
-def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = None) -> WeightSpaceFeatures:
+def stack(
+    space: ModelSpace, *channels: Iterable[Model], fill: float | None = None, detach: bool = False
+) -> WeightSpaceFeatures:
     """Stack modules or state dicts into features; see `nfn_core.ModelSpace.stack`.
 
     Parameters
     ----------
     space : ModelSpace
         The models' space.
-    *channels : sequence of torch.nn.Module or mapping of str to torch.Tensor
+    *channels : iterable of torch.nn.Module or mapping of str to torch.Tensor
         For each channel one module or mapping by tensor name for each model: weights, then gradients, an optimizer's
-        moments, masks, ...
+        moments, masks, ... Entries that the space does not name are left out. A prefix that the names of all tensors of a
+        model share (``"module."``, ``"_orig_mod."``) is left out with a `nfn_core.StackWarning`.
     fill : float, optional
-        Entries of tensors that are missing or None.
+        Entries of tensors that are missing or None, with a `nfn_core.StackWarning` that says how many they are.
+    detach : bool
+        Whether to cut the features off from the models. Otherwise gradients by them reach the models, whose parameters
+        require gradients: data for training usually needs none.
 
     Returns
     -------
@@ -102,10 +118,14 @@ def stack(space: ModelSpace, *channels: Sequence[Model], fill: float | None = No
     Raises
     ------
     FeatureError
-        If the models do not fit the space.
+        If the models do not fit the space, or a tensor is none of torch, sparse, quantized or without values.
     """
-    states = [[_state(model) for model in models] for models in channels]
-    return WeightSpaceFeatures(space.stack(*states, fill=fill))
+    check_kind("space", space, ModelSpace)
+    for number, models in enumerate(channels):
+        if _is_model(models):
+            raise FeatureError(f"channel {number} is a single module: give a list of models for each channel.")
+    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem))
+    return features.map(torch.Tensor.detach) if boolean("detach", detach) else features
 
 
 def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like, channel: int = 0) -> list[Like]:
@@ -125,26 +145,30 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like,
     Returns
     -------
     list of torch.nn.Module or list of dict of str to torch.Tensor
-        For each model what `like` is.
+        For each model what `like` is. Every tensor is a copy. Gradients pass through those of a state dict, but not
+        through the parameters of a module.
 
     Raises
     ------
     FeatureError
-        If the features do not fit the space, or `like` lacks one of its tensors.
+        If the features do not fit the space; `like` lacks one of its tensors, or has one of another shape; or a module
+        has another dtype, or does not take the values.
     """
-    known = like.state_dict() if isinstance(like, torch.nn.Module) else like
-    missing = [view.name for view in space.views if view.name not in known]
-    if missing:
-        raise FeatureError(
-            f"`like` lacks tensors {missing[:5]} of the space, it has {list(known)[:5]}: give a module or state dict of the "
-            "same architecture."
-        )
-    states = [{**known, **state} for state in space.unstack(features, channel)]
+    check_kind("space", space, ModelSpace)
+    if not isinstance(like, torch.nn.Module | Mapping):
+        raise FeatureError(f"`like` must be a module or a state dict, not a {kind_of(like)}.")
+    known: Mapping[str, Any] = like.state_dict() if isinstance(like, torch.nn.Module) else like
+    held = space.names
+    _check_values("`like`", known, held)
+    space.check_like({name: tuple(x.shape) for name, x in known.items() if _problem(x) is None})
+    _check_values("the features", features, space.space.by_name)
+    states = space.unstack(features, channel)
     if not isinstance(like, torch.nn.Module):
-        return cast("list[Like]", states)
+        others = {name: x for name, x in known.items() if name not in held}
+        return cast("list[Like]", [{**_copied(others), **state} for state in states])
     modules: list[Any] = [copy.deepcopy(like) for _ in states]
     for module, state in zip(modules, states, strict=True):
-        module.load_state_dict(state)
+        _put(module, state)
     return modules
 
 
@@ -160,18 +184,70 @@ def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterat
     batch : int
         Models in a batch.
 
-    Yields
-    ------
-    WeightSpaceFeatures
+    Returns
+    -------
+    iterator of WeightSpaceFeatures
         Each tensor of shape (models, *axes, 1).
     """
+    check_kind("space", space, ModelSpace)
     return map(WeightSpaceFeatures, space.stream(paths, batch, "torch"))
 
 
-def _state(model: Model) -> Mapping[str, torch.Tensor]:
-    """Tensors of a module or state dict, without their history."""
-    state = model.state_dict() if isinstance(model, torch.nn.Module) else model
-    return {name: x.detach() for name, x in state.items() if x is not None}
+def _is_model(x: Any) -> bool:
+    """Whether a value is a module, and no list of modules."""
+    return isinstance(x, torch.nn.Module) and not isinstance(x, torch.nn.ModuleList)
+
+
+def _named(model: Any) -> Any:
+    """State dict of a module, with its history."""
+    return model.state_dict(keep_vars=True) if _is_model(model) else model
+
+
+def _problem(x: Any) -> str | None:
+    """What is wrong with a tensor of a model; None if it can be stacked."""
+    if not isinstance(x, torch.Tensor):
+        return f"is a {kind_of(x)}, not a torch.Tensor: convert it, for example with torch.from_numpy"
+    if torch.nn.parameter.is_lazy(x) or x.is_meta:
+        return "has no values yet: initialize or load the model first"
+    if x.is_quantized:
+        return f"is quantized ({x.dtype}): give x.dequantize()"
+    return None if x.layout == torch.strided and not x.is_nested else f"has layout {x.layout}: give x.to_dense()"
+
+
+def _check_values(owner: str, values: Any, names: Iterable[str]) -> None:
+    """Tensors with values; whether they are there and fit is checked later."""
+    for name in names if isinstance(values, Mapping) else ():
+        wrong = _problem(values[name]) if name in values else None
+        if wrong:
+            raise FeatureError(f"tensor {name!r} of {owner} {wrong}.")
+
+
+def _copied(others: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of what a space does not hold."""
+    return {name: x.clone() if isinstance(x, torch.Tensor) else copy.deepcopy(x) for name, x in others.items()}
+
+
+def _put(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
+    """Put tensors into a module, and see that it holds them and nothing else under their names."""
+    own = module.state_dict()
+    for name, x in state.items():
+        if name not in own:
+            raise FeatureError(
+                f"`like` lacks tensor {name!r}, which is tied to another in the space: tie it in `like` too."
+            )
+        if own[name].dtype != x.dtype:
+            raise FeatureError(
+                f"tensor {name!r} of `like` has dtype {own[name].dtype}, but the features have {x.dtype}: cast one to the "
+                "other."
+            )
+    module.load_state_dict(state, strict=False)  # all names are known, and the others stay as they were
+    own = module.state_dict()
+    for name, x in state.items():
+        if not torch.allclose(own[name], x.to(own[name].device), rtol=0, atol=0, equal_nan=True):
+            raise FeatureError(
+                f"`like` does not take the values of tensor {name!r}: it is tied to another tensor, or computed anew when "
+                "a state dict is loaded. Give a module in which it is free, or a state dict."
+            )
 
 
 def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, tuple[str, ...]]]:
@@ -185,9 +261,11 @@ def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str
                 f"module {name!r} ({type(child).__name__}) is quantized: give the network before quantization."
             )
     for name, x in module.state_dict(keep_vars=True).items():
-        if torch.nn.parameter.is_lazy(x) or x.is_meta:
-            raise LabelError(f"tensor {name!r} has no values yet: initialize the module first.")
-        if x.is_quantized or (isinstance(x, torch.nn.Parameter) and not x.is_floating_point()):
+        if isinstance(x, torch.Tensor) and (wrong := _problem(x)):
+            raise LabelError(f"tensor {name!r} {wrong}.")
+        if not isinstance(x, torch.Tensor):
+            continue  # what a module keeps beside its tensors
+        if isinstance(x, torch.nn.Parameter) and not x.is_floating_point():
             raise LabelError(f"tensor {name!r} has dtype {x.dtype}: only real floating parameters make a weight space.")
         if not x.is_floating_point():
             continue
@@ -242,7 +320,7 @@ class _Call:
         given = iter([torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in inputs])
         leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self.leaves]
         own = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in tensors.items()}
-        with torch.no_grad():
+        with torch.no_grad(), running():
             out = torch.func.functional_call(self.module, own, pytree.tree_unflatten(leaves, self.spec))
         return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]
 

@@ -22,9 +22,11 @@ from nfn_core import (
     save_parameters,
 )
 from nfn_core.arrays import namespace_of
+from nfn_core.checks import check_kind, shown
 from nfn_core.layers.parameters import first_array
 from nfn_torch.derivative import autocasts, hub_map
 from nfn_torch.features import WeightSpaceFeatures
+from nfn_torch.names import places
 
 __all__ = ["NFModule", "load", "save"]
 
@@ -38,6 +40,10 @@ class NFModule(nn.Module):
     Names in `state_dict` are the names of the description's parameters, the same as in the JAX tree. Constants
     (`trainable=False`) are buffers. Dropout draws from torch's generator in training mode.
 
+    A parameter is also an attribute under its name, as `named_parameters` lists it. Where torch has another use for a part
+    of the name (a tensor called ``"half"``), underscores are added there; `state_dict`, `named_arrays`,
+    `get_parameter` and `get_buffer` keep to the name itself.
+
     Parameters
     ----------
     layer : Layer
@@ -45,7 +51,7 @@ class NFModule(nn.Module):
     seed : int
         Seed of the initial parameters; the same seed gives the same numbers in every backend.
     dtype : torch.dtype, optional
-        Dtype of the parameters, by default torch's default dtype.
+        Dtype of the parameters, real floating, by default torch's default dtype.
     device : torch.device or str, optional
         Where to put them.
     checkpoint : int, optional
@@ -55,7 +61,8 @@ class NFModule(nn.Module):
     Raises
     ------
     SpecError
-        If `layer` is no description, or `checkpoint` not a positive integer.
+        If `layer` is no description, `seed` no non-negative integer, `dtype` no real floating dtype, `device` none that can
+        be used, or `checkpoint` not a positive integer.
 
     Examples
     --------
@@ -79,13 +86,16 @@ class NFModule(nn.Module):
         super().__init__()
         if not isinstance(layer, Layer):
             raise SpecError(f"NFModule takes a layer description of nfn_core, not {type(layer).__name__}.")
+        options = _options(dtype, device)
         self.evaluation = Execution(None, hub_map, ACTIVATIONS, RECOMPUTE, checkpoint, full_precision=_without_autocast)
         self.in_training = replace(self.evaluation, noise=_uniform)
         self.layer = layer
         self.specs = layer.parameter_specs()
+        self.places: dict[str, str] = {}
+        self.places = places(self.specs, self)
         for name, value in initialize(layer, seed).items():
-            tensor = torch.tensor(value, dtype=dtype or torch.get_default_dtype(), device=device)
-            *path, leaf = name.split(".")
+            tensor = torch.tensor(value, **options)
+            *path, leaf = self.places[name].split(".")
             owner: nn.Module = self
             for part in path:
                 if part not in owner._modules:
@@ -95,11 +105,22 @@ class NFModule(nn.Module):
                 owner.register_parameter(leaf, nn.Parameter(tensor))
             else:
                 owner.register_buffer(leaf, tensor)
+        if any(name != place for name, place in self.places.items()):
+            self.register_state_dict_post_hook(_by_names)  # type: ignore[no-untyped-call]
+            self.register_load_state_dict_pre_hook(_by_places)  # type: ignore[no-untyped-call]
+
+    def get_parameter(self, target: str) -> nn.Parameter:
+        """Return a parameter by its name."""
+        return super().get_parameter(self.places.get(target, target))
+
+    def get_buffer(self, target: str) -> torch.Tensor:
+        """Return a constant by its name."""
+        return super().get_buffer(self.places.get(target, target))
 
     def named_arrays(self) -> dict[str, torch.Tensor]:
         """Return parameters and constants by name, in the description's order."""
         found = {**dict(self.named_parameters()), **dict(self.named_buffers())}
-        return {name: found[name] for name in self.specs}
+        return {name: found[place] for name, place in self.places.items()}
 
     def forward(self, features: Mapping[str, torch.Tensor] | torch.Tensor) -> Any:
         """Apply the layer.
@@ -131,9 +152,8 @@ class NFModule(nn.Module):
             execution = replace(self.in_training, statistics=found.__setitem__, total=_total())
             value = self.layer.forward(params, features, execution)
             if not torch._C._are_functorch_transforms_active():  # buffers stay as they are inside torch.func
-                with torch.no_grad():
-                    for name, new in found.items():
-                        params[name].copy_(new)
+                for name, new in found.items():
+                    params[name].copy_(new.detach())
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
 
     def __repr__(self) -> str:
@@ -155,9 +175,15 @@ def save(path: str | Path, module: NFModule) -> None:
 
     Raises
     ------
+    SpecError
+        If `module` is no NFModule.
+    ParameterError
+        If the file cannot be written.
     MissingDependencyError
         If safetensors is not installed.
     """
+    module = getattr(module, "_orig_mod", module)  # of a compiled module
+    check_kind("module", module, NFModule)
     params = {name: p.detach().contiguous() for name, p in module.named_arrays().items()}
     save_parameters(path, module.layer, params, "torch")
 
@@ -191,12 +217,42 @@ def load(
     ------
     ParameterError
         If the file is damaged or belongs to another layer.
+    SpecError
+        If an argument is of another kind, as for `NFModule`.
     """
+    _options(dtype, device)
     found, params = load_parameters(path, layer, "torch")
     kept = next((p.dtype for p in params.values()), None)
     module = NFModule(found, dtype=dtype or kept, device=device)
     module.load_state_dict(params)
     return module
+
+
+def _options(dtype: torch.dtype | None, device: torch.device | str | None) -> dict[str, Any]:
+    """Dtype and device of parameters."""
+    dtype = torch.get_default_dtype() if dtype is None else dtype
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise SpecError(f"dtype must be a real floating dtype such as torch.float32, not {shown(dtype)}.")
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        reason = str(error).split("\n")[0]
+        raise SpecError(f"device {shown(device)} cannot be used: {reason}") from error
+    return {"dtype": dtype, "device": device}
+
+
+def _by_names(module: NFModule, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    """Give the entries of a state dict their names, in their order."""
+    names = {prefix + place: prefix + name for name, place in module.places.items()}
+    found = {names.get(key, key): state.pop(key) for key in list(state)}
+    state.update(found)
+
+
+def _by_places(module: NFModule, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Undo `_by_names` before a state dict is loaded."""
+    places = {prefix + name: prefix + place for name, place in module.places.items()}
+    found = {places.get(key, key): state.pop(key) for key in list(state)}
+    state.update(found)
 
 
 def _without_autocast(x: Any) -> AbstractContextManager[Any]:

@@ -22,7 +22,7 @@ for model in models:
     model(torch.randn(16, 4)).square().mean().backward()
 space = nfn_torch.weight_space(models[0], torch.zeros(1, 4))
 grads = [{name: p.grad for name, p in model.named_parameters()} for model in models]
-features = nfn_torch.stack(space, models, grads)
+features = nfn_torch.stack(space, models, grads, detach=True)  # data: no gradients to the models
 print({name: tuple(x.shape) for name, x in features.items()})
 
 # %%

@@ -231,7 +231,7 @@ def check_parameters(
             )
         if not same_device(p, sample):
             raise ParameterError(
-                f"parameter {name!r} is on device {device_of(p)}, but the features on {device_of(sample)}: "
+                f"parameter {name!r} is on device {p.device}, but the features on {sample.device}: "
                 "move one to the other."
             )
 

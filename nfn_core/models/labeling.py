@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from nfn_core.checks import shown
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Derivation", "Labeling"]
+__all__ = ["Derivation", "Labeling", "check_labels"]
 
 
 class Derivation(NamedTuple):
@@ -21,6 +22,26 @@ class Derivation(NamedTuple):
     outputs: tuple[str, ...]
     fixed: tuple[tuple[str, str], ...]
     activations: tuple[tuple[str, str, float | None], ...]
+
+
+def check_labels(labels: Any) -> None:
+    """Check that labels are a mapping from names to patterns.
+
+    Parameters
+    ----------
+    labels : mapping of str to str
+        The labels.
+
+    Raises
+    ------
+    LabelError
+        If they are none.
+    """
+    if not isinstance(labels, Mapping):
+        raise LabelError(f"labels must be a mapping from names to patterns such as 'out in', not {shown(labels)}.")
+    for name, pattern in labels.items():
+        if not isinstance(pattern, str):
+            raise LabelError(f"label of {name!r} must be a pattern such as 'out in', not {shown(pattern)}.")
 
 
 @dataclass
@@ -70,6 +91,7 @@ class Labeling:
     unruled: list[tuple[str, Value]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        check_labels(self.patterns)
         given = {name: self.patterns[name] for name in self.shapes if name in self.patterns}
         self.asked.update(given)
         labeled = label_tensors(self.rules, self.shapes, given, self.named)

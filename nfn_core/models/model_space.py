@@ -4,17 +4,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nfn_core.arrays import AnyArray, Array, namespace_of
+from nfn_core.arrays import AnyArray
+from nfn_core.checks import check_choice, check_kind, plain_int, plain_names, positive_int, positive_ints
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.features import check_features
-from nfn_core.files import read_shapes, read_tensors
+from nfn_core.files import FRAMEWORKS, read_shapes, read_tensors
 from nfn_core.groups import Group
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Labeling, check_labels
+from nfn_core.models.stacking import copy_of, stack_models
 from nfn_core.models.verification import Verification
-from nfn_core.models.views import View, join_axes, split_axes
+from nfn_core.models.views import View, join_axes
 from nfn_core.registry import describable
 from nfn_core.spaces import TensorSpec, WeightSpace
 
@@ -86,6 +89,8 @@ class ModelSpace:
         ------
         LabelError
             If a label names no tensor, leaves an axis to be derived, or does not fit its tensor.
+        SpecError
+            If `shapes` is neither a mapping nor a path, or a shape no sequence of positive integers.
 
         Examples
         --------
@@ -95,6 +100,8 @@ class ModelSpace:
         >>> [(t.name, t.shape) for t in space.space.tensors]
         [('qkv.weight', (3, 2, 2, 8)), ('qkv.bias', (3, 2, 2))]
         """
+        check_labels(labels)
+        check_kind("shapes", shapes, Mapping | str | PathLike)
         known = shapes if isinstance(shapes, Mapping) else read_shapes(shapes)
         missing = [name for name in labels if name not in known]
         derived = [name for name, pattern in labels.items() if "?" in pattern]
@@ -107,10 +114,14 @@ class ModelSpace:
                     else "there is no network from which to derive '?': label it."
                 )
             )
-        labeling = Labeling({name: tuple(known[name]) for name in labels}, labels)
+        if not labels:
+            raise LabelError("labels are empty: give a pattern for each tensor that is to be in the space.")
+        sizes = {name: positive_ints(f"shape of tensor {name!r}", known[name]) for name in labels}
+        labeling = Labeling(sizes, labels)
         labeling.used.update(labels)
         found = labeling.finish()
-        return cls(found.views, tuple(inputs), tuple(outputs), found.fixed)
+        sets = plain_names("inputs", inputs), plain_names("outputs", outputs)
+        return cls(found.views, *sets, found.fixed)
 
     @cached_property
     def space(self) -> WeightSpace:
@@ -122,6 +133,11 @@ class ModelSpace:
             for name, axes in view.pieces.items():
                 tensors.append(TensorSpec(name, tuple(a.size for a in axes), tuple(a.label for a in axes), layer))
         return WeightSpace(tuple(tensors), self.inputs, self.outputs)
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """All names of the model's tensors, also those of tied ones."""
+        return frozenset(name for view in self.views for name in (view.name, *view.also))
 
     @property
     def omega(self) -> float:
@@ -161,44 +177,32 @@ class ModelSpace:
         """
         return self.space.group(permuted)
 
-    def stack(self, *channels: Sequence[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
+    def stack(self, *channels: Iterable[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.
 
         Parameters
         ----------
-        *channels : sequence of mapping of str to array
+        *channels : iterable of mapping of str to array
             For each channel (weights, gradients, an optimizer's moments, masks, ...) one mapping for each model, from
-            a tensor's name to an array of its shape in the model. What the space does not hold is left out.
+            a tensor's name to an array of its shape in the model. Entries that the space does not name are left out.
+            A prefix that the names of all arrays of a mapping share (``"module."``) is left out with a `StackWarning`.
         fill : float, optional
-            Entries of tensors that a mapping lacks or has None for (running statistics have no gradients); without it
-            that is an error.
+            Entries of tensors that a mapping lacks or has None for (running statistics have no gradients), with a
+            `StackWarning` that says how many they are; without it that is an error, and so is a mapping that has none.
 
         Returns
         -------
         dict of str to array
-            Features of `space`, each (models, *axes, channels).
+            Features of `space`, each (models, *axes, channels), which gradients pass through.
 
         Raises
         ------
         FeatureError
-            If there is no model, channels have different numbers of models, a tensor is missing, has another shape,
-            or differs from one it is tied to.
+            If there is no model, channels have different numbers of models, a model is no mapping or has none of the
+            tensors, a tensor is missing, has another shape, is no real floating array, has not the dtype and device of
+            the others, or differs from one it is tied to.
         """
-        counts = [len(models) for models in channels]
-        if not counts or not counts[0] or len(set(counts)) > 1:
-            raise FeatureError(f"stack takes the same positive number of models for every channel, not {counts}.")
-        features: dict[str, Any] = {}
-        for view in self.views:
-            found = [[_tensor(view, m, k, fill) for k, m in enumerate(models)] for models in channels]
-            given = [x for models in found for x in models if x is not None]
-            if not given:
-                raise FeatureError(f"tensor {view.name!r} is missing from every model and channel.")
-            xp = namespace_of(*given)
-            blank = None if fill is None else xp.full_like(given[0], fill)
-            columns = [xp.stack([blank if x is None else x for x in models]) for models in found]
-            features.update(zip(view.pieces, split_axes(xp.stack(columns, axis=-1), view.axes), strict=True))
-        check_features(self.space, features)
-        return features
+        return stack_models(self, channels, fill)
 
     def unstack(self, features: Mapping[str, AnyArray], channel: int = 0) -> list[dict[str, AnyArray]]:
         """Undo `stack` for one channel, bit by bit.
@@ -213,7 +217,7 @@ class ModelSpace:
         Returns
         -------
         list of dict of str to array
-            For each model its tensors, in the model's shapes, under all their names.
+            For each model its tensors, in the model's shapes, under all their names: copies, which gradients pass through.
 
         Raises
         ------
@@ -222,14 +226,42 @@ class ModelSpace:
         """
         check_features(self.space, features)
         count, *_, channels = next(iter(features.values())).shape
-        if not -channels <= channel < channels:
-            raise FeatureError(f"features have {channels} channels, so there is no channel {channel}.")
+        number = plain_int(channel)
+        if isinstance(number, bool) or not isinstance(number, int) or not -channels <= number < channels:
+            raise FeatureError(f"features have {channels} channels, so there is no channel {channel!r}.")
         models: list[dict[str, Any]] = [{} for _ in range(count)]
         for view in self.views:
-            whole = join_axes((features[name][..., channel] for name in view.pieces), view.axes)
+            whole = join_axes((features[name][..., number] for name in view.pieces), view.axes)
             for k, model in enumerate(models):
-                model.update(dict.fromkeys((view.name, *view.also), whole[k, ...]))
+                model.update(dict.fromkeys((view.name, *view.also), copy_of(whole[k, ...])))
         return models
+
+    def check_like(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Check that a model holds the tensors of the space.
+
+        Parameters
+        ----------
+        shapes : mapping of str to sequence of int
+            Shape of each tensor of the model.
+
+        Raises
+        ------
+        FeatureError
+            If a tensor is missing or has another shape.
+        """
+        missing = [view.name for view in self.views if view.name not in shapes]
+        if missing:
+            raise FeatureError(
+                f"`like` lacks tensors {missing[:5]} of the space, it has {list(shapes)[:5]}: give a model of the same "
+                "architecture, with the same names."
+            )
+        for view in self.views:
+            for name in (view.name, *view.also):
+                if tuple(shapes.get(name, view.shape)) != view.shape:
+                    raise FeatureError(
+                        f"tensor {name!r} of `like` has shape {tuple(shapes[name])}, but that of the space {view.shape}: give "
+                        "a model of the same architecture."
+                    )
 
     def stream(self, paths: Iterable[str | Path], batch: int, backend: str = "numpy") -> Iterator[dict[str, Any]]:
         """Read models from safetensors files, a batch at a time.
@@ -243,21 +275,32 @@ class ModelSpace:
         backend : {"numpy", "torch", "jax"}
             Kind of arrays.
 
-        Yields
-        ------
-        dict of str to array
+        Returns
+        -------
+        iterator of dict of str to array
             Features of `space`, each (models, *axes, 1).
 
         Raises
         ------
+        SpecError
+            If `batch` is not a positive integer, or `backend` unknown.
         FeatureError
-            If a file does not hold the model's tensors.
+            If `paths` is a single path, or a file does not hold the model's tensors.
         ParameterError
             If a file is missing or damaged.
         """
-        paths = iter(paths)
-        while chosen := list(islice(paths, batch)):
-            yield self.stack([read_tensors(path, backend)[0] for path in chosen])
+        size = positive_int("batch", batch)
+        check_choice("backend", backend, tuple(FRAMEWORKS))
+        if isinstance(paths, str | PathLike) or not isinstance(paths, Iterable):
+            raise FeatureError(f"paths must be several, not {paths!r}: give a list of files, also of a single one.")
+        rest = iter(paths)
+        batches = iter(lambda: list(islice(rest, size)), [])
+
+        def features(chosen: list[str | Path]) -> dict[str, Any]:
+            models = [read_tensors(path, backend)[0] for path in chosen]
+            return stack_models(self, [models], places=[f"file {str(path)!r}" for path in chosen])
+
+        return map(features, batches)
 
     def describe(self) -> str:
         """Return a Markdown table of the model's tensors: name, shape, axes, and what fixed them."""
@@ -268,24 +311,3 @@ class ModelSpace:
             shape = "×".join(map(str, view.shape)) or "scalar"
             lines.append(f"| {names} | {shape} | {view.pattern} | {why.get(view.name, '')} |")
         return "\n".join(lines)
-
-
-def _tensor(view: View, model: Mapping[str, Array], number: int, fill: float | None) -> Array | None:
-    """A model's tensor, None where it is missing and may be."""
-    found = [model[name] for name in (view.name, *view.also) if model.get(name) is not None]
-    if not found:
-        if fill is None:
-            raise FeatureError(f"model {number} lacks tensor {view.name!r}: give it, or `fill` for what is missing.")
-        return None
-    for x in found:
-        if tuple(x.shape) != view.shape:
-            raise FeatureError(
-                f"tensor {view.name!r} of model {number}: expected shape {view.shape}, not {tuple(x.shape)}: "
-                "all models of a batch must have the architecture the space was made for."
-            )
-        if x is not found[0] and not bool(namespace_of(x).all(x == found[0])):
-            raise FeatureError(
-                f"model {number}: {', '.join((view.name, *view.also))} are one tied tensor, but hold different values: "
-                "make the space from a model in which they are not tied."
-            )
-    return found[0]

@@ -4,20 +4,22 @@ This uses only the labeling and the network as a function from arrays to arrays.
 which the labeling was derived.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import TypeAlias
 
 import numpy as np
 
-from nfn_core.errors import LabelError
+from nfn_core.checks import natural_int
+from nfn_core.errors import LabelError, NFNError
 from nfn_core.models.axes import Node
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
 
-__all__ = ["Run", "Verification", "random_like", "verify"]
+__all__ = ["Run", "Verification", "random_like", "running", "verify"]
 
 Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
 """A network: from its tensors by name and its inputs to its outputs."""
@@ -75,6 +77,27 @@ def random_like(arrays: Mapping[str, np.ndarray], rng: np.random.Generator) -> d
     }
 
 
+@contextmanager
+def running() -> Iterator[None]:
+    """Name the reason where a network fails while it is run.
+
+    Raises
+    ------
+    LabelError
+        If it raises anything that is not of this package.
+    """
+    try:
+        yield
+    except NFNError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise LabelError(
+            f"the network cannot be run on its example inputs: {type(error).__name__}: {reason} Give inputs as it takes them. "
+            "If it does not run in double precision, switch the verification off."
+        ) from error
+
+
 def verify(
     labeling: Labeling, run: Run, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], seed: int
 ) -> Verification:
@@ -102,8 +125,10 @@ def verify(
     ------
     LabelError
         If an output changes otherwise than declared; the message names neuron sets and tensors.
+    SpecError
+        If the seed is not a non-negative integer.
     """
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(natural_int("seed", seed))
     drawn = [_draw(x, value, rng) for x, value in zip(inputs, labeling.inputs, strict=True)]
     tensors = random_like(tensors, rng)
     trial = _Trial(labeling, run, tensors, drawn, labeling.names)

@@ -1,5 +1,6 @@
 """PyTorch and JAX: the same parameters and outputs as NumPy, and what users of each framework do with them."""
 
+import copy
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import nfn_torch
 import numpy as np
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
 
 import nfn_core
 from nfn_core import WeightSpace
@@ -105,6 +107,82 @@ def test_torch_compile_and_autocast():
     assert half["W1"].dtype == torch.bfloat16
     torch.testing.assert_close(half["W1"].float(), module(u)["W1"], rtol=0.05, atol=0.05)
     assert module.to(torch.float64)(u.to(torch.float64))["W1"].dtype == torch.float64
+
+
+def test_torch_compiles_two_graphs_for_all_batches_of_a_marked_axis():
+    """One for batches of 1, which PyTorch always takes apart, one for all others; 4 is also the size of a neuron set."""
+    counter = CompileCounter()
+    compiled = torch.compile(nfn_torch.NFModule(nfn_core.NFLayer(MLP.group("NP"), 1, 2)), backend=counter)
+    for batch in (4, 1, 7, 2, 33):
+        u = tensors(draw(MLP, batch, "float32"))
+        for x in u.values():
+            torch._dynamo.maybe_mark_dynamic(x, 0)
+        assert compiled(u)["W1"].shape == (batch, 4, 2, 2)
+    assert counter.frame_count == 2
+
+
+def test_torch_exports_saves_and_walks_features(tmp_path):
+    u, pytree = tensors(draw(MLP, kind="float32")), torch.utils._pytree
+    paths = pytree.tree_map_with_path(lambda path, _: pytree.keystr(path), u)
+    assert paths == {name: f"['{name}']" for name in u}
+    torch.save({"features": u}, tmp_path / "features")
+    again = torch.load(tmp_path / "features", weights_only=True)["features"]
+    assert type(again) is type(copy.deepcopy(u)) is nfn_torch.WeightSpaceFeatures
+    assert torch.equal(again["W1"], u["W1"])
+    module = nfn_torch.NFModule(
+        nfn_core.Sequential((nfn_core.NFLayer(MLP.group("NP"), 1, 2), nfn_core.BatchNorm(MLP, 2)))
+    )
+    torch.export.save(torch.export.export(module, (u,)), tmp_path / "in_training.pt2")  # with new statistics
+    module.eval()
+    batch = [{0: torch.export.Dim("batch")}] * len(u)
+    torch.export.save(torch.export.export(module, (u,), dynamic_shapes=(batch,)), tmp_path / "program.pt2")
+    few = u.map(lambda x: x[:3])
+    exported = torch.export.load(tmp_path / "program.pt2").module()(few)
+    assert type(exported) is nfn_torch.WeightSpaceFeatures
+    torch.testing.assert_close(exported["W1"], module(few)["W1"])
+
+
+ODD = "layer specs type half half_ training children forward places a..b .a a. a a.scale a_scale a.weight x.weight _ . "
+ODD += "_parameters _modules.weight __class__ requires_grad_ named_arrays hub bias 0"
+ODD_SPACE = WeightSpace.from_axes({name: [("h", 2), ("o", 3)] for name in [*ODD.split(), "é ü"]})
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nfn_core.PointwiseLayer(ODD_SPACE.group("NP"), 1, 2),
+        nfn_core.BatchNorm(ODD_SPACE, 1),
+        nfn_core.Sequential((nfn_core.NFLayer(ODD_SPACE.group("NP"), 1, 1), nfn_core.Scale(ODD_SPACE))),
+    ],
+    ids=lambda layer: type(layer).__name__,
+)
+def test_every_name_of_a_tensor_works_in_torch(layer, tmp_path):
+    expected = {name: p.astype("float32") for name, p in nfn_core.initialize(layer, 1).items()}
+    module, other = nfn_torch.NFModule(layer, 1), nfn_torch.NFModule(layer, 2)
+    assert set(module.state_dict()) == set(expected)
+    assert len([*module.parameters(), *module.buffers()]) == len(expected)
+    for name, p in module.named_arrays().items():
+        assert np.array_equal(expected[name], p.detach())
+        assert (module.get_parameter if layer.cached_specs[name].trainable else module.get_buffer)(name) is p
+    module.half().float().train(False).requires_grad_(False)  # what names of tensors must not hide
+    u = tensors(draw(ODD_SPACE, 2, "float32"))
+    out = {
+        name: x.numpy() for name, x in torch.func.functional_call(module, dict(module.named_parameters()), (u,)).items()
+    }
+    np.testing.assert_allclose(out["half"], module(u)["half"])
+    # Into a state dict, alone and inside another module, and into a file; and out again.
+    holder = torch.nn.Sequential(other)
+    assert set(holder.state_dict()) == {f"0.{name}" for name in expected}
+    holder.load_state_dict({f"0.{name}": torch.tensor(p) for name, p in expected.items()})
+    assert all(np.array_equal(p.detach(), expected[name]) for name, p in other.named_arrays().items())
+    nfn_torch.save(tmp_path / "file", other)
+    for again in (nfn_torch.load(tmp_path / "file").state_dict(), nfn_jax.load(tmp_path / "file")[1]):
+        assert all(np.array_equal(again[name], p) for name, p in expected.items())
+
+
+def test_ordinary_names_are_attributes():
+    module = nfn_torch.NFModule(network(MLP))
+    assert dict(module.named_parameters()).keys() | {"0.frequencies"} == set(module.state_dict())
 
 
 def test_torch_dropout_only_in_training():

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import nfn_core
-from nfn_core import FeatureError, LabelError, ParameterError, WeightSpace
+from nfn_core import FeatureError, LabelError, ParameterError, StackWarning, WeightSpace
 from reference_experiments.demos.architectures import GPT2, LSTMClassifier, ResNet, Siren, SmallCNN, ViT
 
 
@@ -230,7 +230,8 @@ def test_weights_gradients_moments_and_masks_are_channels(tmp_path):
     masks = [{name: (x > 0).to(x) for name, x in m.state_dict().items()} for m in models]
     with pytest.raises(FeatureError, match=r"lacks tensor '1\.running_mean'"):
         nfn_torch.stack(space, models, grads)
-    features = nfn_torch.stack(space, models, grads, moments, masks, fill=0.0)
+    with pytest.warns(StackWarning, match="fill=0.0 stands for 2 of 8 tensors of channel"):
+        features = nfn_torch.stack(space, models, grads, moments, masks, fill=0.0, detach=True)
     assert features["4.weight"].shape == (3, 2, 4, 4, 4)
     for channel, states in enumerate((map(nn.Module.state_dict, models), grads, moments, masks)):
         for state, again in zip(
