@@ -45,7 +45,7 @@ def report(folder: Path) -> Path:
     """
     found: dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
     for path in sorted(folder.rglob("*-seed*.json")):
-        result = read_json(path)
+        result = _read_result(path)
         key = (result["experiment"], result["scale"], result["backend"])
         by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
         by_method.setdefault(result["method"], []).append(result)

@@ -1,6 +1,7 @@
 """State dicts in and out, and SIRENs as ordinary PyTorch modules."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -54,5 +55,6 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
 
 def write_state_dict(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write a state dict, which `torch.load` reads with ``weights_only=True``."""
-    state = {name: torch.tensor(x) for name, x in tensors.items()}
-    write(path, lambda p: torch.save(state, p))
+    buffer = BytesIO()
+    torch.save({name: torch.tensor(x) for name, x in tensors.items()}, buffer)
+    write(path, lambda p: p.write_bytes(buffer.getvalue()))

@@ -86,8 +86,8 @@ def shard(folder):
     space = WeightSpace.mlp([2, 3, 1])
     weights = {t.name: RNG.normal(size=(4, *t.shape)).astype(np.float32) for t in space.tensors}
     path = shard_path(folder, 0)
-    write_shard(path, Networks(space, weights, {"split": np.zeros(4, np.uint8)}, {"seed": 1}))
-    return [path], lambda: read_shard(path)
+    write_shard(path, Networks(space, weights, {"split": np.zeros(4, np.uint8)}, {"seed": 1}), 0, "0" * 64)
+    return [path], lambda: read_shard(path, 0, "0" * 64)
 
 
 def own_files(folder):
