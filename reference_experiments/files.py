@@ -28,6 +28,7 @@ __all__ = [
     "AGAIN",
     "ExperimentError",
     "MissingDataError",
+    "check_claim",
     "claimed",
     "digest",
     "held",
@@ -43,6 +44,8 @@ __all__ = [
 
 AGAIN = "delete it and run the same command again to remake it"
 """What to do about a damaged file that a command has written."""
+DENSEST = 1032
+"""Bytes at most that deflate, in zip, gzip and HDF5 files, packs into one."""
 
 
 class ExperimentError(NFNError):
@@ -69,6 +72,19 @@ def reason(error: BaseException) -> str:
         return error.strerror
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return text if len(text) < 300 else text[:300] + "…"
+
+
+def check_claim(path: Path, size: int) -> None:
+    """See that a file can hold what it claims to, before memory is asked for.
+
+    Raises
+    ------
+    ExperimentError
+        If it claims more bytes than deflate can make of its own.
+    """
+    held = path.stat().st_size
+    if size > DENSEST * held:
+        raise ExperimentError(f"{path} is damaged: it claims to hold {size:,} bytes, but has {held:,}: get it again.")
 
 
 @contextmanager

@@ -23,7 +23,14 @@ from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
 from reference_experiments.experiments.paper import PAPER
-from reference_experiments.files import ExperimentError, MissingDataError, read_arrays, write_arrays
+from reference_experiments.files import (
+    ExperimentError,
+    MissingDataError,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+)
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
@@ -243,7 +250,7 @@ def test_results_in_each_others_place_are_named(dataset, tmp_path):
 def test_flipped_bits_of_a_dataset_stop_a_run(dataset, tmp_path):
     path = dataset.paths[0]
     whole = path.read_bytes()
-    path.write_bytes(whole[:-40] + bytes(40))
+    path.write_bytes(flipped(whole, 4 * len(whole)))
     options = ["table3", "--scale", "smoke", "--method", "MLP", "--seeds", "1"]
     arguments = [*options, "--dataset-dir", "MNIST", str(dataset.folder), "--output", str(tmp_path / "out")]
     done = CliRunner().invoke(experiment_commands.run_command, arguments)
@@ -361,6 +368,58 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     assert "Not run: table2" in page
     assert "<table>" in html
     assert len(list((folder / "figures").glob("table3-smoke-torch-MNIST-*.png"))) == 2
+
+
+def test_results_show_as_text(dataset, tmp_path):
+    folder = tmp_path / "results"
+    run(dataset, folder, methods=("MLP",), seeds=range(1))
+    path = folder / "MNIST" / "MLP-seed0.json"
+    result = read_json(path)
+    result["dataset"], result["notes"] = "../<script>alert(1)</script>", ["[a](javascript:alert(2)) | <b>\n\n# x"]
+    write_json(path, result)
+    page = reports.report(folder).with_suffix(".html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert 'href="javascript' not in page
+    assert "[a](javascript:alert(2)) | &lt;b&gt; # x" in page
+    assert {p.parent.name for p in tmp_path.rglob("*.png")} == {"figures"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("metrics"), "KeyError: 'metrics'"),
+        (lambda r: r.update(metrics={"test_accuracy": "x"}), "MLP-seed0.json is damaged, or no result of `run`"),
+        (lambda r: r.update(experiment="table99"), "KeyError: 'table99'"),
+        (lambda r: r.update(curve=[{"step": 1}]), "KeyError: 'loss'"),
+        (lambda r: r.update(baselines=3), "AttributeError"),
+        (lambda r: r.update(seed=1), "is not the result of MLP with seed 0"),
+        (lambda r: r["details"].clear(), "on MNIST cannot be shown together .KeyError: 'actual'"),
+    ],
+)
+def test_what_is_no_result_is_named_in_a_report(change, message, result, tmp_path):
+    folder = result
+    path = tmp_path / "MNIST" / "MLP-seed0.json"
+    value = read_json(folder / "MNIST" / path.name)
+    change(value)
+    write_json(path, value)
+    with pytest.raises(ExperimentError, match=message):
+        reports.report(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """Folder of one result."""
+    folder = tmp_path_factory.mktemp("result")
+    run(write_dataset(folder / "data", separable_networks()), folder, methods=("MLP",), seeds=range(1))
+    return folder
+
+
+def test_committed_results_are_readable():
+    paths = sorted((ROOT / "reference_experiments" / "results").rglob("*-seed*.json"))
+    assert len(paths) > 100
+    for path in paths[::10]:
+        reports._read_result(path)
 
 
 def test_the_paper_has_figures_for_what_is_run():
