@@ -148,7 +148,7 @@ def tickets(
 @reports_errors
 def verify_command(folder: Path) -> None:
     """Compare a dataset's shards with their checksums, and look for networks that are there twice."""
-    dataset = WeightDataset(folder, check=False)
+    dataset = WeightDataset(folder)
     dataset.verify()
     click.echo(f"{folder}: {len(dataset)} networks in {len(dataset.shards)} whole shards.")
 

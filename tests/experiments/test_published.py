@@ -101,7 +101,7 @@ def test_dwsnets_splits(tmp_path):
     assert found.columns["label"].tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(found.weights["W1"], torch.stack([s["seq.0.weight"] for s in states]))
     file.write_text(json.dumps({"train": splits["train"]}))
-    with pytest.raises(ExperimentError, match=r"mnist_splits.json is no file of splits"):
+    with pytest.raises(ExperimentError, match=r"mnist_splits.json is damaged, or no file of splits"):
         read_dwsnets(file)
 
 
@@ -146,7 +146,7 @@ def test_small_cnn_zoo(tmp_path):
     for name in ("weights.npy", "metrics.csv.gz"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[:30])
-        with pytest.raises(ExperimentError, match=f"{name} is missing or damaged"):
+        with pytest.raises(ExperimentError, match=f"{name} is damaged, or no (array of networks|table)"):
             read_small_cnn_zoo(tmp_path)
         (tmp_path / name).write_bytes(whole)
     np.save(tmp_path / "weights.npy", data[:4])
