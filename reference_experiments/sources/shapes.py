@@ -364,7 +364,10 @@ def _class_folders(folder: Path, seed: int) -> Shapes:
             f"Name the folder around the class folders, or one of {', '.join(SHAPE_SETS)}."
         )
     classes = sorted({path.parts[0] for path in places})
-    keys = [hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in places]
+    keys = []
+    for path in places:
+        with reading(folder / path, "shape", "take it out"):
+            keys.append(hashlib.sha256((folder / path).read_bytes()).hexdigest())
     listing = "".join(f"{key}  {path.as_posix()}\n" for key, path in zip(keys, places, strict=True))
 
     def read(number: int) -> Shape:

@@ -288,6 +288,17 @@ def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
     assert contents(tmp_path) == contents(whole)
     WeightDataset(tmp_path).verify()
     assert "holds a run with settings" in command(*make(name, tmp_path), "--seed", "1", status=1)
+    if name == "cnn-zoo":  # test networks in the place of training networks
+        for ending in (".safetensors", ".sha256"):
+            first.with_suffix(ending).write_bytes(shard_path(tmp_path, 1).with_suffix(ending).read_bytes())
+        assert "shard-00000.sha256 is damaged, or no file of a checksum" in command(*make(name, tmp_path))
+        assert contents(tmp_path) == contents(whole)
+        first.write_bytes(shard_path(tmp_path, 1).read_bytes())
+        line = f"{hashlib.sha256(first.read_bytes()).hexdigest()}  {first.name}\n"
+        first.with_suffix(".sha256").write_text(line)
+        assert "shard-00000.safetensors is another shard" in command("verify", tmp_path, status=1)
+        assert "shard-00000.safetensors is another shard" in command(*make(name, tmp_path))
+        assert contents(tmp_path) == contents(whole)
 
 
 def test_what_makers_make(made):
