@@ -296,6 +296,8 @@ def _opened(path: str | Path, framework: str) -> Iterator[Any]:
     """An open safetensors file."""
     safetensors = _safetensors("")
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+            raise OSError("it is no ordinary file")
         with safetensors.safe_open(Path(path), framework=framework) as file:
             yield file
     except (OSError, OverflowError, safetensors.SafetensorError) as error:

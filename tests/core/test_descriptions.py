@@ -1,6 +1,7 @@
 """Descriptions at the prompt and as JSON, and counts of any integer type."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -214,6 +215,12 @@ def test_every_flipped_bit_of_a_parameter_file_is_found(tmp_path):
             nfn_core.load_parameters(path)
     path.write_bytes(whole)
     assert nfn_core.load_parameters(path)[0] == layer
+
+
+def test_a_pipe_is_no_parameter_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ParameterError, match="pipe': it is no ordinary file"):
+        nfn_core.load_parameters(tmp_path / "pipe")
 
 
 @pytest.mark.parametrize(
