@@ -61,6 +61,8 @@ def read_siren_folders(
     for start in [prefix, *(f"{prefix}_aug{i}" for i in range(augmented))]:
         for path in folder.glob(f"{start}_[0-9]s/net*.pth"):
             match = re.fullmatch(r"net(\d+)\.pth", path.name)
+            if match and int(match[1]) >= 2**31:
+                raise ExperimentError(f"{path}: expected the number of an image below 2³¹: take it out.")
             if match and (start == prefix or int(match[1]) < split_points[0]):
                 found.append((int(match[1]), int(path.parent.name[-2]), path))
     if not found:
@@ -99,16 +101,17 @@ def read_dwsnets(splits: Path) -> Networks:
     """
     with reading(splits, "file of splits of DWSNets", "make it with their script"):
         entries = json.loads(splits.read_bytes())
-        parts = [(entries[name]["path"], [int(x) for x in entries[name]["label"]]) for name in ("train", "val", "test")]
-        if any(len(paths) != len(labels) for paths, labels in parts):
+        parts = [(entries[name]["path"], entries[name]["label"]) for name in ("train", "val", "test")]
+        if any(len(paths) != len(numbers) for paths, numbers in parts):
             raise ValueError("a split has another number of labels than of paths")
-        if min(x for _, labels in parts for x in labels) < 0:
+        labels = np.array([int(str(x)) for _, numbers in parts for x in numbers], np.int32)  # 1.5 is none
+        if labels.min() < 0:
             raise ValueError("a label is negative")
         files = [splits.parent / path for paths, _ in parts for path in paths]
     space, weights = _stack_mlps(files)
     columns: dict[str, np.ndarray] = {
-        "split": np.repeat(np.arange(3, dtype=np.uint8), [len(labels) for _, labels in parts]),
-        "label": np.array([x for _, labels in parts for x in labels], np.int32),
+        "split": np.repeat(np.arange(3, dtype=np.uint8), [len(paths) for paths, _ in parts]),
+        "label": labels,
     }
     return Networks(space, weights, columns, {"dataset": "DWSNets INRs", "omega_0": 30.0})
 
@@ -149,7 +152,9 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
             raise ExperimentError(
                 f"{folder}: weights.npy has {len(flat)} rows, but metrics.csv.gz {len(metrics)}: get both again."
             )
-        steps = [int(float(row["step"])) for row in metrics]
+        steps = [float(row["step"]) for row in metrics]
+        if not all(map(float.is_integer, steps)):
+            raise ValueError("a step is no whole number")
     rows = np.arange(len(flat))
     if order is not None:
         with reading(order, "order of networks"), catch_warnings(action="error"):
@@ -305,8 +310,8 @@ def _stack_mlps(paths: Sequence[Path]) -> tuple[WeightSpace, dict[str, np.ndarra
         found = _read_state_dict(path)
         networks.append({name: found[own] for name, own in _named(path, found).items()})
         _check_numbers(path, networks[-1])
-    sizes = [networks[0]["W1"].shape[-1], *(len(x) for name, x in networks[0].items() if name[0] == "W" and x.ndim)]
     with reading(paths[0], "state dict of an MLP"):
+        sizes = [networks[0]["W1"].shape[1], *(x.shape[0] for name, x in networks[0].items() if name[0] == "W")]
         space = WeightSpace.mlp(sizes)
     wanted = {t.name: (t.shape, networks[0]["W1"].dtype) for t in space.tensors}
     for path, network in zip(paths, networks, strict=True):

@@ -105,6 +105,10 @@ def test_dwsnets_splits(tmp_path):
     assert found.columns["split"].tolist() == [0, 0, 1, 2]
     assert found.columns["label"].tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(found.weights["W1"], torch.stack([s["seq.0.weight"] for s in states]))
+    for wrong, message in ((1.5, "'1.5'"), (-1, "negative"), (2**40, "OverflowError"), (None, "'None'")):
+        file.write_text(json.dumps(splits | {"val": {"path": splits["val"]["path"], "label": [wrong]}}))
+        with pytest.raises(ExperimentError, match=f"mnist_splits.json is damaged, or no file of splits.*{message}"):
+            read_dwsnets(file)
     file.write_text(json.dumps({"train": splits["train"]}))
     with pytest.raises(ExperimentError, match=r"mnist_splits.json is damaged, or no file of splits"):
         read_dwsnets(file)
@@ -163,6 +167,18 @@ def test_networks_of_two_precisions_do_not_mix(tmp_path):
     assert len(read_networks(folder, WeightSpace.mlp([2, 4, 4, 1]))[0]) == 2  # here all become float32
 
 
+def test_state_dicts_of_other_networks(tmp_path):
+    path = tmp_path / "randinit_test_0s" / "net0.pth"
+    path.parent.mkdir()
+    for state in ({"weight": torch.ones(())}, {"weight": torch.ones(3)}, {"0.weight": torch.ones(3, 0)}):
+        torch.save(state, path)
+        with pytest.raises(ExperimentError, match="net0.pth"):
+            read_siren_folders(tmp_path, "randinit_test")
+    path.rename(path.with_name("net99999999999.pth"))
+    with pytest.raises(ExperimentError, match="net99999999999.pth: expected the number of an image"):
+        read_siren_folders(tmp_path, "randinit_test")
+
+
 @pytest.mark.parametrize("ending", [".pth", ".safetensors"])
 def test_bfloat16_is_cast_as_float16_is(ending, tmp_path):
     state = {"0.weight": torch.randn(4, 2), "0.bias": torch.randn(4)}
@@ -201,7 +217,8 @@ METRICS = {
     "0.003": ("1e39", "column config.learning_rate holds 1e39, which is no finite float32"),
     "0.35": ("inf", "column test_accuracy holds inf, which is no finite float32"),
     "86,0.15": ("86,1.5", "test_accuracy goes from .* to 1.5, not from 0 to 1"),
-    "86,0.05": ("1e999,0.05", "OverflowError"),
+    "86,0.05": ("1e999,0.05", "a step is no whole number"),
+    "86,0.25": ("86.5,0.25", "a step is no whole number"),
     "86,0.65": ("86", "a row has more or fewer cells than the head"),
     "86,0.75": ("86,0.75,1", "a row has more or fewer cells than the head"),
     "86,0.85": ("86," + "x" * 400_000, "more than 172,032 bytes"),
