@@ -46,9 +46,13 @@ def report(folder: Path) -> Path:
         If there are no results, or a file is damaged or no result.
     """
     found: dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
+    seen: dict[tuple[str, ...], Path] = {}
     for path in sorted(folder.rglob("*-seed*.json")):
         result = _read_result(path)
         key = (result["experiment"], result["scale"], result["backend"])
+        first = seen.setdefault((*key, result["dataset"], path.name), path)
+        if first != path:
+            raise ExperimentError(f"{path} and {first} are results of the same training: take one of them out.")
         by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
         by_method.setdefault(result["method"], []).append(result)
         for baseline, metrics in result["baselines"].items():

@@ -9,13 +9,14 @@ import jax
 import numpy as np
 import pytest
 from helpers import command, kill_when_there, write_dataset
+from makers import TinyMaker
 from safetensors import safe_open
 from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets import format as formats
-from reference_experiments.datasets import image_inrs, lottery_tickets, model_zoos, shape_inrs
+from reference_experiments.datasets import generation, image_inrs, lottery_tickets, model_zoos, shape_inrs
 from reference_experiments.datasets.conversion import read_small_cnn_zoo
 from reference_experiments.datasets.format import (
     Networks,
@@ -248,6 +249,21 @@ def test_networks_of_wrong_shapes_are_refused():
 
 
 # Makers
+
+
+def test_a_killed_process_and_copies_are_named(tmp_path):
+    with pytest.raises(ExperimentError, match="a process that made networks was killed, .* again to go on"):
+        generation.make(TinyMaker(killed=True), tmp_path / "a", 1)
+    generation.make(TinyMaker(), tmp_path / "a", 1)
+    dataset = WeightDataset(tmp_path / "a")
+    assert (len(dataset), dataset.about["settings"]) == (6, digest({"title": "tiny"}))
+    message = "shard-00001.safetensors: network 0 is the same as network 0 of shard-00000.safetensors"
+    with pytest.raises(ExperimentError, match=message):
+        generation.make(TinyMaker(again=True), tmp_path / "b", 1)
+    assert not (tmp_path / "b" / "dataset.json").exists()
+    with pytest.raises(ExperimentError, match="holds a run with settings"):
+        generation.make(TinyMaker(title="other"), tmp_path / "a", 1)
+
 
 MAKE = {
     "image-inrs": ["image-inrs", "--images", "digits"],

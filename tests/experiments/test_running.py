@@ -241,6 +241,12 @@ def test_results_in_each_others_place_are_named(dataset, tmp_path):
     for read in (lambda: run(dataset, tmp_path, methods=("MLP",)), lambda: reports.report(tmp_path)):
         with pytest.raises(ExperimentError, match="MLP-seed0.json is not the result of MLP with seed 0"):
             read()
+    (tmp_path / "copy").mkdir()
+    for place in (first, tmp_path / "copy" / first.name):
+        place.write_bytes(whole)
+    with pytest.raises(ExperimentError, match="copy/MLP-seed0.json and .*MNIST/MLP-seed0.json are results of the same"):
+        reports.report(tmp_path)
+    (tmp_path / "copy" / first.name).unlink()
     first.write_bytes(whole.replace(b'"seed": 0', b'"seed": 5'))
     for read in (lambda: run(dataset, tmp_path, methods=("MLP",)), lambda: reports.report(tmp_path)):
         with pytest.raises(ExperimentError, match="MLP-seed0.json is damaged: its contents do not agree"):
