@@ -190,6 +190,9 @@ def read_trained(folder: Path) -> Trained:
     about = read_json(result, unsealed=True)
     with reading(result, "result of `run` of this version", "run the experiment again"):
         experiment = EXPERIMENTS[about["experiment"]]
+        pixels = [int(x) for x in about["details"].get("pixels", [])]
+        if isinstance(experiment.task, Editing) and (len(pixels) != 2 or min(pixels) < 1):
+            raise ValueError(f"an editor's images have height and width, not {pixels}")
         return Trained(
             experiment.variant(about["method"]).method,
             experiment.task,
@@ -197,7 +200,7 @@ def read_trained(folder: Path) -> Trained:
             MethodConfig(**about["config"]),
             Recipe(**about["recipe"]),
             load_parameters(parameters)[1],
-            [int(x) for x in about["details"].get("pixels", [])],
+            pixels,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import markdown
 import numpy as np
 
+from nfn_core import NFNError
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
 from reference_experiments.experiments.paper import PAPER
@@ -63,7 +64,9 @@ def report(folder: Path) -> Path:
     for name, scale, backend in sorted(found, key=lambda key: (list(EXPERIMENTS).index(key[0]), *key[1:])):
         try:
             page += _section(folder, name, scale, backend, found[name, scale, backend])
-        except (LookupError, TypeError, ValueError, OSError) as error:  # each is a result, but they do not go together
+        except NFNError:
+            raise
+        except Exception as error:  # each is a result, but they do not go together, or no figure can be drawn of one
             where = ", ".join(found[name, scale, backend])
             raise ExperimentError(
                 f"{folder}: the results of {name}, {scale}, {backend} on {where} cannot be shown together ({reason(error)}): "

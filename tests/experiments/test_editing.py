@@ -446,6 +446,9 @@ def test_damaged_results_are_named(dataset, results, tmp_path):
         command(*arguments, message="MLP-seed0.json is damaged")
         write_json(result, {k: v for k, v in json.loads(about).items() if k not in ("config", "checksum")})
         command(*arguments, message="no result of `run` of this version (KeyError: 'config')")
+        details = json.loads(about)["details"] | {"pixels": [8]}
+        write_json(result, {k: v for k, v in json.loads(about).items() if k != "checksum"} | {"details": details})
+        command(*arguments, message="(ValueError: an editor's images have height and width, not [8])")
         result.write_text(about)
         parameters.write_bytes(whole[:-20])
         command(*arguments, message="parameters.safetensors")
