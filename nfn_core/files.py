@@ -1,6 +1,12 @@
-"""Parameter files: safetensors with the description of their layer in the header. No pickle is ever read."""
+"""Parameter files: safetensors with the description of their layer, and a checksum, in the header. No pickle is ever read.
+
+The checksum is the SHA-256 of the file itself, with zeros where its own digits stand. Other files can have one too: whatever
+holds the text ``"checksum": "DIGITS"`` once.
+"""
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -15,14 +21,34 @@ from nfn_core.errors import MissingDependencyError, ParameterError, SpecError
 from nfn_core.layers.base import Layer
 from nfn_core.layers.parameters import check_parameters
 
-__all__ = ["fingerprint", "load_parameters", "read_shapes", "read_tensors", "save_parameters"]
+__all__ = [
+    "BLANK",
+    "CHECKSUM",
+    "fingerprint",
+    "holds",
+    "load_parameters",
+    "read_shapes",
+    "read_tensors",
+    "save_parameters",
+    "sealed",
+    "sealed_tensors",
+]
 
 HEADER = "nfn_core"
-"""The one key of a parameter file's header; it holds the layer's description as JSON."""
+"""Key of a parameter file's header that holds the layer's description as JSON."""
+CHECKSUM = "checksum"
+"""Key of a file's checksum, in the header of a safetensors file or in a JSON object."""
+BLANK = "0" * 64
+"""What stands in place of the checksum's digits when it is computed."""
+SEAL = re.compile(rb'"checksum": ?"([0-9a-f]{64})"')
 SAFETENSORS = {"numpy": "numpy", "torch": "torch", "jax": "flax"}
 """For each backend the module of safetensors that reads and writes its arrays."""
 FRAMEWORKS = {"numpy": "np", "torch": "pt", "jax": "flax"}
 """For each backend what ``safe_open`` calls it."""
+LIBRARIES = {"numpy": "NumPy", "torch": "PyTorch", "jax": "JAX"}
+"""For each backend the name of its library."""
+FOREIGN = ("BF16", "F8_", "F6_", "F4")
+"""What the names of dtypes begin with that NumPy itself does not have; ml_dtypes, which comes with JAX, adds some of them."""
 
 
 def fingerprint(layer: Layer) -> str:
@@ -41,8 +67,74 @@ def fingerprint(layer: Layer) -> str:
     return hashlib.sha256(to_json(layer).encode()).hexdigest()
 
 
+def sealed(data: bytes) -> bytes:
+    """Give a file its checksum.
+
+    Parameters
+    ----------
+    data : bytes
+        Contents of the file, with ``"checksum": "000..."`` of 64 zeros in it.
+
+    Returns
+    -------
+    bytes
+        The contents, with the checksum's digits in place of the zeros.
+    """
+    start, stop = _place(data)
+    return data[:start] + hashlib.sha256(data).hexdigest().encode() + data[stop:]
+
+
+def sealed_tensors(data: bytes) -> bytes:
+    """Give a safetensors file its checksum, as one more entry of its header.
+
+    Parameters
+    ----------
+    data : bytes
+        Contents of the file.
+
+    Returns
+    -------
+    bytes
+        Contents of the file with the checksum; entries of its header are sorted.
+    """
+    stop = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:stop])
+    header["__metadata__"] = dict(sorted({**header.get("__metadata__", {}), CHECKSUM: BLANK}.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8 bytes
+    return sealed(len(text).to_bytes(8, "little") + text + data[stop:])
+
+
+def holds(data: bytes) -> bool | None:
+    """Compare a file with its checksum.
+
+    Parameters
+    ----------
+    data : bytes
+        Contents of the file.
+
+    Returns
+    -------
+    bool or None
+        Whether they agree; None if the file has no checksum.
+    """
+    start, stop = _place(data)
+    if start == stop:
+        return None
+    digest = hashlib.sha256(data[:start])
+    digest.update(BLANK.encode())
+    digest.update(memoryview(data)[stop:])
+    return digest.hexdigest().encode() == data[start:stop]
+
+
+def _place(data: bytes) -> tuple[int, int]:
+    """Where the checksum's digits stand; in a safetensors file, whose tensors may hold anything, in the header."""
+    found = SEAL.search(data, 0, len(data) if data[:1] == b"{" else 8 + int.from_bytes(data[:8], "little"))
+    return found.span(1) if found else (0, 0)
+
+
 def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array], backend: str = "numpy") -> None:
-    """Write parameters to a safetensors file, which any backend can load.
+    """Write parameters to a safetensors file with a checksum, which any backend can load.
 
     Parameters
     ----------
@@ -73,9 +165,9 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
             raise ParameterError(
                 f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, not of {backend!r}."
             )
-    save: Callable[..., None] = _safetensors(f".{SAFETENSORS[backend]}").save_file
+    save: Callable[..., bytes] = _safetensors(f".{SAFETENSORS[backend]}").save
     try:
-        save(dict(params), Path(path), metadata={HEADER: to_json(layer)})
+        Path(path).write_bytes(sealed_tensors(save(dict(params), metadata={HEADER: to_json(layer)})))
     except (OSError, ValueError, TypeError, RuntimeError, _safetensors("").SafetensorError) as error:
         raise ParameterError(f"cannot write parameter file {str(path)!r}: {error}.") from error
 
@@ -85,8 +177,8 @@ def load_parameters(
 ) -> tuple[Layer, dict[str, Any]]:
     """Read parameters written by `save_parameters` in any backend.
 
-    Files of nfn-core 0.1 name no description: give the layer they belong to, whose names and shapes are then checked, and
-    save the parameters again.
+    Files of nfn-core 0.1 name no description and have no checksum: give the layer they belong to, whose names and shapes are
+    then checked, and save the parameters again.
 
     Parameters
     ----------
@@ -105,7 +197,7 @@ def load_parameters(
     Raises
     ------
     ParameterError
-        If the file is missing, damaged, of another format, or belongs to another layer.
+        If the file is missing, damaged (it does not agree with its checksum), of another format, or belongs to another layer.
     SpecError
         If `layer` is no layer, `path` no path, or `backend` unknown.
     MissingDependencyError
@@ -113,6 +205,11 @@ def load_parameters(
     """
     check_kind("layer", layer, Layer | None)
     params, header = read_tensors(path, backend)
+    if HEADER in header and header.keys() - {HEADER, "format"}:
+        raise ParameterError(
+            f"parameter file {str(path)!r} has unknown entries {sorted(header.keys() - {HEADER, 'format'})} in its header: it "
+            "is damaged, or of another version: write it again."
+        )
     if HEADER in header:
         try:
             found = from_json(header[HEADER])
@@ -159,13 +256,31 @@ def read_tensors(path: str | Path, backend: str) -> tuple[dict[str, Any], dict[s
     Raises
     ------
     ParameterError
-        If the file is missing or damaged.
+        If the file is missing or damaged, does not agree with its checksum, if it has one, or holds a dtype that the
+        backend's library does not have.
     MissingDependencyError
         If safetensors is not installed.
     """
     check_choice("backend", backend, tuple(FRAMEWORKS))
+    found: dict[str, Any] = {}
     with _opened(path, FRAMEWORKS[backend]) as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        header: dict[str, str] = dict(file.metadata() or {})
+        if header.pop(CHECKSUM, None) is not None and not holds(Path(path).read_bytes()):
+            raise ParameterError(
+                f"{str(path)!r} is damaged: its contents do not agree with the checksum in its header: write it again."
+            )
+        for name in file.keys():  # noqa: SIM118
+            dtype = file.get_slice(name).get_dtype()
+            try:
+                if backend == "numpy" and dtype.startswith(FOREIGN):
+                    raise TypeError(dtype)
+                found[name] = file.get_tensor(name)
+            except (AttributeError, TypeError) as error:
+                raise ParameterError(
+                    f"{str(path)!r}: tensor {name!r} is of dtype {dtype}, which {LIBRARIES[backend]} has no type for: read it "
+                    "with another backend, or save it as float32."
+                ) from error
+    return found, header
 
 
 def read_shapes(path: str | Path) -> dict[str, tuple[int, ...]]:
@@ -198,9 +313,11 @@ def _opened(path: str | Path, framework: str) -> Iterator[Any]:
     check_kind("path", path, str | PathLike)
     safetensors = _safetensors("")
     try:
+        if Path(path).exists() and not Path(path).is_file():  # a pipe would be waited for
+            raise OSError("it is no ordinary file")
         with safetensors.safe_open(Path(path), framework=framework) as file:
             yield file
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, OverflowError, safetensors.SafetensorError) as error:
         raise ParameterError(
             f"cannot read parameter file {str(path)!r}: {error}. It is missing, truncated or no safetensors file: "
             "write it again."

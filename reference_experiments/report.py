@@ -1,6 +1,8 @@
 """One page of all results: each table compared with the paper's, with a verdict and its reason, and figures."""
 
+import html
 import json
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,12 +11,13 @@ from typing import Any
 import markdown
 import numpy as np
 
+from nfn_core import NFNError
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
 from reference_experiments.experiments.paper import PAPER, ROUNDING
 from reference_experiments.figures import draw_curves
-from reference_experiments.files import ExperimentError, read_json, write
-from reference_experiments.runner import OVERFIT_NETWORKS
+from reference_experiments.files import ExperimentError, read_json, reading, reason, write
+from reference_experiments.runner import OVERFIT_NETWORKS, file_name
 
 __all__ = ["REPRODUCED", "report", "verdicts"]
 
@@ -41,12 +44,16 @@ def report(folder: Path) -> Path:
     Raises
     ------
     ExperimentError
-        If there are no results.
+        If there are no results, or a file is damaged or no result.
     """
     found: dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
+    seen: dict[tuple[str, ...], Path] = {}
     for path in sorted(folder.rglob("*-seed*.json")):
-        result = read_json(path)
+        result = _read_result(path)
         key = (result["experiment"], result["scale"], result["backend"])
+        first = seen.setdefault((*key, result["dataset"], path.name), path)
+        if first != path:
+            raise ExperimentError(f"{path} and {first} are results of the same training: take one of them out.")
         by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
         by_method.setdefault(result["method"], []).append(result)
         for baseline, metrics in result["baselines"].items():
@@ -55,15 +62,58 @@ def report(folder: Path) -> Path:
         raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
     page = ["# Results compared with the paper\n", _legend()]
     for name, scale, backend in sorted(found, key=lambda key: (list(EXPERIMENTS).index(key[0]), *key[1:])):
-        page += _section(folder, name, scale, backend, found[name, scale, backend])
+        try:
+            page += _section(folder, name, scale, backend, found[name, scale, backend])
+        except NFNError:
+            raise
+        except Exception as error:  # each is a result, but they do not go together, or no figure can be drawn of one
+            where = ", ".join(found[name, scale, backend])
+            raise ExperimentError(
+                f"{folder}: the results of {name}, {scale}, {backend} on {where} cannot be shown together ({reason(error)}): "
+                "run the experiment again."
+            ) from error
     missing = [name for name in EXPERIMENTS if name not in {key[0] for key in found}]
     if missing:
         page.append(f"Not run: {', '.join(missing)}.\n")
     text = "\n".join(page)
     write(folder / "report.md", lambda path: path.write_text(text))
-    html = STYLE + markdown.markdown(text, extensions=["tables"])
-    write(folder / "report.html", lambda path: path.write_text(html))
+    shown = STYLE + markdown.markdown(text, extensions=["tables"])
+    write(folder / "report.html", lambda path: path.write_text(shown))
     return folder / "report.md"
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    """Read a result of the runner, and see that it is one and in its place; those of earlier versions have no checksum."""
+    result: dict[str, Any] = _plain(read_json(path, unsealed=True))
+    with reading(path, "result of `run`", "take it out, or run the experiment again"):
+        name, scale, backend, dataset, method = (
+            result[k] for k in ("experiment", "scale", "backend", "dataset", "method")
+        )
+        if path.stem != file_name(method, result["seed"]):
+            raise ExperimentError(
+                f"{path} is not the result of {path.stem.replace('-seed', ' with seed ')}: take it out."
+            )
+        np.array([[evaluation[key] for key in ("step", "loss", "metric")] for evaluation in result["curve"]], float)
+        rows = {method: [result], **{baseline: [found] for baseline, found in result["baselines"].items()}}
+        _table(name, scale, backend, {dataset: rows})  # which takes nothing else
+        _made(dataset, {method: [result]})
+    return result
+
+
+def _plain(value: Any) -> Any:
+    """JSON whose texts show as they are in Markdown and HTML: no tags, links or table cells."""
+    if isinstance(value, dict):
+        return {_plain(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_plain(x) for x in value]
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(" ".join(value.split()), quote=False))
+
+
+def _trained(runs: Runs) -> Runs:
+    """What was trained, and not only measured."""
+    return {dataset: {m: r for m, r in rows.items() if "curve" in r[0]} for dataset, rows in runs.items()}
 
 
 def verdicts(experiment: str, runs: Runs, metric: str) -> dict[tuple[str, str], str]:
@@ -131,19 +181,21 @@ def _legend() -> str:
     )
 
 
-def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> list[str]:
-    """Table, figures and what the results were made with."""
+def _table(name: str, scale: str, backend: str, runs: Runs) -> list[str]:
+    """Title and table of an experiment's results."""
     experiment, theirs = EXPERIMENTS[name], PAPER.get(name, {})
     first = next(iter(next(iter(runs.values())).values()))[0]
     shown = [m for m in first["metrics"] if m.startswith(("test", "train"))]
     printed = [m for m in shown if any(m in figures for rows in theirs.values() for figures in rows.values())]
-    trained = {dataset: {m: r for m, r in rows.items() if "curve" in r[0]} for dataset, rows in runs.items()}
     judged = verdicts(name, runs, experiment.task.metric)
     tables = f" (tables {', '.join(map(str, experiment.tables))})" if experiment.tables else ""
     titles = ["dataset", "method", "parameters", "seeds", "steps", *map(label, shown)]
     titles += [f"{label(m)} in the paper" for m in printed]
     titles += [f"overfit check on {OVERFIT_NETWORKS} networks", *(["verdict"] if theirs else [])]
-    lines = [f"## {experiment.title}{tables}, {scale} scale, {backend}\n", _difference(experiment, scale, trained)]
+    lines = [
+        f"## {experiment.title}{tables}, {scale} scale, {backend}\n",
+        _difference(experiment, scale, _trained(runs)),
+    ]
     lines += ["| " + " | ".join(titles) + " |", "|" + "---|" * len(titles)]
     for dataset, method in dict.fromkeys([*judged, *((d, m) for d, rows in runs.items() for m in rows)]):
         results, figures = runs.get(dataset, {}).get(method, []), theirs.get(dataset, {}).get(method, {})
@@ -156,13 +208,19 @@ def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> l
         cells.append(next((f"{r['overfit_check']:.3f}" for r in results if r.get("overfit_check") is not None), ""))
         cells += [judged.get((dataset, method), "not in the paper")] if theirs else []
         lines.append("| " + " | ".join(cells) + " |")
-    for dataset, rows in trained.items():
+    return lines
+
+
+def _section(folder: Path, name: str, scale: str, backend: str, runs: Runs) -> list[str]:
+    """Table, figures and what the results were made with."""
+    lines = _table(name, scale, backend, runs)
+    for dataset, rows in _trained(runs).items():
         lines.append("\n" + _made(dataset, rows))
-        where = folder / "figures" / f"{name}-{scale}-{backend}-{dataset}".replace(" ", "-")
+        where = folder / "figures" / re.sub(r"[^\w.-]", "-", f"{name}-{scale}-{backend}-{dataset}")
         best = {method: max(results, key=lambda r: r["curve"][-1]["metric"]) for method, results in rows.items()}
         curves, predictions = (where.with_name(f"{where.name}-{kind}.png") for kind in ("curves", "predictions"))
         draw_curves(curves, rows)
-        experiment.task.draw(predictions, best)
+        EXPERIMENTS[name].task.draw(predictions, best)
         lines += [f"\n![{dataset}]({path.relative_to(folder).as_posix()})" for path in (curves, predictions)]
     return [*lines, ""]
 

@@ -16,7 +16,7 @@ from reference_experiments.datasets.generation import dataset_dir, make
 from reference_experiments.engines.base import Engine, Recipe, Split, engine, environment
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.files import ExperimentError, claim_run_dir, write_json
+from reference_experiments.files import AGAIN, ExperimentError, claimed, read_json, write_json
 from reference_experiments.methods.base import Method
 from reference_experiments.methods.inr2vec import Autoencoder, embedded
 from reference_experiments.sources.splits import SPLITS
@@ -30,13 +30,18 @@ NORMALIZING = 2000
 """Training networks, at most, that the inputs are normalized by."""
 
 
-def dataset_of(experiment: Experiment, name: str, scale: str, backend: str, folder: Path | None) -> WeightDataset:
-    """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there."""
+def dataset_of(
+    experiment: Experiment, name: str, scale: str, backend: str, folder: Path | None, check: bool = True
+) -> WeightDataset:
+    """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there.
+
+    Its checksums are compared, unless `check` is false.
+    """
     if folder is None:
         maker = experiment.makers[name](scale, 0, backend)
         folder = dataset_dir(maker)
         make(maker, folder, os.cpu_count() or 1)
-    return WeightDataset(folder)
+    return WeightDataset(folder, check)
 
 
 def file_name(method: str, seed: int) -> str:
@@ -75,38 +80,62 @@ def run(
     Raises
     ------
     ExperimentError
-        If the folder holds results of other settings or data, or a file in it is damaged.
+        If the folder holds results of other settings or data, another process runs there, or a file in it is damaged.
     """
-    experiment, library = EXPERIMENTS[name], engine(backend)
-    chosen = experiment.scales[scale]
+    experiment = EXPERIMENTS[name]
     for title, dataset in data.items():
-        folder, config = output / title, experiment.config(scale, title)
         about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
-        about["config"] = asdict(config)
-        claim_run_dir(folder, about | {"data": _checksum(dataset)})
-        indices = {split: dataset.split(split) for split in SPLITS}
-        for split, index in indices.items():
-            if not len(index):
-                raise ExperimentError(
-                    f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
-                )
-        features = dataset.features(evenly_spaced(indices["training"], NORMALIZING))
-        for method_name in tqdm(methods, unit="method", desc=f"{name} {title}"):
-            paths = {seed: folder / f"{file_name(method_name, seed)}.json" for seed in seeds}
-            todo = {seed: path for seed, path in paths.items() if not path.exists()}
-            if not todo:
-                continue
-            variant = experiment.variant(method_name)
-            own, recipe = replace(config, **variant.config), replace(chosen.recipe, **variant.recipe)
-            built = experiment.task.build(variant.method, dataset.space, features, own)
-            method = replace(built, name=method_name)
-            splits = {split: experiment.task.split(method, dataset, index) for split, index in indices.items()}
-            if variant.networks is not None:
-                splits["training"] = subsample(splits["training"], variant.networks)
-            for seed, path in todo.items():
-                found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""))
-                of = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
-                write_json(path, about | of | {"training_networks": len(splits["training"])} | found, indent=None)
+        about["config"] = asdict(experiment.config(scale, title))
+        with claimed(output / title, about | {"data": _checksum(dataset)}):
+            _run_dataset(experiment, about, output / title, title, dataset, methods, seeds)
+
+
+def _run_dataset(
+    experiment: Experiment,
+    about: Mapping[str, Any],
+    folder: Path,
+    title: str,
+    dataset: WeightDataset,
+    methods: tuple[str, ...],
+    seeds: range,
+) -> None:
+    """Run an experiment on one of its datasets."""
+    library, scale = engine(about["backend"]), about["scale"]
+    indices = {split: dataset.split(split) for split in SPLITS}
+    for split, index in indices.items():
+        if not len(index):
+            raise ExperimentError(
+                f"{dataset.folder} has no {split} networks, which an experiment needs: make it with more networks."
+            )
+    features = dataset.features(evenly_spaced(indices["training"], NORMALIZING))
+    for method_name in tqdm(methods, unit="method", desc=f"{about['experiment']} {title}"):
+        paths = {seed: folder / f"{file_name(method_name, seed)}.json" for seed in seeds}
+        todo = {seed: path for seed, path in paths.items() if not _is_done(path, method_name, seed)}
+        if not todo:
+            continue
+        variant = experiment.variant(method_name)
+        own = replace(experiment.config(scale, title), **variant.config)
+        recipe = replace(experiment.scales[scale].recipe, **variant.recipe)
+        built = experiment.task.build(variant.method, dataset.space, features, own)
+        method = replace(built, name=method_name)
+        splits = {split: experiment.task.split(method, dataset, index) for split, index in indices.items()}
+        if variant.networks is not None:
+            splits["training"] = subsample(splits["training"], variant.networks)
+        for seed, path in todo.items():
+            found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""))
+            of = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
+            result = {**about, **of, "training_networks": len(splits["training"]), **found}
+            write_json(path, result, indent=None)
+
+
+def _is_done(path: Path, method: str, seed: int) -> bool:
+    """Whether a result is there, whole, and the one that belongs there."""
+    if not path.exists():
+        return False
+    found = read_json(path)
+    if (found.get("method"), found.get("seed")) != (method, seed):
+        raise ExperimentError(f"{path} is not the result of {method} with seed {seed}: {AGAIN}.")
+    return True
 
 
 def _train(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from scipy.special import expit, softmax
 from scipy.stats import kendalltau
 from tqdm import tqdm
 
-from nfn_core import Layer
+from nfn_core import Layer, fingerprint
 from reference_experiments.engines.base import Engine, Learner, Recipe, Split
-from reference_experiments.files import is_main_process, read_arrays, write, write_arrays
+from reference_experiments.files import AGAIN, is_main_process, read_arrays, reading, write, write_arrays
 
 __all__ = ["METRICS", "accuracy", "evenly_spaced", "fit", "predict", "rank_correlation", "subsample"]
 
@@ -96,21 +97,32 @@ def fit(
     Learner, list of dict
         With the parameters of the best evaluation; and for every evaluation its step, the mean loss since the one before, and the
         metric of the validation networks.
+
+    Raises
+    ------
+    ExperimentError
+        If the checkpoint is damaged, or of another training.
     """
     from tensorboardX import (
         SummaryWriter,  # takes all of PyTorch with it, which commands that train nothing can do without
     )
 
     learner = engine.learner(layer, recipe, seed)
+    training_of = {"layer": fingerprint(layer), "seed": seed, "recipe": asdict(recipe)}
     curve: list[dict[str, Any]] = []
     best: dict[str, np.ndarray] = {}
     checkpoint, losses, step = folder / "checkpoint.safetensors", [], 0
     if checkpoint.exists():
         saved = read_arrays(checkpoint)
-        curve = json.loads(saved.pop("curve").tobytes())
-        step = curve[-1]["step"]
-        best = {key.removeprefix("best "): saved.pop(key) for key in list(saved) if key.startswith("best ")}
-        learner.restore(saved)
+        with reading(checkpoint, "checkpoint of this training", AGAIN):
+            told = json.loads(saved.pop("told").tobytes())
+            if told["training"] != training_of:
+                raise ValueError(f"it is of {told['training']}, but this is {training_of}")
+            curve = [{key: evaluation[key] for key in ("step", "loss", "metric")} for evaluation in told["curve"]]
+            step = curve[-1]["step"]
+            best = {key.removeprefix("best "): saved.pop(key) for key in list(saved) if key.startswith("best ")}
+            learner.restore(best)
+            learner.restore(saved)
     with (
         tqdm(total=recipe.steps, initial=step, unit="step", desc=f"  {name}", leave=False) as bar,
         SummaryWriter(str(folder), purge_step=step, write_to_disk=is_main_process()) as log,
@@ -128,8 +140,8 @@ def fit(
             if not curve or metric > max(evaluation["metric"] for evaluation in curve):
                 best = learner.state()
             curve.append({"step": step, "loss": loss, "metric": metric})
-            text = np.frombuffer(json.dumps(curve).encode(), np.uint8)
-            write_arrays(checkpoint, {**learner.state(), **{f"best {n}": x for n, x in best.items()}, "curve": text})
+            told = np.frombuffer(json.dumps({"training": training_of, "curve": curve}).encode(), np.uint8)
+            write_arrays(checkpoint, {**learner.state(), **{f"best {n}": x for n, x in best.items()}, "told": told})
             for key in ("loss", "metric"):
                 log.add_scalar(key, curve[-1][key], step)
             bar.set_postfix({key: f"{curve[-1][key]:.3f}" for key in ("loss", "metric")})

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from reference_experiments.cli import main
 from reference_experiments.datasets.format import WeightDataset, finish, shard_path, write_shard
 from reference_experiments.engines.base import Split
+from reference_experiments.files import digest
 from reference_experiments.training import fit
 
 ROOT = Path(__file__).parents[1]
@@ -50,10 +51,10 @@ class KilledError(Exception):
 
 def write_dataset(folder, *shards, **summary):
     """Write shards of networks as a dataset, and open it."""
-    paths = [shard_path(folder, k) for k in range(len(shards))]
-    for path, networks in zip(paths, shards, strict=True):
-        write_shard(path, networks)
-    finish(folder, paths, summary)
+    settings = digest({})
+    for k, networks in enumerate(shards):
+        write_shard(shard_path(folder, k), networks, k, settings)
+    finish(folder, len(shards), settings, summary)
     return WeightDataset(folder)
 
 
@@ -68,6 +69,11 @@ def fit_until_killed(steps, library, method, split, recipe, folder):
 
     with pytest.raises(KilledError):
         fit(library, method.name, method.layer, Split(inputs, split.targets), split, recipe, 0, folder)
+
+
+def flipped(data, place):
+    """Bytes with one bit flipped."""
+    return data[: place // 8] + bytes([data[place // 8] ^ 1 << place % 8]) + data[place // 8 + 1 :]
 
 
 def idx(array):

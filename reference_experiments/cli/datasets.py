@@ -1,5 +1,6 @@
 """Commands that make, check and convert datasets of networks."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from reference_experiments.datasets.lottery_tickets import TICKET_CNN_PRESETS, T
 from reference_experiments.datasets.model_zoos import CNN_PRESETS, MLP_PRESETS, ZooMaker
 from reference_experiments.datasets.shape_inrs import ShapeMaker, slices
 from reference_experiments.datasets.summary import accuracy_table, draw_accuracies, summarize
-from reference_experiments.files import write
+from reference_experiments.files import claimed, digest, write
 from reference_experiments.networks.sirens import STARTS
 from reference_experiments.sources.images import IMAGE_SETS
 
@@ -146,7 +147,7 @@ def tickets(
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @reports_errors
 def verify_command(folder: Path) -> None:
-    """Compare a dataset's shards with their checksums."""
+    """Compare a dataset's shards with their checksums, and look for networks that are there twice."""
     dataset = WeightDataset(folder)
     dataset.verify()
     click.echo(f"{folder}: {len(dataset)} networks in {len(dataset.shards)} whole shards.")
@@ -226,13 +227,24 @@ def _report(dataset: WeightDataset) -> None:
 
 
 def _convert(networks: Networks, folder: Path, size: int = 2000) -> None:
-    """Write networks as a dataset."""
-    paths = []
-    for start in range(0, len(networks), size):
-        part = slice(start, start + size)
-        paths.append(shard_path(folder, start // size))
-        weights, columns = ({n: x[part] for n, x in arrays.items()} for arrays in (networks.weights, networks.columns))
-        write_shard(paths[-1], Networks(networks.space, weights, columns, networks.about))
-    finish(folder, paths, {})
+    """Write networks as a dataset, and say what the reader left out."""
+    contents = hashlib.sha256()
+    for arrays in (networks.weights, networks.columns):
+        for name, x in arrays.items():
+            contents.update(f"{name} {x.dtype} {x.shape}".encode() + np.ascontiguousarray(x).data)
+    settings = {"converted": networks.about, "networks": len(networks), "contents": contents.hexdigest()}
+    with claimed(folder, settings):
+        (folder / "dataset.json").unlink(missing_ok=True)
+        starts = range(0, len(networks), size)
+        for k, start in enumerate(starts):
+            part = slice(start, start + size)
+            weights, columns = (
+                {n: x[part] for n, x in arrays.items()} for arrays in (networks.weights, networks.columns)
+            )
+            shard = Networks(networks.space, weights, columns, networks.about)
+            write_shard(shard_path(folder, k), shard, k, digest(settings))
+        finish(folder, len(starts), digest(settings), {})
     counts = np.bincount(networks.columns["split"], minlength=3)
     click.echo(f"{folder}: {counts[0]} training, {counts[1]} validation and {counts[2]} test networks.")
+    for what in networks.about.get("left_out", []):
+        click.echo(f"Left out: {what}.")

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import click
 
-from reference_experiments.cli.options import backend_option, folder_option, reports_errors, scale_option
+from reference_experiments.cli.options import (
+    backend_option,
+    check_option,
+    folder_option,
+    reports_errors,
+    scale_option,
+)
 from reference_experiments.engines.base import engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.files import ExperimentError, MissingDataError
@@ -40,6 +46,7 @@ NAMES = list(dict.fromkeys([*METHODS, *(method for e in EXPERIMENTS.values() for
 @click.option(
     "--devices", type=click.IntRange(min=1), default=1, show_default=True, help="Devices to split batches over."
 )
+@check_option
 @folder_option("Folder of the results.")
 @reports_errors
 def run_command(
@@ -52,6 +59,7 @@ def run_command(
     seeds: int | None,
     gpu: bool,
     devices: int,
+    check: bool,
     output: Path | None,
 ) -> None:
     """Run an experiment: the tables of the paper (3 with 16 and 17, 6 with 18), or a study of how SIRENs are fitted.
@@ -65,7 +73,7 @@ def run_command(
     chosen = {}
     for title in datasets or given or experiment.makers:
         try:
-            chosen[title] = dataset_of(experiment, title, scale, backend, given.get(title))
+            chosen[title] = dataset_of(experiment, title, scale, backend, given.get(title), check)
         except MissingDataError as error:
             if datasets or given:  # asked for by name
                 raise

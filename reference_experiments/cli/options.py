@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from errno import EPIPE
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,17 @@ import click
 from nfn_core import NFNError
 from reference_experiments.datasets.generation import SCALES
 from reference_experiments.engines.base import BACKENDS
+from reference_experiments.files import reason
 
-__all__ = ["backend_option", "folder_option", "maker_command", "reports_errors", "scale_option", "seed_option"]
+__all__ = [
+    "backend_option",
+    "check_option",
+    "folder_option",
+    "maker_command",
+    "reports_errors",
+    "scale_option",
+    "seed_option",
+]
 
 DEFAULT_BACKEND = "torch"
 """Default of every command. Each backend makes its own networks, so `run` finds what `make` made only with the same backend."""
@@ -21,7 +31,7 @@ Command = Callable[..., Any]
 
 
 def reports_errors(command: Command) -> Command:
-    """Report the package's errors without a traceback."""
+    """Report the package's errors, and those of the operating system, in a line without a traceback."""
 
     @wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -29,6 +39,11 @@ def reports_errors(command: Command) -> Command:
             return command(*args, **kwargs)
         except NFNError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno == EPIPE:  # of a reader that has enough: click ends quietly
+                raise
+            where = f"{error.filename}: " if error.filename is not None else ""
+            raise click.ClickException(f"{where}{reason(error)}.") from error
 
     return wrapped
 
@@ -53,6 +68,13 @@ def seed_option(command: Command) -> Command:
     return click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")(
         command
     )
+
+
+def check_option(command: Command) -> Command:
+    """Add ``--check/--no-check``."""
+    return click.option(
+        "--check/--no-check", default=True, show_default=True, help="Compare datasets with their checksums first."
+    )(command)
 
 
 def folder_option(text: str) -> Callable[[Command], Command]:

@@ -9,24 +9,26 @@ import gzip
 import json
 import random
 import re
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
 from tqdm import tqdm
 
-from nfn_core import SpecError, WeightSpace
-from reference_experiments.datasets.format import Networks
-from reference_experiments.files import ExperimentError
+from nfn_core import WeightSpace
+from nfn_core.files import CHECKSUM, holds
+from reference_experiments.datasets.format import Networks, mapped
+from reference_experiments.files import ExperimentError, reading, write
 from reference_experiments.sources.splits import SPLITS
 
 __all__ = ["read_dwsnets", "read_networks", "read_siren_folders", "read_small_cnn_zoo", "write_small_cnn_zoo"]
 
 ZOO_VARIABLES = ("sequential/conv2d", "sequential/conv2d_1", "sequential/conv2d_2", "sequential/dense")
+ROW = 8192
+"""Bytes at most, on average, of a row of a table."""
 
 
 def read_siren_folders(
@@ -59,6 +61,8 @@ def read_siren_folders(
     for start in [prefix, *(f"{prefix}_aug{i}" for i in range(augmented))]:
         for path in folder.glob(f"{start}_[0-9]s/net*.pth"):
             match = re.fullmatch(r"net(\d+)\.pth", path.name)
+            if match and int(match[1]) >= 2**31:
+                raise ExperimentError(f"{path}: expected the number of an image below 2³¹: take it out.")
             if match and (start == prefix or int(match[1]) < split_points[0]):
                 found.append((int(match[1]), int(path.parent.name[-2]), path))
     if not found:
@@ -95,19 +99,19 @@ def read_dwsnets(splits: Path) -> Networks:
     ExperimentError
         If the file is not of this form, or a network is missing, damaged or of another architecture.
     """
-    try:
-        entries = json.loads(splits.read_text())
-        parts = [(entries[name]["path"], [int(x) for x in entries[name]["label"]]) for name in ("train", "val", "test")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ExperimentError(
-            f"{splits} is no file of splits of DWSNets ({error!r}): make it with their script."
-        ) from error
-    if any(len(paths) != len(labels) for paths, labels in parts):
-        raise ExperimentError(f"{splits}: a split has another number of labels than of paths: make it again.")
-    space, weights = _stack_mlps([splits.parent / path for paths, _ in parts for path in paths])
+    with reading(splits, "file of splits of DWSNets", "make it with their script"):
+        entries = json.loads(splits.read_bytes())
+        parts = [(entries[name]["path"], entries[name]["label"]) for name in ("train", "val", "test")]
+        if any(len(paths) != len(numbers) for paths, numbers in parts):
+            raise ValueError("a split has another number of labels than of paths")
+        labels = np.array([int(str(x)) for _, numbers in parts for x in numbers], np.int32)  # 1.5 is none
+        if labels.min() < 0:
+            raise ValueError("a label is negative")
+        files = [splits.parent / path for paths, _ in parts for path in paths]
+    space, weights = _stack_mlps(files)
     columns: dict[str, np.ndarray] = {
-        "split": np.repeat(np.arange(3, dtype=np.uint8), [len(labels) for _, labels in parts]),
-        "label": np.array([x for _, labels in parts for x in labels], np.int32),
+        "split": np.repeat(np.arange(3, dtype=np.uint8), [len(paths) for paths, _ in parts]),
+        "label": labels,
     }
     return Networks(space, weights, columns, {"dataset": "DWSNets INRs", "omega_0": 30.0})
 
@@ -130,33 +134,31 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
     -------
     Networks
         With columns split, accuracy (of the test images), and all numeric columns of the metrics. Networks with weights
-        that are not finite are left out.
+        that are not finite are left out, and columns of words; ``about["left_out"]`` says so.
 
     Raises
     ------
     ExperimentError
-        If a file is missing or damaged, or they do not belong together.
+        If a file is missing or damaged, they do not belong together, or a number is not finite.
     """
-    metrics = _read_csv(folder / "metrics.csv.gz")
-    try:
-        steps = [int(float(row["step"])) for row in metrics]
-        accuracy = np.array([float(row["test_accuracy"]) for row in metrics], np.float32)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ExperimentError(f"{folder / 'metrics.csv.gz'} is damaged ({error!r}): get it again.") from error
-    try:
-        flat = np.load(folder / "weights.npy", mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ExperimentError(f"{folder / 'weights.npy'} is missing or damaged ({error}): get it again.") from error
-    if len(flat) != len(metrics):
-        raise ExperimentError(
-            f"{folder}: weights.npy has {len(flat)} rows, but metrics.csv.gz {len(metrics)}: get both again."
-        )
+    paths = {name: folder / name for name in ("weights.npy", "metrics.csv.gz", "layout.csv")}
+    with reading(paths["weights.npy"], "array of networks"):
+        flat = np.load(paths["weights.npy"], mmap_mode="r")
+        if flat.ndim != 2 or flat.dtype.kind != "f":
+            raise TypeError(f"expected floating-point numbers (networks, weights), but {flat.dtype} {flat.shape} came")
+    metrics = _read_csv(paths["metrics.csv.gz"], len(flat))
+    with reading(paths["metrics.csv.gz"], "table of metrics"):
+        if len(flat) != len(metrics):
+            raise ExperimentError(
+                f"{folder}: weights.npy has {len(flat)} rows, but metrics.csv.gz {len(metrics)}: get both again."
+            )
+        steps = [float(row["step"]) for row in metrics]
+        if not all(map(float.is_integer, steps)):
+            raise ValueError("a step is no whole number")
     rows = np.arange(len(flat))
     if order is not None:
-        try:
+        with reading(order, "order of networks"), catch_warnings(action="error"):
             rows = np.loadtxt(order, dtype=np.int64, delimiter=",").ravel()
-        except (OSError, ValueError) as error:
-            raise ExperimentError(f"{order} is missing or damaged ({error}): get it again.") from error
         if not np.array_equal(np.sort(rows), np.arange(len(flat))):
             raise ExperimentError(
                 f"{order} is no reordering of the {len(flat)} rows of {folder}: take the file of this zoo."
@@ -167,16 +169,29 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
     kept = np.array(flat[rows])
     finite = np.isfinite(kept).all(axis=1)
     kept, rows = kept[finite], rows[finite]
+    left_out = [f"{(~finite).sum()} of {len(finite)} networks, whose weights are not finite"] * bool((~finite).any())
+    if not len(rows):
+        raise ExperimentError(f"{paths['weights.npy']}: no network of step {step} is finite: get it again.")
     space, weights = _unstack_zoo(kept, folder / "layout.csv")
-    names = [
-        n for n in metrics[0] if n not in ("step", "test_accuracy") and all(_is_number(metrics[r][n]) for r in rows)
-    ]
-    columns = {name: np.array([float(metrics[r][name]) for r in rows], np.float32) for name in names}
-    columns |= {
-        "accuracy": accuracy[rows],
-        "split": _paper_split(len(rows)),
-    }
-    return Networks(space, weights, columns, {"dataset": "Small CNN Zoo", "step": step})
+    columns = {}
+    with reading(paths["metrics.csv.gz"], "table of metrics"):
+        for name in (n for n in metrics[0] if n != "step"):
+            texts = [metrics[row][name] for row in rows]
+            words = [text for text in texts if not _is_number(text)]
+            if words and name != "test_accuracy":
+                left_out.append(f"column {name}, which holds {words[0]!r}")
+                continue
+            with np.errstate(over="ignore"):
+                columns[name] = np.array([float(text) for text in texts], np.float64).astype(np.float32)
+            if not np.isfinite(columns[name]).all():
+                wrong = texts[np.flatnonzero(~np.isfinite(columns[name]))[0]]
+                raise ValueError(f"column {name} holds {wrong}, which is no finite float32")
+        accuracy = columns.pop("test_accuracy")
+        if accuracy.min() < 0 or accuracy.max() > 1:
+            raise ValueError(f"test_accuracy goes from {accuracy.min()} to {accuracy.max()}, not from 0 to 1")
+    columns |= {"accuracy": accuracy, "split": _paper_split(len(rows))}
+    about = {"dataset": "Small CNN Zoo", "step": step} | ({"left_out": left_out} if left_out else {})
+    return Networks(space, weights, columns, about)
 
 
 def write_small_cnn_zoo(folder: Path, parts: Sequence[Networks], metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -200,14 +215,15 @@ def write_small_cnn_zoo(folder: Path, parts: Sequence[Networks], metrics: Sequen
             layout.append((f"{variable}/{kind}", start, start + size, size, x.shape[1:]))
             blocks.append(x.reshape(len(x), size))
             start += size
-    folder.mkdir(parents=True, exist_ok=True)
-    np.save(folder / "weights.npy", np.concatenate(blocks, axis=1))
-    with (folder / "layout.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([("varname", "start_idx", "end_idx", "size", "shape"), *layout])
-    with gzip.open(folder / "metrics.csv.gz", "wt", newline="") as file:
-        writer = csv.DictWriter(file, list(metrics[0]))
-        writer.writeheader()
-        writer.writerows(metrics)
+    write(folder / "weights.npy", lambda path: np.save(path, np.concatenate(blocks, axis=1)))
+    table = StringIO(newline="")
+    csv.writer(table).writerows([("varname", "start_idx", "end_idx", "size", "shape"), *layout])
+    write(folder / "layout.csv", lambda path: path.write_bytes(table.getvalue().encode()))
+    rows = StringIO(newline="")
+    writer = csv.DictWriter(rows, list(metrics[0]))
+    writer.writeheader()
+    writer.writerows(metrics)
+    write(folder / "metrics.csv.gz", lambda path: path.write_bytes(gzip.compress(rows.getvalue().encode(), mtime=0)))
 
 
 def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str, str], dict[str, np.ndarray]]:
@@ -232,19 +248,14 @@ def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str
     Raises
     ------
     ExperimentError
-        If there are no networks, two have one name, or a file is damaged, of another architecture, or holds what is not
-        finite.
+        If there are no networks, two have one name, or a file is damaged, of another architecture, or holds what is no
+        finite floating-point number.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".pt", ".pth"))
     names: dict[str, str] = {}
     networks: list[dict[str, np.ndarray]] = []
     for path in tqdm(paths, unit="network", desc=str(folder), leave=False):
-        if path.suffix == ".safetensors":
-            found = _read_safetensors(path)
-        else:
-            from reference_experiments.networks.torch import read_state_dict  # the format is torch's
-
-            found = read_state_dict(path)
+        found = _read_safetensors(path) if path.suffix == ".safetensors" else _read_state_dict(path)
         own = {name: name for name in found} if found.keys() == space.by_name.keys() else _named(path, found)
         names = names or own
         came = {own[name]: found[own[name]].shape for name in own}
@@ -253,9 +264,11 @@ def read_networks(folder: Path, space: WeightSpace) -> tuple[list[str], dict[str
             raise ExperimentError(
                 f"{path}: expected tensors of shapes {wanted}, but {came} came: all networks must be of one architecture."
             )
-        networks.append({name: found[own[name]].astype(np.float32) for name in names})
+        _check_numbers(path, found)
+        with np.errstate(over="ignore"):
+            networks.append({name: found[own[name]].astype(np.float32) for name in names})
         if not all(np.isfinite(x).all() for x in networks[-1].values()):
-            raise ExperimentError(f"{path} holds NaN or infinity: take it out of the folder.")
+            raise ExperimentError(f"{path} holds numbers that are too large for float32: take it out of the folder.")
     titles = [path.stem for path in paths]
     if len(set(titles)) < max(1, len(titles)):
         raise ExperimentError(
@@ -269,8 +282,8 @@ def _unstack_zoo(flat: np.ndarray, path: Path) -> tuple[WeightSpace, dict[str, n
     """Tensors of networks of the Small CNN Zoo, given as rows, by the zoo's layout."""
     weights: dict[str, np.ndarray] = {}
     kinds = {"kernel:0": "W", "bias:0": "v"}
-    layout = _read_csv(path)
-    try:
+    layout = _read_csv(path, 100)
+    with reading(path, "layout of these weights"):
         for entry in layout:
             letter, start, stop = (
                 kinds[entry["varname"].rsplit("/", 1)[-1]],
@@ -287,33 +300,45 @@ def _unstack_zoo(flat: np.ndarray, path: Path) -> tuple[WeightSpace, dict[str, n
         found = {t.name: weights[t.name] for t in space.tensors}
         if space.size != flat.shape[1] or any(found[t.name].shape[1:] != t.shape for t in space.tensors):
             raise ValueError(f"its variables do not make {flat.shape[1]} weights of a CNN")
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError, SyntaxError, SpecError) as error:
-        raise ExperimentError(
-            f"{path} is damaged, or the layout of other weights ({error!r}): get it again."
-        ) from error
     return space, found
 
 
 def _stack_mlps(paths: Sequence[Path]) -> tuple[WeightSpace, dict[str, np.ndarray]]:
     """State dicts of MLPs of one architecture, stacked; of a state dict the order of its tensors counts, not their names."""
-    networks = [_read_state_dict(path) for path in paths]
-    sizes = [networks[0]["W1"].shape[1], *(x.shape[0] for name, x in networks[0].items() if name[0] == "W")]
-    space = WeightSpace.mlp(sizes)
+    networks: list[dict[str, np.ndarray]] = []
+    for path in tqdm(paths, unit="network", desc="state dicts", leave=False):
+        found = _read_state_dict(path)
+        networks.append({name: found[own] for name, own in _named(path, found).items()})
+        _check_numbers(path, networks[-1])
+    with reading(paths[0], "state dict of an MLP"):
+        sizes = [networks[0]["W1"].shape[1], *(x.shape[0] for name, x in networks[0].items() if name[0] == "W")]
+        space = WeightSpace.mlp(sizes)
+    wanted = {t.name: (t.shape, networks[0]["W1"].dtype) for t in space.tensors}
     for path, network in zip(paths, networks, strict=True):
-        shapes = {name: x.shape for name, x in network.items()}
-        if shapes != {t.name: t.shape for t in space.tensors}:
+        came = {name: (x.shape, x.dtype) for name, x in network.items()}
+        if came != wanted:
             raise ExperimentError(
-                f"{path}: expected tensors of an MLP of sizes {sizes} as in {paths[0]}, but {shapes} came."
+                f"{path}: expected tensors of an MLP of sizes {sizes} and {networks[0]['W1'].dtype} as in {paths[0]}, but "
+                f"{', '.join(f'{name} {x.dtype} {x.shape}' for name, x in network.items())} came."
             )
     return space, {t.name: np.stack([network[t.name] for network in networks]) for t in space.tensors}
 
 
 def _read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Weights W1, W2, ... and biases v1, v2, ... of a state dict."""
+    """Tensors of a state dict, in its order."""
     from reference_experiments.networks.torch import read_state_dict  # the format is torch's
 
-    found = read_state_dict(path)
-    return {name: found[own] for name, own in _named(path, found).items()}
+    return read_state_dict(path)
+
+
+def _check_numbers(path: Path, network: Mapping[str, np.ndarray]) -> None:
+    """See that all tensors of a network are finite floating-point numbers of one kind."""
+    kinds = {str(x.dtype) for x in network.values()}
+    if len(kinds) > 1 or not kinds <= {"float16", "float32", "float64"}:
+        found = ", ".join(f"{name} {x.dtype}" for name, x in network.items())
+        raise ExperimentError(f"{path}: expected floating-point tensors of one dtype, but {found} came.")
+    if not all(np.isfinite(x).all() for x in network.values()):
+        raise ExperimentError(f"{path} holds NaN or infinity: take it out of the folder.")
 
 
 def _named(path: Path, found: Iterable[str]) -> dict[str, str]:
@@ -334,23 +359,26 @@ def _named(path: Path, found: Iterable[str]) -> dict[str, str]:
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
     """Tensors of a file that knows no order, by name, numbers in names counted as numbers."""
-    try:
-        found = load_file(path)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise ExperimentError(
-            f"{path} is missing, damaged, or no safetensors file ({error!r}): get it again."
-        ) from error
+    with reading(path, "safetensors file"):
+        found, header = mapped(path)
+        if CHECKSUM in header and not holds(path.read_bytes()):
+            raise ValueError("its contents do not agree with its checksum")
     parts = {name: [int(x) if x.isdigit() else x for x in re.split(r"([0-9]+)", name)] for name in found}
     return {name: found[name] for name in sorted(found, key=parts.__getitem__)}
 
 
-def _read_csv(path: Path) -> list[dict[str, str]]:
-    """Rows of a table, gzipped or plain."""
-    try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as file:
-            return list(csv.DictReader(file))
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError, csv.Error) as error:
-        raise ExperimentError(f"{path} is missing or damaged ({error}): get it again.") from error
+def _read_csv(path: Path, rows: int) -> list[dict[str, str]]:
+    """Rows of a table, gzipped or plain; no more is unpacked than so many rows may take."""
+    limit = ROW * (rows + 1)
+    with reading(path, "table"):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            data = b"".join(iter(lambda: file.read(1 << 20) if file.tell() <= limit else b"", b""))
+        if len(data) > limit:
+            raise ValueError(f"it holds more than {limit:,} bytes, {ROW:,} for each of {rows} rows")
+        found = list(csv.DictReader(StringIO(data.decode(), newline="")))
+        if any(None in row or None in row.values() for row in found):
+            raise ValueError("a row has more or fewer cells than the head")
+        return found
 
 
 def _paper_split(count: int) -> np.ndarray:

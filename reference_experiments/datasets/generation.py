@@ -3,11 +3,10 @@
 A shard's bytes depend on the maker's settings alone, not on the number of processes. Each is written whole or not at all.
 """
 
-import hashlib
-import json
 import os
 import threading
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,7 +19,7 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
 from reference_experiments.engines.base import engine
-from reference_experiments.files import ExperimentError, claim_run_dir
+from reference_experiments.files import ExperimentError, claimed, digest, is_main_process
 
 __all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
 
@@ -68,8 +67,7 @@ def dataset_dir(maker: Maker) -> Path:
     pathlib.Path
         The folder; the digest is of the maker's settings.
     """
-    digest = hashlib.sha256(json.dumps(maker.settings, sort_keys=True).encode()).hexdigest()
-    return Path("datasets") / f"{maker.title}-{digest[:8]}"
+    return Path("datasets") / f"{maker.title}-{digest(maker.settings)[:8]}"
 
 
 def shard_count(networks: int, size: int) -> int:
@@ -99,43 +97,55 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
     Raises
     ------
     ExperimentError
-        If the folder holds another dataset.
+        If the folder holds another dataset, another process makes one there, or one of the processes is killed.
     """
-    claim_run_dir(folder, maker.settings | {"version": __version__})
-    for left in folder.glob(".partial-*"):
-        left.unlink(missing_ok=True)
-    paths = [shard_path(folder, k) for k in range(maker.shards)]
-    todo = [k for k, path in enumerate(paths) if not _usable(path)]
-    if todo:
-        (folder / "dataset.json").unlink(missing_ok=True)
-    queue = get_context("spawn").Queue()
-    for rank in range(devices):
-        queue.put(rank)
-    bar = tqdm(total=len(paths), initial=len(paths) - len(todo), unit="shard", desc=str(folder))
-    with bar, ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, maker.backend)) as pool:
-        futures = [pool.submit(_one, maker, k, paths[k]) for k in todo]
-        means = []
-        try:
-            for done in as_completed(futures):
-                means.append(done.result())
-                bar.set_postfix_str(f"mean {maker.quality} {np.mean(means):.4g}")
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    values = np.concatenate([read_shard(path).columns[maker.quality] for path in paths])
-    quantiles = dict(zip(("minimum", "median", "maximum"), np.quantile(values, (0, 0.5, 1)).tolist(), strict=True))
-    quality = {maker.quality: quantiles | {"mean": float(values.mean())}}
-    finish(folder, paths, {"quality": quality, "version": __version__})
+    with claimed(folder, maker.settings | {"version": __version__}):
+        if is_main_process():  # what killed runs left: none of them goes on, since this one holds the folder
+            for ending in ("safetensors", "sha256", "json"):
+                for left in folder.glob(f".partial-*.{ending}"):
+                    left.unlink(missing_ok=True)
+        settings = digest(maker.settings)
+        todo = [k for k in range(maker.shards) if not _usable(folder, k, settings)]
+        if todo:
+            (folder / "dataset.json").unlink(missing_ok=True)
+        queue = get_context("spawn").Queue()
+        for rank in range(devices):
+            queue.put(rank)
+        bar = tqdm(total=maker.shards, initial=maker.shards - len(todo), unit="shard", desc=str(folder))
+        with bar, ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, maker.backend)) as pool:
+            futures = [pool.submit(_one, maker, k, shard_path(folder, k), settings) for k in todo]
+            means = []
+            try:
+                for done in as_completed(futures):
+                    means.append(done.result())
+                    bar.set_postfix_str(f"mean {maker.quality} {np.mean(means):.4g}")
+                    bar.update()
+            except BrokenProcessPool as error:
+                raise ExperimentError(
+                    f"{folder}: a process that made networks was killed, perhaps for want of memory: run the same command "
+                    "again to go on, with fewer --devices."
+                ) from error
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        shards = (read_shard(shard_path(folder, k), k, settings) for k in range(maker.shards))
+        values = np.concatenate([shard.columns[maker.quality] for shard in shards])
+        quantiles = dict(zip(("minimum", "median", "maximum"), np.quantile(values, (0, 0.5, 1)).tolist(), strict=True))
+        quality = {maker.quality: quantiles | {"mean": float(values.mean())}}
+        finish(folder, maker.shards, settings, {"quality": quality, "version": __version__})
 
 
-def _usable(path: Path) -> bool:
-    """Whether a shard need not be made; a damaged one is reported."""
+def _usable(folder: Path, index: int, settings: str) -> bool:
+    """Whether a shard need not be made; a damaged one, or another, is reported."""
+    path = shard_path(folder, index)
     try:
-        return is_whole(path)
+        if not is_whole(path):
+            return False
+        read_shard(path, index, settings)
     except ExperimentError as error:
         click.echo(f"{error} It is made again now.", err=True)
         return False
+    return True
 
 
 def _start(queue: Any, gpu: bool, backend: str) -> None:
@@ -159,8 +169,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _one(maker: Maker, index: int, path: Path) -> float:
+def _one(maker: Maker, index: int, path: Path, settings: str) -> float:
     """Make and write a shard; its mean quality."""
     networks = maker.run(index)
-    write_shard(path, networks)
+    write_shard(path, networks, index, settings)
     return float(networks.columns[maker.quality].mean())

@@ -22,8 +22,8 @@ def batches(
         The dataset.
     target : str
         Column of the targets.
-    indices : sequence of int
-        Networks to take.
+    indices : sequence of int or numpy.ndarray
+        Networks to take, as `WeightDataset.positions` takes them.
     size : int
         Networks in a batch; the last may have fewer.
     seed : int, optional
@@ -34,6 +34,7 @@ def batches(
     dict of str to jax.Array, jax.Array
         Features, each of shape (batch, *axes, 1), and targets, shape (batch,).
     """
+    targets = dataset.column(target)
     for chosen in dataset.batches(indices, size, seed):
         features = {name: jnp.asarray(x) for name, x in dataset.features(chosen).items()}
-        yield features, jnp.asarray(dataset.columns[target][chosen])
+        yield features, jnp.asarray(targets[chosen])

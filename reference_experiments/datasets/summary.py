@@ -3,6 +3,7 @@
 import itertools
 import shutil
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -94,9 +95,8 @@ def summarize(folders: Sequence[Path], output: Path) -> str:
     lines.append("|---|---|---|---|---|")
     for folder in folders:
         dataset = WeightDataset(folder)
-        (output / folder.name).mkdir(parents=True, exist_ok=True)
         for path in (folder / "dataset.json", *sorted(folder.glob("*.md")), *sorted(folder.glob("*.png"))):
-            shutil.copyfile(path, output / folder.name / path.name)
+            write(output / folder.name / path.name, partial(shutil.copyfile, path))
         counts = ", ".join(str(len(dataset.split(split))) for split in SPLITS)
         about = dataset.about
         of = ", ".join(str(about[key]) for key in ("images", "shapes", "architecture") if key in about)

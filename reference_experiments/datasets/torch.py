@@ -22,13 +22,13 @@ class TorchNetworks(Dataset[tuple[dict[str, torch.Tensor], torch.Tensor]]):
         The dataset.
     target : str
         Column of the targets, ``"label"`` or ``"accuracy"`` for instance.
-    indices : sequence of int, optional
-        Networks to take, of a split for instance; by default all.
+    indices : sequence of int or numpy.ndarray, optional
+        Networks to take, of a split for instance, as `WeightDataset.positions` takes them; by default all.
     """
 
     def __init__(self, dataset: WeightDataset, target: str, indices: Sequence[int] | np.ndarray | None = None) -> None:
-        self.dataset, self.targets = dataset, torch.from_numpy(dataset.columns[target])
-        self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
+        self.dataset, self.targets = dataset, torch.from_numpy(dataset.column(target))
+        self.indices = np.arange(len(dataset)) if indices is None else dataset.positions(indices)
 
     def __len__(self) -> int:
         return len(self.indices)

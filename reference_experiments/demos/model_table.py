@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nfn_core import ModelSpace, NFLayer, __version__
 from nfn_core.models.rules import Rules
 from reference_experiments.demos.architectures import GPT2, LSTMClassifier, ResNet, Siren, SmallCNN, ViT
-from reference_experiments.files import ExperimentError, claim_run_dir, read_json, write, write_json
+from reference_experiments.files import ExperimentError, claimed, read_json, write, write_json
 
 __all__ = ["MODELS", "Model", "model_table", "operation_table", "write_page"]
 
@@ -139,13 +139,13 @@ def row(name: str, model: Model) -> str:
 
 def model_table(folder: Path) -> str:
     """Table of all architectures, in Markdown; measured rows are kept in a folder, so that an interrupted run goes on."""
-    claim_run_dir(folder, {"version": __version__, "channels": CHANNELS})
     rows = []
-    for name, model in tqdm(MODELS.items(), unit="model"):
-        path = folder / f"{name.replace('/', '-').replace(' ', '-')}.json"
-        if not path.exists():
-            write_json(path, row(name, model))
-        rows.append(read_json(path))
+    with claimed(folder, {"version": __version__, "channels": CHANNELS}):
+        for name, model in tqdm(MODELS.items(), unit="model"):
+            path = folder / f"{name.replace('/', '-').replace(' ', '-')}.json"
+            if not path.exists():
+                write_json(path, {"row": row(name, model)})
+            rows.append(read_json(path)["row"])
     head = [
         "| model | tensors / of the space | neuron sets | entries | hubs | NF-layer NP | NF-layer HNP | tiny: rank = orbits "
         "| verification error | left fixed that could move | seconds |",

@@ -21,7 +21,17 @@ from reference_experiments.demos.inrs import classify_inrs
 from reference_experiments.demos.zoos import digits, draw, train_zoo
 from reference_experiments.engines.base import Engine, Recipe, Split, engine, environment, rows
 from reference_experiments.figures import draw_permutation, draw_predictions
-from reference_experiments.files import claim_run_dir, read_arrays, read_json, write, write_arrays, write_json
+from reference_experiments.files import (
+    AGAIN,
+    ExperimentError,
+    claimed,
+    read_arrays,
+    read_json,
+    reading,
+    write,
+    write_arrays,
+    write_json,
+)
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.networks.classifiers import Trainer
@@ -46,6 +56,8 @@ class DemoPreset:
     recipe: Recipe
 
 
+FIRST = "number of the first network"
+"""Array of a shard of a zoo that says which one it is."""
 COMPARED = ("NFN_HNP", "STATNN", "MLP")
 PRESETS = {
     "smoke": DemoPreset(
@@ -96,10 +108,17 @@ def quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[s
     Raises
     ------
     ExperimentError
-        If the folder holds another run, or a file in it is damaged.
+        If the folder holds another run, another process runs there, or a file in it is damaged.
     """
+    chosen = PRESETS[scale]
+    settings = {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)}
+    with claimed(folder, settings):
+        return _quickstart(backend, scale, seed, folder)
+
+
+def _quickstart(backend: str, scale: str, seed: int, folder: Path) -> list[dict[str, Any]]:
+    """Run all of it in a folder that is claimed."""
     library, chosen = engine(backend), PRESETS[scale]
-    claim_run_dir(folder, {"backend": backend, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
     click.echo(classify_inrs(backend, "smoke" if scale == "smoke" else "small", seed, folder / "inrs"))
     zoos = [make_zoo(library, name, space, chosen, seed, folder) for name, space in SPACES.items()]
     results = [found for zoo in zoos for found in compare(library, zoo, COMPARED, chosen, seed, folder)]
@@ -156,8 +175,12 @@ def train_shards(
     for start in tqdm(range(0, scale.networks, scale.shard), unit="shard", desc=title):
         path = folder / f"{front}{start:05}.safetensors"
         if not path.exists():
-            write_arrays(path, train(start))
-        shards.append(read_arrays(path))
+            write_arrays(path, train(start) | {FIRST: np.array(start)})
+        found = read_arrays(path)
+        with reading(path, f"shard of networks from number {start} on", AGAIN):
+            if found.pop(FIRST) != start:
+                raise ValueError("it is another shard")
+        shards.append(found)
     return shards
 
 
@@ -208,6 +231,8 @@ def compare(
             method = build(name, zoo.space, features, 1, scale.config)
             write_json(path, evaluate(library, zoo, method, scale.recipe, seed, path))
         results.append(read_json(path))
+        if (results[-1].get("zoo"), results[-1].get("method")) != (zoo.name, name):
+            raise ExperimentError(f"{path} is not the result of {name} on {zoo.name}: {AGAIN}.")
     return results
 
 

@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, vmap
 from nfn_core import __version__
 from reference_experiments.demos.quickstart import DemoPreset, Zoo, compare, split_zoo, tabulate, train_shards
 from reference_experiments.engines.base import Recipe, engine
-from reference_experiments.files import claim_run_dir, write
+from reference_experiments.files import claimed, write
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.sources.images import load_images
 
@@ -87,11 +87,12 @@ def residual(images: str, scale: str, seed: int, folder: Path) -> list[dict[str,
         If the folder holds another run, or the images are not to be had.
     """
     chosen = PRESETS[scale]
-    claim_run_dir(folder, {"images": images, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)})
-    zoo = make_zoo(images, chosen, seed, folder)
-    results = compare(engine("torch"), zoo, COMPARED, chosen, seed, folder)
-    table = tabulate(results, [zoo])
-    write(folder / "table.md", lambda path: path.write_text(table))
+    settings = {"images": images, "scale": scale, "seed": seed, "version": __version__, **asdict(chosen)}
+    with claimed(folder, settings):
+        zoo = make_zoo(images, chosen, seed, folder)
+        results = compare(engine("torch"), zoo, COMPARED, chosen, seed, folder)
+        table = tabulate(results, [zoo])
+        write(folder / "table.md", lambda path: path.write_text(table))
     click.echo(table)
     return results
 

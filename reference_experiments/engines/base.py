@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 import numpy as np
 
 from nfn_core import Layer, __version__
+from reference_experiments.files import ExperimentError
 
 __all__ = [
     "BACKENDS",
@@ -24,6 +25,7 @@ __all__ = [
     "Split",
     "State",
     "blocks",
+    "check_state",
     "engine",
     "environment",
     "rows",
@@ -127,7 +129,7 @@ class Learner(Protocol):
         """Parameters and moments, on the host: all that `step` depends on."""
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Take over what `state` returned."""
+        """Take over what `state` returned; see `check_state`."""
 
     def save(self, path: Path) -> None:
         """Write the parameters, as `nfn_torch.save` and `nfn_jax.save` do."""
@@ -175,6 +177,29 @@ def engine(name: str) -> Engine:
     """Engine of a backend, ``"torch"`` or ``"jax"``; each is imported only when asked for."""
     found: Engine = import_module(f"reference_experiments.engines.{name}").ENGINE
     return found
+
+
+def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """See that a state fits a learner.
+
+    Parameters
+    ----------
+    state : mapping of str to numpy.ndarray
+        The state.
+    shapes : mapping of str to tuple of int
+        Shapes of the learner's own.
+
+    Raises
+    ------
+    ExperimentError
+        If an entry is missing, unknown, or of another shape.
+    """
+    missing, unknown = [n for n in shapes if n not in state], [n for n in state if n not in shapes]
+    other = {n: x.shape for n, x in state.items() if n in shapes and x.shape != shapes[n]}
+    if missing or unknown or other:
+        raise ExperimentError(
+            f"the state of another network: it lacks {missing}, holds unknown {unknown}, and of other shapes {other}."
+        )
 
 
 def blocks(library: Engine, count: int) -> Iterator[slice]:

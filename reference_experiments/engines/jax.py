@@ -18,7 +18,7 @@ try:
 except ImportError as error:
     raise MissingDependencyError(f"the experiments need optax with JAX ({error}): pip install optax.") from error
 
-from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State
+from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State, check_state
 from reference_experiments.files import ExperimentError
 
 __all__ = ["ENGINE"]
@@ -84,6 +84,7 @@ class JaxLearner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and the leaves of optax's state."""
+        check_state(state, {name: x.shape for name, x in self.state().items()})
         self.params = {name: jnp.asarray(state[f"parameter {name}"]) for name in self.params}
         leaves, tree = jax.tree.flatten(self.moments)
         self.moments = jax.tree.unflatten(tree, [jnp.asarray(state[f"moment {i}"]) for i in range(len(leaves))])

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._pytree import tree_map
 
 from nfn_core import Layer
-from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State, rows
+from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State, check_state, rows
 
 __all__ = ["ENGINE"]
 
@@ -74,6 +74,13 @@ class TorchLearner:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and AdamW's state."""
+        shapes = {f"parameter {name}": tuple(x.shape) for name, x in self.network.named_arrays().items()}
+        if any(key.startswith("moment ") for key in state):  # they are there from the first step on
+            for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+                shape = tuple(parameter.shape)
+                shapes |= {f"moment {index} step": (), f"moment {index} exp_avg": shape}
+                shapes[f"moment {index} exp_avg_sq"] = shape
+        check_state(state, shapes)
         parameters: dict[str, torch.Tensor] = {}
         moments: dict[int, dict[str, torch.Tensor]] = {}
         for key, x in state.items():

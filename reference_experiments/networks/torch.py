@@ -1,12 +1,14 @@
 """State dicts in and out, and SIRENs as ordinary PyTorch modules."""
 
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
+from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import numpy as np
 
 from nfn_core import MissingDependencyError, WeightSpace
-from reference_experiments.files import ExperimentError, write
+from reference_experiments.files import reading, write
 from reference_experiments.networks.sirens import render
 
 try:
@@ -38,21 +40,32 @@ class Siren(torch.nn.Module):
 
 
 def read_state_dict(path: Path) -> dict[str, np.ndarray]:
-    """Read a state dict; nothing but tensors is ever unpickled.
+    """Read a state dict, bfloat16 as float32; nothing but tensors is ever unpickled.
 
     Raises
     ------
     ExperimentError
-        If the file is missing, damaged or no state dict.
+        If the file is missing, damaged or no state dict, or a tensor claims more than the file holds.
     """
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(name): x.numpy(force=True) for name, x in found.items()}
-    except Exception as error:  # torch.load raises whatever pickle and zip find
-        raise ExperimentError(f"{path} is missing, damaged, or no state dict ({error!r}): get it again.") from error
+    found: dict[str, np.ndarray] = {}
+    with reading(path, "state dict"):
+        if is_zipfile(path):
+            with ZipFile(path) as file:
+                if any(entry.compress_type != ZIP_STORED for entry in file.infolist()):
+                    raise ValueError("it is compressed, as torch.save never does")
+        for name, x in torch.load(path, map_location="cpu", weights_only=True).items():
+            if x.layout == torch.strided and x.numel() * x.element_size() > x.untyped_storage().nbytes():
+                raise ValueError(f"tensor {name!r} of shape {tuple(x.shape)} repeats the few numbers it has")
+            if x.dtype.is_floating_point and x.element_size() == 1:
+                raise TypeError(
+                    f"tensor {name!r} is of dtype {x.dtype}, which NumPy has no type for: save it as float32"
+                )
+            found[str(name)] = (x.float() if x.dtype == torch.bfloat16 else x).numpy(force=True)
+    return found
 
 
 def write_state_dict(path: Path, tensors: Mapping[str, np.ndarray]) -> None:
     """Write a state dict, which `torch.load` reads with ``weights_only=True``."""
-    state = {name: torch.tensor(x) for name, x in tensors.items()}
-    write(path, lambda p: torch.save(state, p))
+    buffer = BytesIO()
+    torch.save({name: torch.tensor(x) for name, x in tensors.items()}, buffer)
+    write(path, lambda p: p.write_bytes(buffer.getvalue()))

@@ -3,19 +3,19 @@
 import gzip
 import hashlib
 import os
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 
+import click
 import numpy as np
 import pooch
 from scipy.io import loadmat
-from scipy.io.matlab import MatReadError
 from sklearn.datasets import load_digits
 
-from reference_experiments.files import ExperimentError, MissingDataError
+from reference_experiments.files import ExperimentError, MissingDataError, check_claim, reading
 
 __all__ = ["DATA_DIR", "IMAGE_SETS", "Images", "damaged", "gray", "load_all_images", "load_images"]
 
@@ -145,18 +145,27 @@ def damaged(path: Path, what: str) -> ExperimentError:
 
 
 def _read_idx(path: Path, rank: int) -> np.ndarray:
-    """Array of unsigned bytes in the IDX format, gzipped or plain."""
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise damaged(path, str(error)) from error
-    head = 4 + 4 * rank
-    if data[:4] != bytes((0, 0, 8, rank)) or len(data) < head:
-        raise damaged(path, f"it does not begin as an IDX file of {rank} axes of unsigned bytes")
-    shape = tuple(np.frombuffer(data[4:head], ">u4").tolist())
-    if len(data) - head != np.prod(shape):
-        raise damaged(path, f"its head says {shape} bytes, but {len(data) - head} follow")
-    return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
+    """Array of unsigned bytes in the IDX format, gzipped or plain; no more is unpacked than its head says."""
+    with reading(path, "IDX file", "delete it and get it again"):
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(4 + 4 * rank)
+            if head[:4] != bytes((0, 0, 8, rank)) or len(head) < 4 + 4 * rank:
+                raise damaged(path, f"it does not begin as an IDX file of {rank} axes of unsigned bytes")
+            shape = tuple(np.frombuffer(head[4:], ">u4").tolist())
+            check_claim(path, prod(shape))
+            data = file.read(prod(shape))
+            if len(data) < prod(shape) or file.read(1):
+                raise damaged(
+                    path, f"its head says {shape} bytes, but {'fewer' if len(data) < prod(shape) else 'more'} follow"
+                )
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def _check_labels(path: Path, labels: np.ndarray, low: int = 0, high: int = 9) -> None:
+    """See that labels are classes."""
+    if len(labels) and not low <= labels.min() <= labels.max() <= high:
+        wrong = labels[(labels < low) | (labels > high)][0]
+        raise damaged(path, f"a label is {wrong}, but the classes are {low} to {high}")
 
 
 def _read_idx_folder(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
@@ -170,27 +179,33 @@ def _read_idx_folder(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
             arrays.append(x[..., None] if rank == 3 else x.astype(np.int64))
         if len(arrays[-1]) != len(arrays[-2]):
             raise damaged(paths[-1], f"{len(arrays[-1])} labels for {len(arrays[-2])} images")
+        _check_labels(paths[-1], arrays[-1])
     return arrays, paths
 
 
 def _read_cifar(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
-    """CIFAR-10's binary version: records of a label and 3,072 bytes, channel by channel."""
-    training = sorted(folder.glob("data_batch_[1-5].bin"))
-    if not training:
-        _one(folder, "data_batch_1.bin")
+    """CIFAR-10's binary version: records of a label and 3,072 bytes, channel by channel.
+
+    Some batches will do; how many images there are is then said.
+    """
+    names = [f"data_batch_{k}.bin" for k in range(1, 6)]
+    training = [folder / name for name in names if (folder / name).exists()] or [_one(folder, names[0])]
     arrays: list[np.ndarray] = []
     paths = [*training, _one(folder, "test_batch.bin")]
-    for part in (training, paths[-1:]):
+    for part, whole in ((training, 50_000), (paths[-1:], 10_000)):
         records = []
         for path in part:
-            data = np.fromfile(path, np.uint8)
+            with reading(path, "batch of CIFAR-10", "delete it and get it again"):
+                data = np.fromfile(path, np.uint8)
             if not len(data) or len(data) % 3073:
-                raise damaged(path, f"{len(data)} bytes are no whole number of records of 3,073")
+                raise damaged(path, f"{len(data):,} bytes are no whole number of records of 3,073; a batch has 10,000")
             records.append(data.reshape(-1, 3073))
+            _check_labels(path, records[-1][:, 0])
         together = np.concatenate(records)
         arrays += [together[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), together[:, 0].astype(np.int64)]
-        if arrays[-1].max() > 9:
-            raise damaged(part[0], f"a label is {arrays[-1].max()}, but there are 10 classes")
+        if len(together) != whole:
+            found = ", ".join(path.name for path in part)
+            click.echo(f"{folder}: {len(together):,} images of {whole:,} are there, in {found}.", err=True)
     return arrays, paths
 
 
@@ -198,13 +213,15 @@ def _read_svhn(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
     """SVHN's cropped digits: MATLAB files with X (32, 32, 3, images) and y (images, 1), where 10 stands for 0."""
     arrays, paths = [], [_one(folder, "train_32x32.mat"), _one(folder, "test_32x32.mat")]
     for path in paths:
-        try:
+        with reading(path, "MATLAB file", "delete it and get it again"):
             found = loadmat(path)
-        except (MatReadError, ValueError, TypeError, IndexError, NotImplementedError, OSError, zlib.error) as error:
-            raise damaged(path, str(error)) from error
         if not {"X", "y"} <= found.keys():
             raise damaged(path, f"it holds {sorted(found)}, not X and y")
-        arrays += [found["X"].transpose(3, 0, 1, 2), found["y"].ravel().astype(np.int64) % 10]
+        images, labels = found["X"], found["y"].ravel()
+        if images.dtype != np.uint8 or images.shape != (32, 32, 3, len(labels)) or labels.dtype.kind not in "iu":
+            raise damaged(path, f"X is {images.dtype} {images.shape}, y {labels.dtype} {labels.shape}")
+        _check_labels(path, labels, 1, 10)
+        arrays += [images.transpose(3, 0, 1, 2), labels.astype(np.int64) % 10]
     return arrays, paths
 
 

@@ -5,14 +5,14 @@ Every shape is moved and scaled into the unit sphere, as inr2vec does (De Luigi 
 
 import hashlib
 import os
-import zlib
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from pathlib import Path
 from typing import Protocol
-from zipfile import BadZipFile
+from zipfile import ZipFile, ZipInfo
 
 import h5py
 import numpy as np
@@ -20,7 +20,7 @@ import trimesh
 from scipy.ndimage import binary_erosion, distance_transform_edt, map_coordinates
 from scipy.spatial import cKDTree
 
-from reference_experiments.files import ExperimentError, MissingDataError
+from reference_experiments.files import ExperimentError, MissingDataError, check_claim, reading
 from reference_experiments.sources.images import DATA_DIR, damaged
 from reference_experiments.sources.splits import SPLITS
 
@@ -276,30 +276,29 @@ def _modelnet10(seed: int) -> Shapes:
             "give a folder of ModelNet10's meshes (--shapes FOLDER), or try --shapes primitives."
         )
     path = Path(os.environ[DATA_DIR]) / place
-    try:
+    if not path.exists():
+        raise MissingDataError(
+            f"modelnet10: there is no file {path}: put it there, or give a folder of ModelNet10's meshes (--shapes "
+            "FOLDER), or try --shapes primitives."
+        )
+    with reading(path, "set of voxels", "delete it and get it again"):
+        with ZipFile(path) as packed:
+            check_claim(path, sum(entry.file_size for entry in packed.infolist()))
+            for entry in packed.infolist():
+                _check_npy(packed, entry)
         with path.open("rb") as opened, np.load(opened) as file:
             rows, labels = (np.concatenate([file[f"{x}_train"], file[f"{x}_test"]]) for x in "xy")
             classes, shape = file["classes"].tolist(), tuple(file["shape"].tolist())
             split = np.repeat(np.array([0, 2], np.uint8), [len(file["y_train"]), len(file["y_test"])])
+        if (
+            rows.dtype != np.uint8
+            or labels.dtype.kind not in "iu"
+            or not set(labels.tolist()) <= {*range(len(classes))}
+        ):
+            raise ValueError(f"rows are {rows.dtype}, labels {labels.dtype} from {labels.min()} to {labels.max()}")
         rows = rows.reshape(len(labels), np.prod(shape) // 8)
         keys = [hashlib.sha256(row.tobytes()).hexdigest() for row in rows]
         names = [classes[label] for label in labels]
-    except FileNotFoundError as error:
-        raise MissingDataError(
-            f"modelnet10: there is no file {path}: put it there, or give a folder of ModelNet10's meshes (--shapes "
-            "FOLDER), or try --shapes primitives."
-        ) from error
-    except (
-        OSError,
-        EOFError,
-        LookupError,
-        TypeError,
-        ValueError,
-        NotImplementedError,
-        BadZipFile,
-        zlib.error,
-    ) as error:
-        raise damaged(path, repr(error)) from error
     sources = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()}
 
     def read(number: int) -> Shape:
@@ -317,11 +316,9 @@ def _h5(folder: Path, seed: int) -> Shapes:
         if not paths:
             raise ExperimentError(f"{folder}: there is no {name}_0.h5: put it there.")
         for path in paths:
-            try:
-                with h5py.File(path) as file:
-                    data, label = file["data"][:, :, :3].astype(np.float32), file["label"][:].ravel().tolist()
-            except (OSError, KeyError, TypeError, ValueError) as error:
-                raise damaged(path, repr(error)) from error
+            with reading(path, "file of clouds", "delete it and get it again"), h5py.File(path) as file:
+                places, numbers = (_own_dataset(path, file, name) for name in ("data", "label"))
+                data, label = places[:, :, :3].astype(np.float32), numbers[:].ravel().tolist()
             if len(data) != len(label) or not {*label} <= {*range(len(SCANNET))}:
                 raise damaged(path, f"it has {len(data)} clouds with {len(label)} labels, {sorted({*label})}")
             clouds += list(data)
@@ -336,6 +333,27 @@ def _h5(folder: Path, seed: int) -> Shapes:
     return _shapes(SCANNET, keys, np.array(labels), np.array(split), read, sources, seed)
 
 
+def _own_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """A dataset that lies in the file itself, and is not larger than that can be."""
+    if not isinstance(file.get(name, getlink=True), h5py.HardLink):
+        raise ValueError(f"{name!r} is a link to elsewhere")
+    found = file[name]
+    if found.is_virtual or found.external:
+        raise ValueError(f"{name!r} lies in other files")
+    check_claim(path, found.nbytes)
+    return found
+
+
+def _check_npy(packed: ZipFile, entry: ZipInfo) -> None:
+    """See that an array in an archive is as large as it says, before memory is asked for."""
+    with packed.open(entry) as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+        if prod(shape) * dtype.itemsize + file.tell() != entry.file_size:
+            raise ValueError(f"{entry.filename} says it is {dtype} {shape}, but has {entry.file_size:,} bytes")
+
+
 def _class_folders(folder: Path, seed: int) -> Shapes:
     """Point clouds and meshes in class folders; they are read when they are needed."""
     found = [path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in (".npy", ".off", ".obj")]
@@ -346,19 +364,18 @@ def _class_folders(folder: Path, seed: int) -> Shapes:
             f"Name the folder around the class folders, or one of {', '.join(SHAPE_SETS)}."
         )
     classes = sorted({path.parts[0] for path in places})
-    keys = [hashlib.sha256((folder / path).read_bytes()).hexdigest() for path in places]
+    keys = []
+    for path in places:
+        with reading(folder / path, "shape", "take it out"):
+            keys.append(hashlib.sha256((folder / path).read_bytes()).hexdigest())
     listing = "".join(f"{key}  {path.as_posix()}\n" for key, path in zip(keys, places, strict=True))
 
     def read(number: int) -> Shape:
         path = folder / places[number]
-        try:
+        with reading(path, "shape", "delete it and get it again"):
             if path.suffix.lower() == ".npy":
-                return Cloud(np.load(path)[:, :3], str(path))
+                return Cloud(np.array(np.load(path, mmap_mode="r")[:, :3]), str(path))
             return _on_mesh(trimesh.load_mesh(path, skip_materials=True), str(path))
-        except ExperimentError:
-            raise
-        except Exception as error:  # trimesh raises whatever it stumbles over
-            raise damaged(path, repr(error)) from error
 
     return _shapes(
         classes,

@@ -28,7 +28,7 @@ from reference_experiments.datasets.format import (
 from reference_experiments.datasets.lottery_tickets import TicketMaker, masks_of
 from reference_experiments.engines.base import Learner, Split, blocks, rows
 from reference_experiments.figures import draw_scores
-from reference_experiments.files import ExperimentError, is_main_process
+from reference_experiments.files import ExperimentError, digest, is_main_process
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.ticket_vae import TicketVAE
 from reference_experiments.tasks.base import Result
@@ -210,13 +210,14 @@ def _pruned(
     maker: TicketMaker, dataset: WeightDataset, numbers: np.ndarray, masks: Mapping[str, np.ndarray], folder: Path
 ) -> np.ndarray:
     """Train networks under masks, block by block, and write each; their test accuracies."""
-    found, paths = [], []
+    found: list[np.ndarray] = []
+    settings = digest({"maker": maker.settings, "networks": numbers.tolist()})
     todo = list(blocks(maker.trainer.library, len(numbers)))
     for k, block in enumerate(tqdm(todo, unit="block", desc="  pruned networks", leave=False)):
-        paths.append(shard_path(folder, k))
+        path = shard_path(folder, k)
         stay = {name: mask[block] for name, mask in masks.items()}
-        if is_whole(paths[-1]):  # from a run that was interrupted, or one that predicted other masks
-            known = read_shard(paths[-1])
+        if is_whole(path):  # from a run that was interrupted, or one that predicted other masks
+            known = read_shard(path, k, settings)
             if all(np.array_equal(mask, known.masks[name]) for name, mask in stay.items()):
                 found.append(known.columns["accuracy"])
                 continue
@@ -226,10 +227,10 @@ def _pruned(
         columns = {"run": runs, "split": dataset.columns["split"][numbers[block]], "accuracy": accuracy}
         if is_main_process():
             about = {"dataset": "pruned networks", "images": maker.images, "architecture": maker.architecture}
-            write_shard(paths[-1], Networks(dataset.space, weights, columns, about, stay))
+            write_shard(path, Networks(dataset.space, weights, columns, about, stay), k, settings)
         found.append(accuracy)
     if is_main_process():
-        finish(folder, paths, {})
+        finish(folder, len(todo), settings, {})
     return np.concatenate(found)
 
 

@@ -1,6 +1,7 @@
 """Descriptions at the prompt and as JSON, and counts of any integer type."""
 
 import json
+import os
 from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ import nfn_torch
 import numpy as np
 import pytest
 import safetensors.numpy
+import safetensors.torch
 import torch
 
 import nfn_core
@@ -17,6 +19,7 @@ from nfn_core import (
     InvariantPool,
     LearnedEncoding,
     MLPHead,
+    ModelSpace,
     NFLayer,
     Normalize,
     ParameterError,
@@ -199,6 +202,38 @@ def test_files_carry_their_description(tmp_path, backend):
     module = nfn_torch.load(tmp_path / "0")
     assert module.layer == layer
     assert nfn_jax.load(tmp_path / "0")[0] == layer
+
+
+def test_every_flipped_bit_of_a_parameter_file_is_found(tmp_path):
+    path = tmp_path / "file"
+    layer = PointwiseLayer(HNP, 1, 1)
+    nfn_core.save_parameters(path, layer, initialize(layer, 0))
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << place % 8]) + whole[place + 1 :])
+        with pytest.raises(ParameterError, match="file"):
+            nfn_core.load_parameters(path)
+    path.write_bytes(whole)
+    assert nfn_core.load_parameters(path)[0] == layer
+
+
+def test_a_pipe_is_no_parameter_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ParameterError, match="pipe': it is no ordinary file"):
+        nfn_core.load_parameters(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("numpy", "bfloat16"), ("numpy", "float8_e5m2"), ("jax", "float8_e5m2")]
+)
+def test_dtypes_that_a_library_does_not_have_are_named(tmp_path, backend, dtype):
+    path = tmp_path / "a.safetensors"
+    safetensors.torch.save_file({"w": torch.ones(3, 2).to(getattr(torch, dtype))}, path)
+    space = ModelSpace.from_patterns(path, {"w": "a b"})
+    code, library = {"b": "BF16", "f": "F8_E5M2"}[dtype[0]], {"numpy": "NumPy", "jax": "JAX"}[backend]
+    with pytest.raises(ParameterError, match=f"a.safetensors': tensor 'w' is of dtype {code}, which {library} has no"):
+        next(space.stream([path], 1, backend))
+    assert next(space.stream([path], 1, "torch"))["w"].shape == (1, 3, 2, 1)
 
 
 def write(path, params, header):

@@ -1,7 +1,11 @@
 """Whatever file is damaged, and wherever: it is read as it is, or an error names it."""
 
 import gzip
+import io
 import logging
+import os
+from warnings import catch_warnings
+from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZipFile
 
 import h5py
 import numpy as np
@@ -86,8 +90,8 @@ def shard(folder):
     space = WeightSpace.mlp([2, 3, 1])
     weights = {t.name: RNG.normal(size=(4, *t.shape)).astype(np.float32) for t in space.tensors}
     path = shard_path(folder, 0)
-    write_shard(path, Networks(space, weights, {"split": np.zeros(4, np.uint8)}, {"seed": 1}))
-    return [path], lambda: read_shard(path)
+    write_shard(path, Networks(space, weights, {"split": np.zeros(4, np.uint8)}, {"seed": 1}), 0, "0" * 64)
+    return [path], lambda: read_shard(path, 0, "0" * 64)
 
 
 def own_files(folder):
@@ -96,6 +100,95 @@ def own_files(folder):
     save_file(network, folder / "0.safetensors")
     write_state_dict(folder / "1.pth", network)
     return sorted(folder.iterdir()), lambda: read_networks(folder, space)
+
+
+def claim_idx(folder):
+    (path, *_), read = mnist(folder)
+    path.write_bytes(gzip.compress(bytes((0, 0, 8, 3)) + np.array([2**31] * 3, ">u4").tobytes()))
+    return path, read, "claims to hold"
+
+
+def bomb_idx(folder):
+    (path, *_), read = mnist(folder)
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()) + bytes(10**8)))
+    return path, read, r"its head says \(3, 4, 4\) bytes, but more follow"
+
+
+def claim_npz(folder):
+    (path,), read = voxels(folder)
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"shape": (10**12, 8), "fortran_order": False, "descr": "|u1"})
+    with ZipFile(path, "a", ZIP_DEFLATED) as file, catch_warnings(action="ignore"):
+        file.writestr("x_train.npy", head.getvalue() + bytes(100))
+    return path, read, "x_train.npy says it is uint8"
+
+
+def bomb_npz(folder):
+    (path,), read = voxels(folder)
+    with ZipFile(path, "a", ZIP_BZIP2) as file:
+        file.writestr("more.npy", bytes(10**8))
+    return path, read, "claims to hold"
+
+
+def wrong_voxels(folder):
+    (path,), read = voxels(folder)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(path, **arrays | {"y_test": arrays["y_test"] - 1})
+    return path, read, "labels int64 from -1 to 1"
+
+
+def claim_h5(folder):
+    (path, *_), read = scannet(folder)
+    with h5py.File(path, "w") as file:
+        file.create_dataset("data", (10**9, 2048, 6), "f4", chunks=(1, 2048, 6))
+        file["label"] = np.zeros(3, int)
+    return path, read, "claims to hold"
+
+
+def external_h5(folder):
+    (other, path), read = scannet(folder)
+    with h5py.File(path, "w") as file:
+        file["data"], file["label"] = h5py.ExternalLink(other.name, "data"), np.zeros(30, int)
+    return path, read, "'data' is a link to elsewhere"
+
+
+def virtual_h5(folder):
+    (other, path), read = scannet(folder)
+    with h5py.File(path, "w") as file:
+        layout = h5py.VirtualLayout((10, 8, 6), "f8")
+        layout[:] = h5py.VirtualSource(other, "data", (10, 8, 6))
+        file.create_virtual_dataset("data", layout)
+        file["label"] = np.zeros(10, int)
+    return path, read, "'data' lies in other files"
+
+
+def claim_npy(folder):
+    paths, read = class_folder(folder)
+    with paths[0].open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"shape": (10**12, 3), "fortran_order": False, "descr": "<f8"})
+    return paths[0], read, "is damaged, or no shape"
+
+
+def pipe(folder):
+    paths, read = class_folder(folder)
+    paths[0].unlink()
+    os.mkfifo(paths[0])
+    return paths[0], read, "is no ordinary file"
+
+
+MALICE = [
+    *(claim_idx, bomb_idx, claim_npz, bomb_npz, wrong_voxels, claim_h5, external_h5, virtual_h5, claim_npy, pipe),
+]
+
+
+@pytest.mark.parametrize("layout", MALICE, ids=lambda f: f.__name__)
+def test_malice_is_named(layout, tmp_path, monkeypatch):
+    monkeypatch.setenv("NFN_DATA_DIR", str(tmp_path))
+    shapes.load_shapes.cache_clear()
+    path, read, message = layout(tmp_path)
+    with pytest.raises(ExperimentError, match=f"^{path} .*{message}"):
+        read()
 
 
 @pytest.mark.filterwarnings("ignore")  # of libraries that read on

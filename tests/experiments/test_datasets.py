@@ -9,15 +9,21 @@ import jax
 import numpy as np
 import pytest
 from helpers import command, kill_when_there, write_dataset
+from makers import TinyMaker
+from safetensors import safe_open
+from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
-from reference_experiments.datasets import image_inrs, lottery_tickets, model_zoos, shape_inrs
+from reference_experiments.datasets import format as formats
+from reference_experiments.datasets import generation, image_inrs, lottery_tickets, model_zoos, shape_inrs
 from reference_experiments.datasets.conversion import read_small_cnn_zoo
 from reference_experiments.datasets.format import (
     Networks,
     WeightDataset,
     is_whole,
+    mapped,
+    read_shard,
     shard_path,
     space_from_json,
     space_to_json,
@@ -26,11 +32,12 @@ from reference_experiments.datasets.format import (
 from reference_experiments.datasets.jax import batches
 from reference_experiments.datasets.torch import TorchNetworks
 from reference_experiments.engines.base import BACKENDS, engine
-from reference_experiments.files import ExperimentError
+from reference_experiments.files import ExperimentError, digest, read_json, write_json
 from reference_experiments.networks import classifiers, sirens
 from reference_experiments.sources import images
 
 SPACE = WeightSpace.mlp([2, 3, 1])
+SETTINGS = digest({})
 
 
 def networks(count, seed=0, masks=False):
@@ -103,20 +110,130 @@ def test_damage_is_found_and_named(tmp_path):
     whole = path.read_bytes()
     assert is_whole(path)
     path.write_bytes(whole[:-4] + bytes(4))
-    for check in (partial(is_whole, path), WeightDataset(tmp_path).verify):
-        with pytest.raises(ExperimentError, match="shard-00001.safetensors is damaged"):
+    for check in (partial(is_whole, path), partial(WeightDataset, tmp_path), WeightDataset(tmp_path, False).verify):
+        with pytest.raises(ExperimentError, match="shard-00001.safetensors is damaged: its SHA-256 is not the one"):
             check()
     for damaged in (whole[:-1], whole[:40], b"", whole[:20] + b"x" + whole[21:]):
         path.write_bytes(damaged)
-        with pytest.raises(ExperimentError, match="shard-00001.safetensors is no shard of networks, or damaged"):
-            WeightDataset(tmp_path)
+        with pytest.raises(ExperimentError, match="shard-00001.safetensors is damaged, or no shard of networks"):
+            WeightDataset(tmp_path, check=False)
     path.unlink()
     assert not is_whole(path)
-    write_shard(path, networks(3))
+    with pytest.raises(ExperimentError, match="shard-00001.safetensors is missing"):
+        WeightDataset(tmp_path)
+    write_shard(path, networks(3), 1, SETTINGS)
     with pytest.raises(ExperimentError, match="does not belong to this dataset"):
         WeightDataset(tmp_path)
+    path.with_suffix(".sha256").write_bytes(b"\xff\xfe")
+    with pytest.raises(ExperimentError, match="shard-00001.sha256 is damaged, or no file of a checksum"):
+        is_whole(path)
     (tmp_path / "dataset.json").unlink()
     with pytest.raises(ExperimentError, match="holds no finished dataset"):
+        WeightDataset(tmp_path)
+
+
+def test_checksums_are_compared_once_in_a_process(tmp_path, monkeypatch):
+    write_random_dataset(tmp_path)
+    compared = []
+    monkeypatch.setattr(formats, "_checksum", lambda path: compared.append(path.name) or "0" * 64)
+    WeightDataset(tmp_path)  # whole when it was first opened
+    assert compared == []
+    path = shard_path(tmp_path, 0)
+    path.write_bytes(path.read_bytes())  # it may be another now
+    with pytest.raises(ExperimentError, match="shard-00000.safetensors is damaged"):
+        WeightDataset(tmp_path)
+    assert compared == ["shard-00000.safetensors"]
+
+
+def test_shards_know_who_they_are(tmp_path):
+    dataset, _ = write_random_dataset(tmp_path / "a")
+    path, other = (shard_path(tmp_path / "a", k) for k in (0, 1))
+    whole = path.read_bytes()
+    for ending in (".safetensors", ".sha256"):
+        path.with_suffix(ending).write_bytes(other.with_suffix(ending).read_bytes())
+    with pytest.raises(
+        ExperimentError, match="shard-00000.safetensors is another shard: expected number 0 .* number 1"
+    ):
+        WeightDataset(tmp_path / "a", check=False)
+    write_shard(path, networks(5, masks=True), 0, "f" * 64)
+    with pytest.raises(ExperimentError, match=f"settings {SETTINGS[:8]}, but it is number 0 of ffffffff"):
+        read_shard(path, 0, SETTINGS)
+    write_shard(path, networks(5, masks=True), 0, SETTINGS)
+    assert path.read_bytes() == whole
+    assert len(WeightDataset(tmp_path / "a")) == len(dataset)
+    header = json.loads(safe_open(path, "numpy").metadata()["nfn-core"])
+    del header["index"], header["settings"]
+    first = {"nfn-core": json.dumps(header | {"format": "nfn-core weights 1"})}
+    save_file(mapped(path)[0], path, first)
+    with pytest.raises(
+        ExperimentError, match="is of the format 'nfn-core weights 1', .*: make it again with this version"
+    ):
+        read_shard(path, 0, SETTINGS)
+
+
+def test_networks_that_are_there_twice_are_found(tmp_path):
+    first, second = networks(5), networks(4, seed=1)
+    for name, x in second.weights.items():
+        x[2] = first.weights[name][1]
+    second.columns["split"][2] = 0  # the first one is of the validation networks
+    message = "shard-00001.safetensors: network 2 is the same as network 1 of shard-00000.safetensors"
+    with pytest.raises(ExperimentError, match=message):
+        write_dataset(tmp_path, first, second)
+    second.columns["split"][2] = 1  # in one split, but of another label: a checkpoint that learned nothing
+    second.columns["label"][2] = 1 + first.columns["label"][1]
+    write_dataset(tmp_path, first, second).verify()
+    second.columns["label"][2] -= 1
+    with pytest.raises(ExperimentError, match=message):
+        write_dataset(tmp_path, first, second)
+
+
+def test_networks_are_chosen_by_number_or_mask(tmp_path):
+    dataset, expected = write_random_dataset(tmp_path)
+    mask = dataset.columns["label"] > 4
+    assert 1 < mask.sum() < 9
+    np.testing.assert_array_equal(dataset.features(mask)["W1"][..., 0], expected["W1"][mask])
+    np.testing.assert_array_equal(TorchNetworks(dataset, "label", mask).indices, np.flatnonzero(mask))
+    assert np.concatenate([*dataset.batches(mask, 2)]).tolist() == np.flatnonzero(mask).tolist()
+    assert len(dataset.features([])["W1"]) == 0
+    for wrong, message in (
+        ([0, 9], "has networks 0 to 8, but number 9"),
+        ([-1], "has networks 0 to 8, but number -1"),
+        ([0.0], "but float64 of shape \\(1,\\) came"),
+        (mask[:-1], "or booleans, shape \\(9,\\), but bool of shape \\(8,\\) came"),
+        ([[0]], "but int64 of shape \\(1, 1\\) came"),
+    ):
+        for take in (dataset.features, partial(TorchNetworks, dataset, "label"), lambda x: dataset.batches(x, 2)):
+            with pytest.raises(ExperimentError, match=message):
+                take(wrong)
+    with pytest.raises(ExperimentError, match="number 9 is asked for"):
+        dataset.network(9)
+    with pytest.raises(ExperimentError, match="there is no split 'train': choose one of training, validation, test"):
+        dataset.split("train")
+    for take in (lambda: TorchNetworks(dataset, "quality"), lambda: next(batches(dataset, "quality", [0], 1))):
+        with pytest.raises(ExperimentError, match="there is no column 'quality': choose one of label, split"):
+            take()
+    with pytest.raises(ExperimentError, match="holds no masks of networks"):
+        write_dataset(tmp_path / "dense", networks(3)).features([0], "masks")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about["shards"][0].update(file="../shard-00000.safetensors"), "its shards are not named"),
+        (lambda about: about.update(shards=[]), "its shards are not named"),
+        (lambda about: about.update(shards=3), "damaged, or no dataset of the format"),
+        (lambda about: about.pop("space"), "KeyError: 'space'"),
+        (lambda about: about.update(settings=None), "is another shard"),
+        (lambda about: about["shards"][0].update(networks=1), "does not belong to this dataset"),
+    ],
+)
+def test_descriptions_of_other_datasets_are_refused(change, message, tmp_path):
+    write_random_dataset(tmp_path)
+    path = tmp_path / "dataset.json"
+    about = read_json(path)
+    change(about)
+    write_json(path, about)
+    with pytest.raises(ExperimentError, match=message):
         WeightDataset(tmp_path)
 
 
@@ -132,6 +249,21 @@ def test_networks_of_wrong_shapes_are_refused():
 
 
 # Makers
+
+
+def test_a_killed_process_and_copies_are_named(tmp_path):
+    with pytest.raises(ExperimentError, match="a process that made networks was killed, .* again to go on"):
+        generation.make(TinyMaker(killed=True), tmp_path / "a", 1)
+    generation.make(TinyMaker(), tmp_path / "a", 1)
+    dataset = WeightDataset(tmp_path / "a")
+    assert (len(dataset), dataset.about["settings"]) == (6, digest({"title": "tiny"}))
+    message = "shard-00001.safetensors: network 0 is the same as network 0 of shard-00000.safetensors"
+    with pytest.raises(ExperimentError, match=message):
+        generation.make(TinyMaker(again=True), tmp_path / "b", 1)
+    assert not (tmp_path / "b" / "dataset.json").exists()
+    with pytest.raises(ExperimentError, match="holds a run with settings"):
+        generation.make(TinyMaker(title="other"), tmp_path / "a", 1)
+
 
 MAKE = {
     "image-inrs": ["image-inrs", "--images", "digits"],
@@ -172,6 +304,17 @@ def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
     assert contents(tmp_path) == contents(whole)
     WeightDataset(tmp_path).verify()
     assert "holds a run with settings" in command(*make(name, tmp_path), "--seed", "1", status=1)
+    if name == "cnn-zoo":  # test networks in the place of training networks
+        for ending in (".safetensors", ".sha256"):
+            first.with_suffix(ending).write_bytes(shard_path(tmp_path, 1).with_suffix(ending).read_bytes())
+        assert "shard-00000.sha256 is damaged, or no file of a checksum" in command(*make(name, tmp_path))
+        assert contents(tmp_path) == contents(whole)
+        first.write_bytes(shard_path(tmp_path, 1).read_bytes())
+        line = f"{hashlib.sha256(first.read_bytes()).hexdigest()}  {first.name}\n"
+        first.with_suffix(".sha256").write_text(line)
+        assert "shard-00000.safetensors is another shard" in command("verify", tmp_path, status=1)
+        assert "shard-00000.safetensors is another shard" in command(*make(name, tmp_path))
+        assert contents(tmp_path) == contents(whole)
 
 
 def test_what_makers_make(made):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
-from helpers import fit_until_killed, write_dataset
+from helpers import fit_until_killed, flipped, write_dataset
 from safetensors.flax import load_file
 from safetensors.torch import save_file
 
@@ -23,7 +23,7 @@ from reference_experiments import runner
 from reference_experiments.__main__ import main
 from reference_experiments.datasets.image_inrs import SirenMaker, SirenPreset
 from reference_experiments.engines.base import BACKENDS, Recipe, engine
-from reference_experiments.files import ExperimentError, read_arrays
+from reference_experiments.files import ExperimentError, read_arrays, write_json
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.editor import IMAGE, dilate, errors, increase_contrast
 from reference_experiments.methods.mlp import Flatten, Unflatten
@@ -392,6 +392,43 @@ def test_what_does_not_fit_is_named(dataset, results, tmp_path):
     assert not out.exists()
 
 
+def test_networks_that_are_not_finite_are_named(dataset, results, tmp_path):
+    editor, predictor = results / "table6-dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
+    shard = dataset.shards[0]
+    weights = {name: x.copy() for name, x in shard.weights.items()}
+    weights["W1"][3, 0, 0], weights["v2"][5, 0] = np.nan, np.inf
+    write_dataset(tmp_path / "bad", replace(shard, weights=weights))
+    message = "bad network-000003, network-000005 hold NaN or infinity: take these networks out."
+    command("edit", editor, tmp_path / "bad", tmp_path / "out", message=message)
+    command("predict", predictor, tmp_path / "bad", tmp_path / "x.csv", message=message)
+    assert not (tmp_path / "out").exists()
+    assert not (tmp_path / "x.csv").exists()
+    weights["W1"][3, 0, 0], weights["v2"][5, 0] = 1e38, 0
+    write_dataset(tmp_path / "large", replace(shard, weights=weights))
+    message = "outputs of NFN_NP for networks network-000003 hold NaN or infinity"
+    with np.errstate(all="ignore"):
+        command("predict", predictor, tmp_path / "large", tmp_path / "x.csv", message=message)
+
+
+def test_flipped_bits_stop_predictions(dataset, results, tmp_path):
+    editor, predictor = results / "table6-dilate/MNIST/NFN_NP-seed0", results / "table3/MNIST/NFN_NP-seed0"
+    write_dataset(tmp_path / "data", dataset.shards[0])
+    path = tmp_path / "data" / "shard-00000.safetensors"
+    path.write_bytes(flipped(path.read_bytes(), 8 * 3000))
+    for name, trained in (("edit", editor), ("predict", predictor)):
+        command(
+            name, trained, tmp_path / "data", tmp_path / name, message="shard-00000.safetensors is damaged: its SHA-256"
+        )
+        command(name, trained, tmp_path / "data", tmp_path / name, "--no-check")
+    parameters = tmp_path / "MLP-seed0" / "parameters.safetensors"
+    parameters.parent.mkdir()
+    source = results / "table3" / "MNIST" / "MLP-seed0"
+    (tmp_path / "MLP-seed0.json").write_bytes(source.with_suffix(".json").read_bytes())
+    parameters.write_bytes(flipped((source / "parameters.safetensors").read_bytes(), 8 * 5000))
+    message = "its contents do not agree with the checksum"
+    command("predict", parameters.parent, dataset.folder, tmp_path / "y.csv", message=message)
+
+
 def replace_width(dataset):
     """The networks without their last neuron of each hidden layer."""
     shard, space = dataset.shards[0], WeightSpace.mlp([2, 31, 31, 1])
@@ -407,8 +444,11 @@ def test_damaged_results_are_named(dataset, results, tmp_path):
     try:
         result.write_text(about[:-20])
         command(*arguments, message="MLP-seed0.json is damaged")
-        result.write_text(json.dumps({k: v for k, v in json.loads(about).items() if k != "config"}))
-        command(*arguments, message="is damaged, or of another version (KeyError('config'))")
+        write_json(result, {k: v for k, v in json.loads(about).items() if k not in ("config", "checksum")})
+        command(*arguments, message="no result of `run` of this version (KeyError: 'config')")
+        details = json.loads(about)["details"] | {"pixels": [8]}
+        write_json(result, {k: v for k, v in json.loads(about).items() if k != "checksum"} | {"details": details})
+        command(*arguments, message="(ValueError: an editor's images have height and width, not [8])")
         result.write_text(about)
         parameters.write_bytes(whole[:-20])
         command(*arguments, message="parameters.safetensors")

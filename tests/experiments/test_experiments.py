@@ -2,16 +2,18 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from helpers import command, kill_when_there
+from helpers import command, flipped, kill_when_there
 from torch.nn import functional
 
-from reference_experiments.demos.quickstart import SPACES
+from reference_experiments.demos.quickstart import PRESETS, SPACES, Zoo, compare, train_shards
 from reference_experiments.demos.zoos import digits, draw, train_zoo
 from reference_experiments.engines.base import BACKENDS, Recipe, engine, rows
+from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.methods.statnn import statistics
@@ -161,3 +163,21 @@ def test_other_settings_and_damaged_files_are_named(finished):
     shard.write_bytes(whole)
     assert f"{shard} is damaged" in message
     assert "Traceback" not in message
+    zoo, features = Zoo("MLP 64-16-16-10", MLP, {}, *np.zeros((4, 0), int)), partial(rows, {})
+    again = partial(train_shards, finished / "zoo", "CNN-1-8-8-10-", PRESETS["smoke"], features, "zoo")
+    for damaged, message in (
+        (shard.with_name("CNN-1-8-8-10-00000.safetensors").read_bytes(), ", or no shard of networks from number 24 on"),
+        (flipped(whole, 4 * len(whole)), ": its contents do not agree with its checksum"),
+    ):
+        shard.write_bytes(damaged)
+        with pytest.raises(ExperimentError, match=f"{shard} is damaged{message}"):
+            again()
+    shard.write_bytes(whole)
+    assert len(again()) == 2
+    result = finished / "MLP-64-16-16-10-MLP.json"
+    whole = result.read_bytes()
+    result.write_bytes((finished / "CNN-1-8-8-10-MLP.json").read_bytes())
+    with pytest.raises(ExperimentError, match=f"{result} is not the result of MLP on MLP 64-16-16-10"):
+        compare(engine("torch"), zoo, ["MLP"], PRESETS["smoke"], 0, finished)
+    result.write_bytes(whole)
+    assert compare(engine("torch"), zoo, ["MLP"], PRESETS["smoke"], 0, finished)[0]["method"] == "MLP"

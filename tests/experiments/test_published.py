@@ -12,15 +12,20 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 import pytest
 import torch
-from helpers import idx
+from helpers import command, idx
+from safetensors.torch import save_file
 from scipy.io import savemat
 
+from nfn_core import WeightSpace
+from reference_experiments.cli import datasets as dataset_commands
 from reference_experiments.datasets.conversion import (
     read_dwsnets,
+    read_networks,
     read_siren_folders,
     read_small_cnn_zoo,
     write_small_cnn_zoo,
@@ -100,8 +105,12 @@ def test_dwsnets_splits(tmp_path):
     assert found.columns["split"].tolist() == [0, 0, 1, 2]
     assert found.columns["label"].tolist() == [0, 1, 2, 3]
     np.testing.assert_array_equal(found.weights["W1"], torch.stack([s["seq.0.weight"] for s in states]))
+    for wrong, message in ((1.5, "'1.5'"), (-1, "negative"), (2**40, "OverflowError"), (None, "'None'")):
+        file.write_text(json.dumps(splits | {"val": {"path": splits["val"]["path"], "label": [wrong]}}))
+        with pytest.raises(ExperimentError, match=f"mnist_splits.json is damaged, or no file of splits.*{message}"):
+            read_dwsnets(file)
     file.write_text(json.dumps({"train": splits["train"]}))
-    with pytest.raises(ExperimentError, match=r"mnist_splits.json is no file of splits"):
+    with pytest.raises(ExperimentError, match=r"mnist_splits.json is damaged, or no file of splits"):
         read_dwsnets(file)
 
 
@@ -122,6 +131,153 @@ def write_zoo(folder, rows=20):
     lines += [f"{'relu' if k % 3 else 'tanh'},{0.001 * k},{86 if k % 2 else 0},{k / rows}" for k in range(rows)]
     (folder / "metrics.csv.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
     return data
+
+
+def change(tensors, name, **to):
+    """Tensors of which one is of another kind."""
+    return tensors | {name: tensors[name].to(**to) if to else tensors[name] * torch.nan}
+
+
+@pytest.mark.parametrize("kind", ["one by one", "together"])
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ({"dtype": torch.int32}, "expected floating-point tensors of one dtype, but .*int32"),
+        ({"dtype": torch.complex64}, "expected floating-point tensors of one dtype, but .*complex64"),
+        ({"dtype": torch.float64}, "expected floating-point tensors of one dtype, but .*float64"),
+        ({"dtype": torch.float8_e5m2}, "is of dtype torch.float8_e5m2, which NumPy has no type for"),
+        ({}, "holds NaN or infinity: take it out"),
+    ],
+)
+def test_published_numbers_are_floats_of_one_kind(kind, to, message, tmp_path):
+    folder = tmp_path / "randinit_test_0s"
+    states = [save_siren(folder / f"net{k}.pth", k) for k in range(2)]
+    torch.save(change(states[1], "net.1.linear.weight", **to), folder / "net1.pth")
+    together, alone = partial(read_siren_folders, tmp_path, "randinit_test"), partial(read_networks, folder)
+    with pytest.raises(ExperimentError, match=f"net1.pth.* {message}"):
+        together() if kind == "together" else alone(WeightSpace.mlp([2, 4, 4, 1]))
+
+
+def test_networks_of_two_precisions_do_not_mix(tmp_path):
+    folder = tmp_path / "randinit_test_0s"
+    states = [save_siren(folder / f"net{k}.pth", k) for k in range(2)]
+    torch.save({name: x.double() for name, x in states[1].items()}, folder / "net1.pth")
+    with pytest.raises(ExperimentError, match="net1.pth: expected tensors of an MLP of .* float32 as in .*net0.pth"):
+        read_siren_folders(tmp_path, "randinit_test")
+    assert len(read_networks(folder, WeightSpace.mlp([2, 4, 4, 1]))[0]) == 2  # here all become float32
+
+
+def test_state_dicts_of_other_networks(tmp_path):
+    path = tmp_path / "randinit_test_0s" / "net0.pth"
+    path.parent.mkdir()
+    for state in ({"weight": torch.ones(())}, {"weight": torch.ones(3)}, {"0.weight": torch.ones(3, 0)}):
+        torch.save(state, path)
+        with pytest.raises(ExperimentError, match="net0.pth"):
+            read_siren_folders(tmp_path, "randinit_test")
+    path.rename(path.with_name("net99999999999.pth"))
+    with pytest.raises(ExperimentError, match="net99999999999.pth: expected the number of an image"):
+        read_siren_folders(tmp_path, "randinit_test")
+
+
+@pytest.mark.parametrize("ending", [".pth", ".safetensors"])
+def test_bfloat16_is_cast_as_float16_is(ending, tmp_path):
+    state = {"0.weight": torch.randn(4, 2), "0.bias": torch.randn(4)}
+    for name, dtype in (("a", torch.bfloat16), ("b", torch.float16)):
+        (torch.save if ending == ".pth" else save_file)(
+            {n: x.to(dtype) for n, x in state.items()}, tmp_path / (name + ending)
+        )
+    _, _, found = read_networks(tmp_path, WeightSpace.mlp([2, 4]))
+    assert found["W1"].dtype == np.float32
+    for k, dtype in enumerate((torch.bfloat16, torch.float16)):
+        np.testing.assert_array_equal(found["W1"][k], state["0.weight"].to(dtype).float())
+    (torch.save if ending == ".pth" else save_file)(
+        {n: x.to(torch.float8_e4m3fn) for n, x in state.items()}, tmp_path / ("a" + ending)
+    )
+    with pytest.raises(
+        ExperimentError, match=f"a{ending}.* is of dtype (torch.float8_e4m3fn|F8_E4M3), which NumPy has no"
+    ):
+        read_networks(tmp_path, WeightSpace.mlp([2, 4]))
+
+
+def test_state_dicts_hold_what_they_claim(tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"0.weight": torch.ones(1).expand(10**6, 10**6), "0.bias": torch.ones(3)}, path)
+    with pytest.raises(ExperimentError, match=r"a.pth is damaged.*'0.weight' of shape \(1000000, 1000000\) repeats"):
+        read_networks(tmp_path, WeightSpace.mlp([2, 4]))
+    torch.save({"0.weight": torch.zeros(1000, 1000)}, path)
+    with ZipFile(path) as plain, ZipFile(tmp_path / "b.pth", "w", ZIP_DEFLATED) as packed:
+        for entry in plain.infolist():
+            packed.writestr(entry.filename, plain.read(entry))
+    path.unlink()
+    with pytest.raises(ExperimentError, match="b.pth is damaged.*compressed, as torch.save never does"):
+        read_networks(tmp_path, WeightSpace.mlp([2, 4]))
+
+
+METRICS = {
+    "0.003": ("1e39", "column config.learning_rate holds 1e39, which is no finite float32"),
+    "0.35": ("inf", "column test_accuracy holds inf, which is no finite float32"),
+    "86,0.15": ("86,1.5", "test_accuracy goes from .* to 1.5, not from 0 to 1"),
+    "86,0.05": ("1e999,0.05", "a step is no whole number"),
+    "86,0.25": ("86.5,0.25", "a step is no whole number"),
+    "86,0.65": ("86", "a row has more or fewer cells than the head"),
+    "86,0.75": ("86,0.75,1", "a row has more or fewer cells than the head"),
+    "86,0.85": ("86," + "x" * 400_000, "more than 172,032 bytes"),
+}
+
+
+@pytest.mark.parametrize(("before", "after", "message"), [(k, *v) for k, v in METRICS.items()])
+def test_numbers_of_the_zoo(before, after, message, tmp_path):
+    write_zoo(tmp_path)
+    path = tmp_path / "metrics.csv.gz"
+    text = gzip.decompress(path.read_bytes()).decode()
+    assert before in text
+    path.write_bytes(gzip.compress(text.replace(before, after).encode()))
+    with pytest.raises(ExperimentError, match=f"^{path} is damaged, or no table.*{message}"):
+        read_small_cnn_zoo(tmp_path)
+
+
+def test_what_is_left_out_of_the_zoo_is_told(tmp_path):
+    write_zoo(tmp_path)
+    path = tmp_path / "metrics.csv.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"0.011", b"0.0l1")))
+    assert read_small_cnn_zoo(tmp_path).about["left_out"] == [
+        "1 of 10 networks, whose weights are not finite",
+        "column config.activation, which holds 'relu'",
+        "column config.learning_rate, which holds '0.0l1'",
+    ]
+    output = command("convert", "small-cnn-zoo", tmp_path, tmp_path / "ours")
+    assert "Left out: 1 of 10 networks, whose weights are not finite.\n" in output
+    for wrong in (np.zeros((20, 29), np.int32), np.zeros((20, 29), np.complex64), np.zeros(20, np.float32)):
+        np.save(tmp_path / "weights.npy", wrong)
+        with pytest.raises(ExperimentError, match=f"weights.npy is damaged, or no array of networks.*{wrong.dtype}"):
+            read_small_cnn_zoo(tmp_path)
+
+
+def test_conversions_keep_to_their_folder(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        write_zoo(tmp_path / name, 20 if name == "a" else 30)
+    ours = tmp_path / "ours"
+    arguments = ("convert", "small-cnn-zoo", tmp_path / "a", ours)
+    command(*arguments)
+    whole = {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()}
+    assert "holds a run with settings" in command("convert", "small-cnn-zoo", tmp_path / "b", ours, status=1)
+    assert "holds a run with settings" in command("make", "cnn-zoo", "--scale", "smoke", "--output", ours, status=1)
+    written = []
+
+    def interrupted(*arguments):
+        written.append((ours / "dataset.json").exists())
+        raise ExperimentError("stopped")
+
+    monkeypatch.setattr(dataset_commands, "write_shard", interrupted)
+    assert "stopped" in command(*arguments, status=1)
+    assert written == [False]
+    assert "holds no finished dataset" in command("verify", ours, status=1)
+    monkeypatch.undo()
+    command(*arguments)
+    assert {path.name: path.read_bytes() for path in ours.iterdir() if path.is_file()} == whole
+    (ours / "settings.json").unlink()  # as datasets of earlier versions
+    assert "holds another dataset" in command(*arguments, status=1)
 
 
 def test_small_cnn_zoo(tmp_path):
@@ -146,7 +302,7 @@ def test_small_cnn_zoo(tmp_path):
     for name in ("weights.npy", "metrics.csv.gz"):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[:30])
-        with pytest.raises(ExperimentError, match=f"{name} is missing or damaged"):
+        with pytest.raises(ExperimentError, match=f"{name} is damaged, or no (array of networks|table)"):
             read_small_cnn_zoo(tmp_path)
         (tmp_path / name).write_bytes(whole)
     np.save(tmp_path / "weights.npy", data[:4])
@@ -219,7 +375,7 @@ def test_idx_images(data_dir, packed, name):
         images.load_images(name)
 
 
-def test_cifar_images(data_dir):
+def test_cifar_images(data_dir, capsys):
     folder = data_dir / "cifar-10-batches-bin"
     folder.mkdir()
     records = np.random.default_rng(0).integers(256, size=(4, 3073), dtype=np.uint8)
@@ -230,8 +386,16 @@ def test_cifar_images(data_dir):
     assert found.train_images.shape == (8, 32, 32, 3)
     assert found.train_images[1, 2, 3, 1] == records[1, 1 + 1024 + 2 * 32 + 3]
     np.testing.assert_array_equal(found.test_labels, records[:, 0])
+    said = capsys.readouterr().err
+    assert "8 images of 50,000 are there, in data_batch_1.bin, data_batch_2.bin" in said
+    assert "4 images of 10,000 are there, in test_batch.bin" in said
+    records[2, 0] = 10
+    (folder / "data_batch_2.bin").write_bytes(records.tobytes())
+    with pytest.raises(ExperimentError, match="data_batch_2.bin is damaged: a label is 10, but the classes are 0 to 9"):
+        images.load_images("cifar10")
+    (folder / "data_batch_2.bin").unlink()
     (folder / "test_batch.bin").write_bytes(records.tobytes()[:-1])
-    with pytest.raises(ExperimentError, match=r"test_batch.bin is damaged: 12291 bytes"):
+    with pytest.raises(ExperimentError, match=r"test_batch.bin is damaged: 12,291 bytes"):
         images.load_images("cifar10")
 
 
@@ -247,6 +411,10 @@ def test_svhn_images(data_dir):
     found = images.load_images("svhn")
     np.testing.assert_array_equal(found.train_images[3], x[..., 3])
     assert found.train_labels.tolist() == [0, 1, 2, 9, 0]
+    for wrong, message in ((11, "a label is 11, but the classes are 1 to 10"), (0, "a label is 0"), (1.5, "y float64")):
+        savemat(folder / "test_32x32.mat", {"X": x, "y": np.where(y == 9, wrong, y)})
+        with pytest.raises(ExperimentError, match=f"test_32x32.mat is damaged: .*{message}"):
+            images.load_images("svhn")
     savemat(folder / "test_32x32.mat", {"X": x})
     with pytest.raises(ExperimentError, match=r"test_32x32.mat is damaged: it holds"):
         images.load_images("svhn")

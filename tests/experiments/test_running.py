@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import fit_until_killed, write_dataset
+from helpers import fit_until_killed, flipped, write_dataset
 
 from nfn_core import WeightSpace
 from reference_experiments import report as reports
@@ -22,7 +23,14 @@ from reference_experiments.engines.base import BACKENDS, Recipe, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
 from reference_experiments.experiments.paper import PAPER, ROUNDING
-from reference_experiments.files import ExperimentError, MissingDataError, read_arrays
+from reference_experiments.files import (
+    ExperimentError,
+    MissingDataError,
+    read_arrays,
+    read_json,
+    write_arrays,
+    write_json,
+)
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
@@ -81,6 +89,48 @@ def test_an_interrupted_training_ends_the_same(backend, name, tmp_path):
     assert different(whole.state(), other.state())  # what is compared does depend on the run
     assert (tmp_path / "cut" / "parameters.safetensors").exists()
     assert list((tmp_path / "cut").glob("events.out.tfevents.*"))
+
+
+CHANGES = {
+    "lacks ['": lambda saved: saved.pop(next(n for n in saved if n.startswith("parameter"))),
+    "holds unknown ['moment 99": lambda saved: saved.update({"moment 99 exp_avg": np.zeros(3, np.float32)}),
+    "of other shapes {'parameter": lambda saved: saved.update(
+        {n: x[:1] for n, x in saved.items() if n.startswith("parameter") and len(x) > 1}
+    ),
+    "of other shapes {'moment": lambda saved: saved.update(
+        {n: np.zeros((7, 7), np.float32) for n in saved if n.startswith("moment 0")}
+    ),
+    "KeyError: 'told'": lambda saved: saved.pop("told"),
+    "JSONDecodeError": lambda saved: saved.update(told=saved["told"][:-1]),
+}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_checkpoints_of_other_trainings_are_named(backend, tmp_path):
+    method, part = parts("MLP")
+
+    def again(folder, seed=0):
+        fit(engine(backend), "MLP", method.layer, part, part, RECIPE, seed, folder)
+
+    fit_until_killed(7, engine(backend), method, part, RECIPE, tmp_path)
+    path = tmp_path / "checkpoint.safetensors"
+    with pytest.raises(ExperimentError, match=f"{path} is damaged, or no checkpoint of this training .*'seed': 0"):
+        again(tmp_path, seed=1)
+    whole = path.read_bytes()
+    for message, change in CHANGES.items():
+        saved = read_arrays(path)
+        change(saved)
+        write_arrays(path, saved)
+        with pytest.raises(ExperimentError, match=re.escape(message)) as error:
+            again(tmp_path)
+        assert str(error.value).startswith(f"{path} is damaged, or no checkpoint of this training"), message
+        path.write_bytes(whole)
+    for place in np.random.default_rng(0).integers(8 * len(whole), size=30).tolist():
+        path.write_bytes(flipped(whole, place))
+        with pytest.raises(ExperimentError, match=f"^{path} (is damaged|has no checksum)"):
+            again(tmp_path)
+    path.write_bytes(whole)
+    again(tmp_path)
 
 
 def test_both_backends_train_alike(tmp_path):
@@ -183,6 +233,40 @@ def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_pat
     assert again["details"]["predicted"] == found["MLP-seed0.json"]["details"]["predicted"]
 
 
+def test_results_in_each_others_place_are_named(dataset, tmp_path):
+    run(dataset, tmp_path, methods=("MLP",), seeds=range(2))
+    first, second = (tmp_path / "MNIST" / f"MLP-seed{k}.json" for k in (0, 1))
+    whole = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    for read in (lambda: run(dataset, tmp_path, methods=("MLP",)), lambda: reports.report(tmp_path)):
+        with pytest.raises(ExperimentError, match="MLP-seed0.json is not the result of MLP with seed 0"):
+            read()
+    (tmp_path / "copy").mkdir()
+    for place in (first, tmp_path / "copy" / first.name):
+        place.write_bytes(whole)
+    with pytest.raises(ExperimentError, match="copy/MLP-seed0.json and .*MNIST/MLP-seed0.json are results of the same"):
+        reports.report(tmp_path)
+    (tmp_path / "copy" / first.name).unlink()
+    first.write_bytes(whole.replace(b'"seed": 0', b'"seed": 5'))
+    for read in (lambda: run(dataset, tmp_path, methods=("MLP",)), lambda: reports.report(tmp_path)):
+        with pytest.raises(ExperimentError, match="MLP-seed0.json is damaged: its contents do not agree"):
+            read()
+
+
+def test_flipped_bits_of_a_dataset_stop_a_run(dataset, tmp_path):
+    path = dataset.paths[0]
+    whole = path.read_bytes()
+    path.write_bytes(flipped(whole, 4 * len(whole)))
+    options = ["table3", "--scale", "smoke", "--method", "MLP", "--seeds", "1"]
+    arguments = [*options, "--dataset-dir", "MNIST", str(dataset.folder), "--output", str(tmp_path / "out")]
+    done = CliRunner().invoke(experiment_commands.run_command, arguments)
+    assert done.exit_code == 1
+    assert "shard-00000.safetensors is damaged: its SHA-256" in done.output
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(experiment_commands.run_command, [*arguments, "--no-check"])
+    assert done.exit_code == 0, done.output
+
+
 def test_variants_are_methods_with_changes(dataset, tmp_path, monkeypatch):
     study = EXPERIMENTS["siren-study"]
     monkeypatch.setitem(study.variants, "five", Variant("MLP", {"mlp": 3}, {"steps": 3}, networks=5))
@@ -216,7 +300,7 @@ def test_every_variant_can_be_built(study, steps, dataset):
 def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(error, asked, tmp_path, monkeypatch):
     ran = []
 
-    def dataset_of(experiment, title, scale, backend, folder):
+    def dataset_of(experiment, title, scale, backend, folder, check):
         if title == "SVHN-GS":
             raise error("no SVHN")
         return title
@@ -297,6 +381,58 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     assert "Not run: table2" in page
     assert "<table>" in html
     assert len(list((folder / "figures").glob("table3-smoke-torch-MNIST-*.png"))) == 2
+
+
+def test_results_show_as_text(dataset, tmp_path):
+    folder = tmp_path / "results"
+    run(dataset, folder, methods=("MLP",), seeds=range(1))
+    path = folder / "MNIST" / "MLP-seed0.json"
+    result = read_json(path)
+    result["dataset"], result["notes"] = "../<script>alert(1)</script>", ["[a](javascript:alert(2)) | <b>\n\n# x"]
+    write_json(path, result)
+    page = reports.report(folder).with_suffix(".html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert 'href="javascript' not in page
+    assert "[a](javascript:alert(2)) | &lt;b&gt; # x" in page
+    assert {p.parent.name for p in tmp_path.rglob("*.png")} == {"figures"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.pop("metrics"), "KeyError: 'metrics'"),
+        (lambda r: r.update(metrics={"test_accuracy": "x"}), "MLP-seed0.json is damaged, or no result of `run`"),
+        (lambda r: r.update(experiment="table99"), "KeyError: 'table99'"),
+        (lambda r: r.update(curve=[{"step": 1}]), "KeyError: 'loss'"),
+        (lambda r: r.update(baselines=3), "AttributeError"),
+        (lambda r: r.update(seed=1), "is not the result of MLP with seed 0"),
+        (lambda r: r["details"].clear(), "on MNIST cannot be shown together .KeyError: 'actual'"),
+    ],
+)
+def test_what_is_no_result_is_named_in_a_report(change, message, result, tmp_path):
+    folder = result
+    path = tmp_path / "MNIST" / "MLP-seed0.json"
+    value = read_json(folder / "MNIST" / path.name)
+    change(value)
+    write_json(path, value)
+    with pytest.raises(ExperimentError, match=message):
+        reports.report(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory):
+    """Folder of one result."""
+    folder = tmp_path_factory.mktemp("result")
+    run(write_dataset(folder / "data", separable_networks()), folder, methods=("MLP",), seeds=range(1))
+    return folder
+
+
+def test_committed_results_are_readable():
+    paths = sorted((ROOT / "reference_experiments" / "results").rglob("*-seed*.json"))
+    assert len(paths) > 100
+    for path in paths[::10]:
+        reports._read_result(path)
 
 
 def test_the_paper_has_figures_for_what_is_run():
