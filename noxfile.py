@@ -73,7 +73,7 @@ def types(session: nox.Session) -> None:
     """Mypy, strict."""
     install(session, "mypy", EVERYTHING, "optax", "nfn", "einops")
     roots = ("nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
-    session.run("mypy", *roots, "reference_experiments", "benchmarks")
+    session.run("mypy", *roots, "reference_experiments", "benchmarks", "faults")
 
 
 @nox.session
@@ -161,6 +161,14 @@ def smoke(session: nox.Session, backend: str) -> None:
         editor, predictor = (f"{folder}/results/{name}/MNIST/NFN_NP-seed0" for name in ("table6-dilate", "table3"))
         experiments("edit", editor, f"{folder}/images", f"{folder}/edited")
         experiments("predict", predictor, f"{folder}/edited", f"{folder}/predictions.csv")
+
+
+@nox.session
+def faults(session: nox.Session) -> None:
+    """Bad inputs, damaged files and kills, for an hour or two; `-- --short` takes two minutes, `-- --kind files` tries files."""
+    install(session, EVERYTHING)
+    options = session.posargs or ["--output", "benchmarks/results/faults.md"]
+    session.run("python", "-m", "faults", *options, env={**ONE_THREAD, "JAX_PLATFORMS": "cpu"})
 
 
 @nox.session

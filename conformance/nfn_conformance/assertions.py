@@ -14,9 +14,10 @@ import numpy as np
 from nfn_conformance.checks import CHECKS, expected_rank, symmetry
 from nfn_conformance.groups import find_group
 from nfn_conformance.measurements import Measurement, flat, relative_error, require
-from nfn_conformance.subject import NumpyFeatures, Output, Subject
+from nfn_conformance.subject import NumpyFeatures, Output, Subject, check_callable
 from nfn_core import FeatureError, Group, ModelSpace, SpecError, WeightSpace, check_features
 from nfn_core.arrays import Array, device_of, is_array, namespace_of
+from nfn_core.checks import natural_int, real_number
 
 __all__ = ["assert_equivariant", "assert_invariant", "assert_maximal", "assert_normalized"]
 
@@ -152,11 +153,12 @@ def assert_normalized(layer: Layer, features: Mapping[str, Array], factor: float
     AssertionError
         If a standard deviation is outside, or not a number; the message names the tensor.
     SpecError
-        If the factor is not above 1.
+        If the factor is no number above 1, or the layer cannot be called.
     FeatureError
         If the features are no mapping of arrays, or an output has fewer than two numbers.
     """
-    if not factor > 1:
+    check_callable("layer", layer)
+    if not real_number("factor", factor) > 1:
         raise SpecError(f"factor must be above 1, not {factor!r}: 2 lets standard deviations from 1/2 to 2 pass.")
     _check_dtypes(features)
     out = _to_numpy(layer(features))
@@ -214,7 +216,10 @@ def assert_maximal(
     FeatureError
         If the features do not fit the space, or what the layer returns does not.
     """
+    check_callable("make", make)
+    seed = natural_int("seed", seed)
     layer = make(seed)
+    check_callable("make(seed)", layer)
     group = find_group(layer, group, space)
     _check_features(group, features)
     out = _to_numpy(layer(features))
@@ -242,8 +247,9 @@ def _assert_symmetry(
     check: str, layer: Layer, features: Mapping[str, Array], group: Group, seed: int, limit: float | None
 ) -> Measurement:
     """Measure equivariance or invariance of one layer on given features."""
-    if limit is not None and not limit > 0:
-        raise SpecError(f"limit must be positive, not {limit!r}.")
+    check_callable("layer", layer)
+    seed = natural_int("seed", seed)
+    limit = None if limit is None else real_number("limit", limit, "positive")
     u = _check_input(group, features)
     subject = replace(_subject(features, group, check == "invariance"), make=lambda seed: layer)
     found = _with_group(symmetry(check, subject, seed, u), group)

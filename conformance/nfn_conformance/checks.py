@@ -27,6 +27,7 @@ from nfn_conformance.measurements import (
 from nfn_conformance.oracle import index_orbits, pair_orbits
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
 from nfn_core import Group, Permutation, WeightSpace
+from nfn_core.checks import check_choice, check_kind, natural_int
 
 __all__ = ["CHECKS", "Measurement", "assert_conforms", "draw_features", "expected_rank", "measure_all", "symmetry"]
 
@@ -259,7 +260,14 @@ def measure_all(subject: Subject, seed: int = 0) -> list[Measurement]:
     -------
     list of Measurement
         One for each of `CHECKS`.
+
+    Raises
+    ------
+    SpecError
+        If it is no subject, or the seed no seed.
     """
+    check_kind("subject", subject, Subject)
+    seed = natural_int("seed", seed)
     return [check(subject, seed) for check in CHECKS.values()]
 
 
@@ -284,7 +292,12 @@ def assert_conforms(subject: Subject, check: str, seed: int = 0) -> Measurement:
     ------
     AssertionError
         If the check failed; the message carries the figures.
+    SpecError
+        If it is no subject, the check is unknown, or the seed no seed.
     """
+    check_kind("subject", subject, Subject)
+    check_choice("check", check, tuple(CHECKS))
+    seed = natural_int("seed", seed)
     return require(CHECKS[check](subject, seed), subject.name)
 
 

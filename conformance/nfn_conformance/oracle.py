@@ -8,6 +8,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from nfn_core import Group, Permutation
+from nfn_core.checks import check_kind
 
 __all__ = ["connected_triples", "index_orbits", "index_permutation", "pair_orbits", "triple_orbits"]
 
@@ -52,7 +53,13 @@ def index_orbits(group: Group) -> np.ndarray:
     -------
     numpy.ndarray
         Orbit number of every entry of the flattened weight space, shape (dim U,).
+
+    Raises
+    ------
+    SpecError
+        If it is no group.
     """
+    check_kind("group", group, Group)
     n = group.space.size
     return _components(n, [index_permutation(group, g) for g in group.generators()])
 
@@ -69,7 +76,13 @@ def pair_orbits(group: Group) -> np.ndarray:
     -------
     numpy.ndarray
         Orbit number of every pair of an output and an input entry, shape (dim U, dim U).
+
+    Raises
+    ------
+    SpecError
+        If it is no group.
     """
+    check_kind("group", group, Group)
     n = group.space.size
     moves = [index_permutation(group, g) for g in group.generators()]
     return _components(n * n, [(p[:, None] * n + p[None, :]).ravel() for p in moves]).reshape(n, n)
@@ -89,7 +102,14 @@ def triple_orbits(group: Group, neurons: Group) -> np.ndarray:
     -------
     numpy.ndarray
         Orbit number of every triple of an output neuron, an input neuron and an entry, shape (dim h, dim h, dim U).
+
+    Raises
+    ------
+    SpecError
+        If it is no group.
     """
+    check_kind("group", group, Group)
+    check_kind("neurons", neurons, Group)
     m, n = neurons.space.size, group.space.size
     moves = []
     for sigma in group.generators():
@@ -110,7 +130,14 @@ def connected_triples(group: Group, neurons: Group) -> np.ndarray:
     -------
     numpy.ndarray
         Booleans of shape (dim h, dim h, dim U).
+
+    Raises
+    ------
+    SpecError
+        If it is no group.
     """
+    check_kind("group", group, Group)
+    check_kind("neurons", neurons, Group)
     label = np.concatenate([np.full(t.size, k) for k, t in enumerate(neurons.space.tensors)])
     place = np.concatenate([np.arange(t.size) for t in neurons.space.tensors])
     touches = []

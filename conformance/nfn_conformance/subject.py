@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from nfn_core import Group
+from nfn_core import Group, SpecError
+from nfn_core.checks import check_counts, check_flags, check_kind, shown
 
-__all__ = ["NumpyFeatures", "Output", "Subject"]
+__all__ = ["NumpyFeatures", "Output", "Subject", "check_callable"]
 
 NumpyFeatures = dict[str, np.ndarray]
 Output = Mapping[str, np.ndarray] | np.ndarray
@@ -51,6 +52,11 @@ class Subject:
     on_group : callable, optional
         From a group on the same tensors with larger neuron sets to the subject there, whose `make` gives the same
         parameters; for layers that pool by means.
+
+    Raises
+    ------
+    SpecError
+        If a field is of another kind.
     """
 
     name: str
@@ -68,3 +74,20 @@ class Subject:
     compiled: Callable[[Any, NumpyFeatures], Output] | None = None
     round_trip: Callable[[Any, Path], Any] | None = None
     on_group: "Callable[[Group], Subject] | None" = None
+
+    def __post_init__(self) -> None:
+        check_kind("name", self.name, str)
+        check_kind("group", self.group, Group)
+        check_counts(self, "in_channels", "out_channels")
+        check_flags(self, "invariant", "linear", "maximal", "redundant")
+        for name in ("make", "apply"):
+            check_callable(name, getattr(self, name))
+        for name in ("parameters", "vjp", "compiled", "round_trip", "on_group"):
+            if getattr(self, name) is not None:
+                check_callable(name, getattr(self, name))
+
+
+def check_callable(name: str, value: Any) -> None:
+    """Raise a SpecError that names an argument unless it can be called."""
+    if not callable(value):
+        raise SpecError(f"{name} must be a function or module, not {shown(value)}.")

@@ -8,9 +8,12 @@ from typing import Any
 import numpy as np
 
 from nfn_conformance.subject import NumpyFeatures, Output, Subject
-from nfn_core import Group, Layer, SpecError, initialize
+from nfn_core import Group, Layer, initialize
+from nfn_core.checks import check_choice, check_kind
 
 __all__ = ["BACKENDS", "subject_of"]
+
+DEVICES = ("cpu", "cuda", "gpu")
 
 
 def subject_of(layer: Layer, group: Group, backend: str = "numpy", device: str = "cpu", **claims: Any) -> Subject:
@@ -37,10 +40,12 @@ def subject_of(layer: Layer, group: Group, backend: str = "numpy", device: str =
     Raises
     ------
     SpecError
-        If the backend is unknown.
+        If backend or device is unknown, or layer or group no description.
     """
-    if backend not in BACKENDS:
-        raise SpecError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, not {backend!r}.")
+    check_kind("layer", layer, Layer)
+    check_kind("group", group, Group)
+    check_choice("backend", backend, tuple(BACKENDS))
+    check_choice("device", device, DEVICES)
     return Subject(f"{type(layer).__name__} on {backend}", group, **BACKENDS[backend](layer, device), **claims)
 
 

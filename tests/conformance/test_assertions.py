@@ -190,7 +190,7 @@ def test_limits_of_the_users_own():
     assert assert_equivariant(noisy, u, GROUP, limit=1e-2).limit == 1e-2
     with pytest.raises(AssertionError, match="limit 0.01"):
         assert_equivariant(lambda u: {**u, "W1": np.sort(u["W1"], axis=2) + u["W1"][:, :1]}, u, GROUP, limit=1e-2)
-    with pytest.raises(SpecError, match="limit must be positive, not 0"):
+    with pytest.raises(SpecError, match="limit must be a positive finite number, not 0"):
         assert_invariant(noisy, u, GROUP, limit=0)
 
 
