@@ -98,7 +98,9 @@ def stack_models(
                 _check_alike(f"tensor {view.name!r} of {state.place}", x, *sample)
         given = [x for arrays in found for x in arrays if x is not None]
         if not given:
-            raise FeatureError(f"tensor {view.name!r} is missing from every model and channel.")
+            raise FeatureError(
+                f"tensor {view.name!r} is missing from every model and channel: `fill` needs one that has it."
+            )
         xp = namespace_of(*given)
         blank = None if fill is None else xp.full_like(given[0], fill)
         columns = [xp.stack([blank if x is None else x for x in arrays]) for arrays in found]

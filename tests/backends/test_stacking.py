@@ -154,6 +154,12 @@ def test_what_is_filled_is_counted(backend):
 
 
 @BACKENDS
+def test_a_tensor_that_no_model_has_is_not_filled(backend):
+    with pytest.raises(FeatureError, match="'1.mean' is missing from every model and channel: `fill` needs one"):
+        stack(backend, [without(model(backend), "1.mean")], fill=0.0)
+
+
+@BACKENDS
 def test_states_have_memory_of_their_own(backend, tmp_path):
     features = stack(backend, [model(backend, k) for k in range(50)], [model(backend, 50 + k) for k in range(50)])
     first, second = (unstack(backend, features, model(backend), channel)[3] for channel in (0, 1))
