@@ -113,6 +113,7 @@ EXAMPLES: dict[str, Any] = {
     "subject": SUBJECT,
     "seed": 0,
     "path": PATH,
+    **dict.fromkeys(("save.path", "save_parameters.path"), PATH.with_name("saved.safetensors")),
     "features": features(),
     "params": Of(lambda layer: initialize(layer, 0)),
     "execution": nfn_core.Execution(),
