@@ -14,7 +14,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from nfn_core.arrays import Array, namespace_of
+from nfn_core.arrays import Array, is_real, namespace_of
 from nfn_core.checks import check_choice, check_kind
 from nfn_core.descriptions import from_json, to_json
 from nfn_core.errors import MissingDependencyError, ParameterError, SpecError
@@ -165,6 +165,8 @@ def save_parameters(path: str | Path, layer: Layer, params: Mapping[str, Array],
             raise ParameterError(
                 f"parameter {name!r} is a {type(p).__module__}.{type(p).__name__}, not of {backend!r}."
             )
+        if not is_real(p, namespace_of(p)):
+            raise ParameterError(f"parameter {name!r} must be of a real floating dtype, not {p.dtype}: cast it first.")
     save: Callable[..., bytes] = _safetensors(f".{SAFETENSORS[backend]}").save
     try:
         Path(path).write_bytes(sealed_tensors(save(dict(params), metadata={HEADER: to_json(layer)})))
