@@ -372,7 +372,7 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
     "weight_space.labels": the_example_or_nothing,
     "from_patterns.labels": the_example_or_nothing,
     "key": lambda value, example: value is None,
-    "axis_name": lambda value, example: value is None,
+    "axis_name": the_example_or_nothing,
     "dtype": real_dtype,
     "init.seed": lambda value, example: type(value) is int and value >= 0,
     "first": only_the_example,
