@@ -287,13 +287,14 @@ def real_arrays(value: Any, example: Any) -> bool:
 
 
 def columns(value: Any, example: Any) -> bool:
-    """Arrays by name with as many channels as the example's."""
+    """Arrays by name, of any shape but with as many channels as the example's."""
     fit = isinstance(value, Mapping) and value.keys() == example.keys() and real_arrays(value, example)
-    return (
-        fit
-        and all(x.ndim > 1 and x.shape[-1] == example[name].shape[-1] and 0 not in x.shape for name, x in value.items())
-        and len({x.dtype for x in value.values()}) == 1
-    )
+    return fit and all(x.ndim > 1 and x.shape[-1] == example[name].shape[-1] for name, x in value.items())
+
+
+def filled_columns(value: Any, example: Any) -> bool:
+    """The same, where what is measured needs entries."""
+    return columns(value, example) and all(0 not in x.shape for x in value.values())
 
 
 def models(value: Any, example: Any) -> bool:
@@ -318,7 +319,10 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
         and all(x.ndim and x.shape[-1] % 2 == 0 for x in (value.values() if isinstance(value, Mapping) else [value]))
     ),
     "GaussianFourierFeatures.apply.features": columns,
-    "GaussianFourierFeatures.turns.features": columns,
+    "MLPHead.apply.features": lambda value, example: (
+        real(value) and value.ndim > 1 and value.shape[1:] == example.shape[1:]
+    ),
+    "GaussianFourierFeatures.turns.features": filled_columns,
     "GaussianFourierFeatures.from_features.features": lambda value, example: (
         isinstance(value, Mapping) and bool(value) and real_arrays(value, example)
     ),
@@ -387,7 +391,7 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
 }
 """What an argument may be, by ``CALLABLE.ARGUMENT`` or by its name: given a value and the example."""
 
-ORDERED = ("WeightSpace.from_axes.axes",)
+ORDERED = ("WeightSpace.from_axes.axes", "GaussianFourierFeatures.from_features.features")
 """Mappings whose order counts."""
 
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -8,7 +8,7 @@ from nfn_core.checks import boolean, check_kind, positive_int
 from nfn_core.errors import FeatureError
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["check_features"]
+__all__ = ["check_features", "check_real"]
 
 
 def check_features(
@@ -131,3 +131,22 @@ def _names(names: Any) -> str:
 def _expected(shape: tuple[int, ...]) -> str:
     """Feature shape of a tensor, for messages."""
     return "(" + ", ".join(["batch", *map(str, shape), "channels"]) + ")"
+
+
+def check_real(where: str, x: Array) -> None:
+    """Check that the entries of an array are real floating numbers.
+
+    Parameters
+    ----------
+    where : str
+        What it is, for the message.
+    x : array
+        The array.
+
+    Raises
+    ------
+    FeatureError
+        If they are not.
+    """
+    if not is_real(x, namespace_of(x)):
+        raise FeatureError(f"{where} must be of a real floating dtype, not {x.dtype}: cast it first.")

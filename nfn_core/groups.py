@@ -43,6 +43,9 @@ class Permutation:
             raise PermutationError(
                 f"images must be pairs of a neuron set and its images, not {shown(self.images)}: use Group.permutation."
             ) from None
+        for label, _ in pairs:
+            if not isinstance(label, str):
+                raise PermutationError(f"images must name neuron sets, not {shown(label)}: use Group.permutation.")
         object.__setattr__(
             self,
             "images",

@@ -157,6 +157,8 @@ def apply_in_training(
     """
     if axis_name is not None:
         try:
+            if not axis_name:
+                raise ValueError("it names no axis")
             jax.lax.psum(1, axis_name)  # type: ignore[no-untyped-call]
         except (NameError, TypeError, ValueError) as error:
             raise SpecError(

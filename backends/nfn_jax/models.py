@@ -234,7 +234,10 @@ def _named(tree: Any) -> Any:
 
 def _leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a tree by name."""
-    found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    try:
+        found, _ = jax.tree_util.tree_flatten_with_path(tree)
+    except ValueError as error:  # JAX sorts the keys of mappings
+        raise LabelError(f"the keys of a tree of tensors must be of one kind, which JAX can sort: {error}") from error
     named = {_name(path): x for path, x in found}
     if len(named) < len(found):
         repeated = [name for name, count in Counter(_name(path) for path, _ in found).items() if count > 1]

@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from nfn_core.checks import shown
+from nfn_core.errors import SpecError
+
 __all__ = ["WeightSpaceFeatures"]
 
 
@@ -28,7 +31,14 @@ class WeightSpaceFeatures(dict[str, torch.Tensor]):
         -------
         WeightSpaceFeatures
             The results under the same names.
+
+        Raises
+        ------
+        SpecError
+            If `function` is no function.
         """
+        if not callable(function):
+            raise SpecError(f"function must be a function of a tensor, not {shown(function)}.")
         return WeightSpaceFeatures({name: function(x) for name, x in self.items()})
 
     def to(self, *args: Any, **kwargs: Any) -> "WeightSpaceFeatures":

@@ -168,9 +168,9 @@ class Layer:
         Raises
         ------
         SpecError
-            If the layer takes another number of channels.
+            If it is no positive integer, or the layer takes another number of channels.
         """
-        return channels
+        return positive_int("channels", channels)
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Apply the layer to a value, with parameters already checked; see `apply`."""

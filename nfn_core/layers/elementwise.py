@@ -18,7 +18,7 @@ from nfn_core.checks import (
     real_number,
 )
 from nfn_core.errors import FeatureError, SpecError
-from nfn_core.features import check_features
+from nfn_core.features import check_features, check_real
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec, on_host
 from nfn_core.spaces import WeightSpace
@@ -339,5 +339,6 @@ def _checked(name: str, x: Any, axes: int) -> Array:
         wanted = "an array of shape (batch, ..., channels)" if axes else "an array of an array API library"
         came = tuple(x.shape) if is_array(x) else f"{type(x).__name__}: convert it first"
         raise FeatureError(f"{f'tensor {name!r}' if name else 'features'}: expected {wanted}, not {came}.")
+    check_real(f"tensor {name!r}" if name else "features", x)
     found: Array = x
     return found

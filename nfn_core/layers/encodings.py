@@ -22,7 +22,7 @@ from nfn_core.checks import (
     shown,
 )
 from nfn_core.errors import FeatureError, ResolutionWarning, SpecError
-from nfn_core.features import check_features
+from nfn_core.features import check_features, check_real
 from nfn_core.layers.base import Execution, Layer, check_input_channels
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import TensorSpec, WeightSpace
@@ -227,8 +227,7 @@ class GaussianFourierFeatures(Layer):
             If a number is not positive, or the batch is empty.
         """
         _check_arrays(features)
-        if not all(prod(x.shape) for x in features.values()):
-            raise SpecError("scales need features of at least one network.")
+        _check_filled(features)
         factors = tuple((name, 1.0 / (_deviation(x) or 1.0)) for name, x in features.items())
         return cls(next(iter(features.values())).shape[-1], frequencies, scale, factors)
 
@@ -251,9 +250,11 @@ class GaussianFourierFeatures(Layer):
         ------
         FeatureError
             If the features are no mapping from names to arrays of `in_channels` channels.
+        SpecError
+            If there are no entries to measure.
         """
-        _check_arrays(features, self.in_channels)
-        factors = dict(self.tensor_scales)
+        factors = self._factors(features)
+        _check_filled(features)
         found = {name: self.scale * factors.get(name, 1.0) * _deviation(x) for name, x in features.items()}
         for name, turns in found.items():
             if turns < COARSE or turns > FINE:
@@ -278,10 +279,7 @@ class GaussianFourierFeatures(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Encode the channels of every entry."""
-        _check_arrays(x, self.in_channels)
-        factors = dict(self.tensor_scales)
-        if factors and set(factors) != set(x):
-            raise FeatureError(f"Fourier features: expected tensors {sorted(factors)}, not {sorted(x)}.")
+        factors = self._factors(x)
         out: Features = {}
         for name, y in x.items():
             xp = namespace_of(y)
@@ -290,6 +288,16 @@ class GaussianFourierFeatures(Layer):
             angle = 2 * pi * factors.get(name, 1.0) * turns
             out[name] = xp.astype(xp.concat([xp.sin(angle), xp.cos(angle)], axis=-1), y.dtype, copy=False)
         return out
+
+    def _factors(self, features: Mapping[str, Array]) -> dict[str, float]:
+        """Scales of tensors by name, after a check that the features are of these tensors."""
+        _check_arrays(features, self.in_channels)
+        factors = dict(self.tensor_scales)
+        if factors and set(factors) != set(features):
+            raise FeatureError(
+                f"Fourier features: expected tensors {sorted(factors)}, not {sorted(features, key=str)}."
+            )
+        return factors
 
 
 def _check_arrays(features: Any, channels: int | None = None) -> None:
@@ -303,6 +311,14 @@ def _check_arrays(features: Any, channels: int | None = None) -> None:
                 f"tensor {name!r}: expected an array of shape (batch, ..., {channels or 'channels'}), not "
                 f"{tuple(x.shape) if is_array(x) else type(x).__name__}."
             )
+        check_real(f"tensor {name!r}", x)
+
+
+def _check_filled(features: Mapping[str, Array]) -> None:
+    """Check that there is something to measure."""
+    for name, x in features.items():
+        if not prod(x.shape):
+            raise SpecError(f"tensor {name!r} of the features is empty: measure scales on at least one network.")
 
 
 def _deviation(x: Array) -> float:

@@ -19,6 +19,7 @@ from nfn_core.checks import (
     shown,
 )
 from nfn_core.errors import FeatureError, SpecError
+from nfn_core.features import check_real
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
@@ -195,6 +196,7 @@ class MLPHead(Layer):
         xp = namespace_of(x)
         if x.ndim < 1:
             raise FeatureError(f"head: expected an array of shape (batch, ...), not {tuple(x.shape)}.")
+        check_real("features", x)
         flat = 1
         for n in x.shape[1:]:
             flat *= n

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from nfn_core.arrays import Array, Features, device_of, widened
-from nfn_core.checks import check_counts, check_flags, check_numbers
+from nfn_core.checks import check_counts, check_flags, check_numbers, positive_int
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -75,7 +75,8 @@ class NeuronPhases(Layer):
         return specs
 
     def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
+        """Return `out_channels`, for any number of input channels."""
+        positive_int("channels", channels)
         return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:

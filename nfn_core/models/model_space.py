@@ -9,8 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from nfn_core.arrays import AnyArray
-from nfn_core.checks import check_choice, check_kind, plain_int, plain_names, positive_int, positive_ints
-from nfn_core.errors import FeatureError, LabelError
+from nfn_core.checks import (
+    check_choice,
+    check_kind,
+    natural_int,
+    plain_int,
+    plain_names,
+    plain_tuple,
+    positive_int,
+    positive_ints,
+    shown,
+)
+from nfn_core.errors import FeatureError, LabelError, SpecError
 from nfn_core.features import check_features
 from nfn_core.files import FRAMEWORKS, read_shapes, read_tensors
 from nfn_core.groups import Group
@@ -58,6 +68,27 @@ class ModelSpace:
     fixed: tuple[tuple[str, str], ...] = ()
     activations: tuple[tuple[str, str, float | None], ...] = field(default=(), compare=False)
     verification: Verification | None = field(default=None, compare=False)
+
+    def __post_init__(self) -> None:
+        for field_name in ("views", "fixed", "activations"):
+            object.__setattr__(self, field_name, plain_tuple(field_name, getattr(self, field_name)))
+        for role in ("inputs", "outputs"):
+            object.__setattr__(self, role, plain_names(role, getattr(self, role)))
+        for k, view in enumerate(self.views):
+            check_kind(f"views[{k}]", view, View)
+        for field_name, kinds in (("fixed", (str, str)), ("activations", (str, str, float | int | None))):
+            for k, row in enumerate(getattr(self, field_name)):
+                if not isinstance(row, tuple) or len(row) != len(kinds) or not all(map(isinstance, row, kinds)):
+                    words = " and ".join(
+                        map(
+                            str,
+                            ("a tensor", "what fixed it")
+                            if field_name == "fixed"
+                            else ("a neuron set", "a function", "a frequency"),
+                        )
+                    )
+                    raise SpecError(f"{field_name}[{k}] must be a tuple of {words}, not {shown(row)}.")
+        check_kind("verification", self.verification, Verification | None)
 
     @classmethod
     def from_patterns(
@@ -248,7 +279,16 @@ class ModelSpace:
         ------
         FeatureError
             If a tensor is missing or has another shape.
+        SpecError
+            If `shapes` is no mapping from names to shapes.
         """
+        check_kind("shapes", shapes, Mapping)
+        shapes = {
+            name: tuple(
+                natural_int(f"shape of tensor {name!r}", n) for n in plain_tuple(f"shape of tensor {name!r}", shape)
+            )
+            for name, shape in shapes.items()
+        }
         missing = [view.name for view in self.views if view.name not in shapes]
         if missing:
             raise FeatureError(
@@ -257,7 +297,7 @@ class ModelSpace:
             )
         for view in self.views:
             for name in (view.name, *view.also):
-                if tuple(shapes.get(name, view.shape)) != view.shape:
+                if shapes.get(name, view.shape) != view.shape:
                     raise FeatureError(
                         f"tensor {name!r} of `like` has shape {tuple(shapes[name])}, but that of the space {view.shape}: give "
                         "a model of the same architecture."

@@ -13,6 +13,7 @@ from math import prod
 from typing import Literal
 
 from nfn_core.arrays import Array, namespace_of
+from nfn_core.checks import check_kind, plain_names, plain_tuple
 from nfn_core.models.axes import Node, factors, resolve, segments
 from nfn_core.registry import describable
 
@@ -188,6 +189,14 @@ class View:
     name: str
     axes: tuple[Axis, ...]
     also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_kind("name", self.name, str)
+        axes = plain_tuple("axes", self.axes)
+        for k, axis in enumerate(axes):
+            check_kind(f"axes[{k}]", axis, Axis)
+        object.__setattr__(self, "axes", axes)
+        object.__setattr__(self, "also", plain_names("also", self.also))
 
     @property
     def shape(self) -> tuple[int, ...]:
