@@ -138,7 +138,7 @@ class ModelSpace:
         derived = [name for name, pattern in labels.items() if "?" in pattern]
         if missing or derived:
             raise LabelError(
-                f"labels are given for {missing or derived}, but "
+                f"{'' if isinstance(shapes, Mapping) else f'{shapes}: '}labels are given for {missing or derived}, but "
                 + (
                     f"the tensors are {list(known)}."
                     if missing

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from nfn_core import WeightSpace
 from nfn_core.files import CHECKSUM, holds
-from reference_experiments.datasets.format import Networks, mapped
+from reference_experiments.datasets.format import Networks, find_copy, mapped
 from reference_experiments.files import ExperimentError, reading, write
 from reference_experiments.sources.splits import SPLITS
 
@@ -77,7 +77,8 @@ def read_siren_folders(
         "image": number,
     }
     space, weights = _stack_mlps([entry[2] for entry in found])
-    return Networks(space, weights, columns, {"dataset": "SIREN folders", "omega_0": 30.0})
+    networks = Networks(space, weights, columns, {"dataset": "SIREN folders", "omega_0": 30.0})
+    return _distinct(networks, [str(entry[2]) for entry in found])
 
 
 def read_dwsnets(splits: Path) -> Networks:
@@ -113,7 +114,8 @@ def read_dwsnets(splits: Path) -> Networks:
         "split": np.repeat(np.arange(3, dtype=np.uint8), [len(paths) for paths, _ in parts]),
         "label": labels,
     }
-    return Networks(space, weights, columns, {"dataset": "DWSNets INRs", "omega_0": 30.0})
+    networks = Networks(space, weights, columns, {"dataset": "DWSNets INRs", "omega_0": 30.0})
+    return _distinct(networks, list(map(str, files)))
 
 
 def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) -> Networks:
@@ -191,7 +193,8 @@ def read_small_cnn_zoo(folder: Path, order: Path | None = None, step: int = 86) 
             raise ValueError(f"test_accuracy goes from {accuracy.min()} to {accuracy.max()}, not from 0 to 1")
     columns |= {"accuracy": accuracy, "split": _paper_split(len(rows))}
     about = {"dataset": "Small CNN Zoo", "step": step} | ({"left_out": left_out} if left_out else {})
-    return Networks(space, weights, columns, about)
+    networks = Networks(space, weights, columns, about)
+    return _distinct(networks, [f"{paths['weights.npy']}, row {row}" for row in rows])
 
 
 def write_small_cnn_zoo(folder: Path, parts: Sequence[Networks], metrics: Sequence[Mapping[str, Any]]) -> None:
@@ -322,6 +325,15 @@ def _stack_mlps(paths: Sequence[Path]) -> tuple[WeightSpace, dict[str, np.ndarra
                 f"{', '.join(f'{name} {x.dtype} {x.shape}' for name, x in network.items())} came."
             )
     return space, {t.name: np.stack([network[t.name] for network in networks]) for t in space.tensors}
+
+
+def _distinct(networks: Networks, names: Sequence[str]) -> Networks:
+    """The networks, of which none is there twice; names say where each is from."""
+    copy = find_copy([networks])
+    if copy is not None:
+        first, second = (names[number] for number in copy)
+        raise ExperimentError(f"{second} holds the same network as {first}: take one of them out.")
+    return networks
 
 
 def _read_state_dict(path: Path) -> dict[str, np.ndarray]:

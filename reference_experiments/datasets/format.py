@@ -9,7 +9,7 @@ label, quality, hyperparameters. Its header says which shard of which dataset it
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from reference_experiments.sources.splits import SPLITS
 __all__ = [
     "Networks",
     "WeightDataset",
+    "find_copy",
     "finish",
     "is_whole",
     "mapped",
@@ -406,24 +407,47 @@ def _compare(path: Path, checksum: str) -> None:
     WHOLE.add(known)
 
 
-def _check_distinct(paths: Sequence[Path], shards: Sequence[Networks]) -> None:
-    """See that no network is there twice: with the same columns, or in two splits.
+def find_copy(parts: Iterable[Networks]) -> tuple[int, int] | None:
+    """Find a network that is there twice: with the same columns, or in two splits.
 
     A network that did not learn may have the same weights at two checkpoints, which are in one split.
+
+    Parameters
+    ----------
+    parts : iterable of Networks
+        Shards of a dataset.
+
+    Returns
+    -------
+    tuple of (int, int) or None
+        Numbers of both, counted from 0 over all parts; None if all differ.
     """
-    seen: dict[bytes, tuple[Path, int, bytes, int]] = {}
-    for path, shard in zip(tqdm(paths, unit="shard", desc="looking for copies", leave=False), shards, strict=True):
-        arrays = [*shard.weights.values(), *shard.masks.values()]
-        for k in range(len(shard)):
+    seen: dict[bytes, tuple[int, bytes, int]] = {}
+    number = 0
+    for part in parts:
+        arrays = [*part.weights.values(), *part.masks.values()]
+        for k in range(len(part)):
             key = hashlib.sha256(b"".join(x[k].tobytes() for x in arrays)).digest()
-            about = b"".join(x[k].tobytes() for x in shard.columns.values())
-            split = int(shard.columns["split"][k])
-            first = seen.setdefault(key, (path, k, about, split))
-            if first[:2] != (path, k) and (first[2] == about or first[3] != split):
-                raise ExperimentError(
-                    f"{path}: network {k} is the same as network {first[1]} of {first[0].name}: a network must not be there "
-                    "twice; delete both files and run the same command again, or take one of the networks out."
-                )
+            about = b"".join(x[k].tobytes() for x in part.columns.values())
+            split = int(part.columns["split"][k])
+            first = seen.setdefault(key, (number, about, split))
+            if first[0] != number and (first[1] == about or first[2] != split):
+                return first[0], number
+            number += 1
+    return None
+
+
+def _check_distinct(paths: Sequence[Path], shards: Sequence[Networks]) -> None:
+    """See that no network is there twice."""
+    found = find_copy(tqdm(shards, unit="shard", desc="looking for copies", leave=False))
+    if found is not None:
+        starts = np.cumsum([0, *map(len, shards)])
+        first, second = (int(np.searchsorted(starts, number, side="right")) - 1 for number in found)
+        raise ExperimentError(
+            f"{paths[second]}: network {found[1] - starts[second]} is the same as network {found[0] - starts[first]} of "
+            f"{paths[first].name}: a network must not be there twice; delete both files and run the same command again, or "
+            "take one of the networks out."
+        )
 
 
 def _checksum(path: Path) -> str:

@@ -246,7 +246,8 @@ def _shapes(
             split[own[: -(-len(own) // 10)]] = part
     if len({*split.tolist()}) < len(SPLITS):
         raise ExperimentError(
-            f"{len(numbers)} different shapes are too few for training, validation and test: expected at least 3."
+            f"{', '.join(list(sources)[:5])}: {len(numbers)} different shapes do not make three splits: expected at least 3, and "
+            "test shapes that are no training shapes."
         )
     return Shapes(classes, numbers, labels, split, read, sources, len(keys) - len(numbers))
 
@@ -310,7 +311,7 @@ def _modelnet10(seed: int) -> Shapes:
 
 def _h5(folder: Path, seed: int) -> Shapes:
     """ScanNet-10 of PointDA-10: ``data`` (shapes, points, 6), places and colors, and ``label`` (shapes,)."""
-    clouds, labels, split, sources = [], [], [], {}
+    clouds, labels, split, places_of, sources = [], [], [], list[str](), {}
     for name in ("train", "test"):
         paths = sorted(folder.glob(f"{name}_*.h5"))
         if not paths:
@@ -324,11 +325,12 @@ def _h5(folder: Path, seed: int) -> Shapes:
             clouds += list(data)
             labels += label
             split += [PARTS[name]] * len(label)
+            places_of += [f"{path}, {SCANNET[number]} {k}" for k, number in enumerate(label)]
             sources[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()
     keys = [hashlib.sha256(cloud.tobytes()).hexdigest() for cloud in clouds]
 
     def read(number: int) -> Shape:
-        return Cloud(clouds[number], f"{folder}, {SCANNET[labels[number]]} {number}")
+        return Cloud(clouds[number], places_of[number])
 
     return _shapes(SCANNET, keys, np.array(labels), np.array(split), read, sources, seed)
 
