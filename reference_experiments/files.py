@@ -255,4 +255,7 @@ def claimed(folder: Path, settings: Mapping[str, Any]) -> Iterator[None]:
                     f"{folder} holds a run with settings {found}, but this run has {settings}: choose another --output "
                     "or delete that folder."
                 )
+            # what killed runs left: none of them goes on, since this one holds the folder
+            for left in folder.rglob(".partial-*"):
+                left.unlink(missing_ok=True)
         yield

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
 from reference_experiments.engines.base import engine
-from reference_experiments.files import ExperimentError, claimed, digest, is_main_process
+from reference_experiments.files import ExperimentError, claimed, digest
 
 __all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
 
@@ -100,10 +100,6 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
         If the folder holds another dataset, another process makes one there, or one of the processes is killed.
     """
     with claimed(folder, maker.settings | {"version": __version__}):
-        if is_main_process():  # what killed runs left: none of them goes on, since this one holds the folder
-            for ending in ("safetensors", "sha256", "json"):
-                for left in folder.glob(f".partial-*.{ending}"):
-                    left.unlink(missing_ok=True)
         settings = digest(maker.settings)
         todo = [k for k in range(maker.shards) if not _usable(folder, k, settings)]
         if todo:

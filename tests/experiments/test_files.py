@@ -253,3 +253,17 @@ def test_a_folder_that_cannot_be_written_to(tmp_path):
         held(tmp_path / "file/x"),
     ):
         pass
+
+
+def test_who_claims_a_folder_sweeps_what_killed_runs_left(tmp_path):
+    left, kept = tmp_path / "run" / "deep" / ".partial-1.json", tmp_path / "run" / "result.json"
+    for path in (left, kept):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    with claimed(tmp_path / "run", {"seed": 0}):
+        assert not left.exists()
+    left.write_text("{}")
+    with pytest.raises(ExperimentError, match="holds a run with settings"), claimed(tmp_path / "run", {"seed": 1}):
+        pass
+    assert left.exists()
+    assert kept.exists()
