@@ -54,7 +54,7 @@ print(f"accuracies from {accuracy.min():.2f} to {accuracy.max():.2f}")
 space = nfn_torch.weight_space(models[0], images[:2])
 print(space.describe())
 states = [{name: w[k] for name, w in weights.items()} for k in range(400)]
-features = nfn_torch.stack(space, states)
+features = nfn_torch.stack(space, states, detach=True)
 
 # %%
 # ## A predictor

@@ -203,9 +203,9 @@ def check_parameters(
             f"features must be arrays by name, or an array, not {type(like).__name__}: convert them first."
         )
     sample = first_array(like)
-    if sample is None and like is not None:
-        raise FeatureError("features hold no array: give a tensor for each name of the space.")
     if isinstance(like, tuple):
+        if sample is None:
+            raise FeatureError("the features' first part holds no tensor: give an array for each name.")
         _check_alike(like, sample)
     xp = None if sample is None else namespace_of(sample)
     floating = xp is not None and is_real(sample, xp)

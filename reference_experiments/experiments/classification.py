@@ -155,7 +155,7 @@ SHAPE_MESSAGES = replace(
         **SIREN_MESSAGES.scales,
         "small": Preset(
             MethodConfig((32,) * 3, (32,) * 3, (256, 256), 0.1, fourier=(32, 0.5), augmentation=(0.2, 0.0, 0.05)),
-            Recipe("classes", 6000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=500),
+            Recipe("classes", 3000, 64, 2e-3, weight_decay=1e-3, warmup=100, cosine=True, eval_every=500),
             3,
         ),
     },

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from pickle import UnpicklingError
 from zipfile import ZIP_STORED, ZipFile, is_zipfile
 
 import numpy as np
@@ -53,7 +54,11 @@ def read_state_dict(path: Path) -> dict[str, np.ndarray]:
             with ZipFile(path) as file:
                 if any(entry.compress_type != ZIP_STORED for entry in file.infolist()):
                     raise ValueError("it is compressed, as torch.save never does")
-        for name, x in torch.load(path, map_location="cpu", weights_only=True).items():
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except UnpicklingError as error:  # torch's message advises to unpickle it all the same
+            raise ValueError("it holds more than tensors") from error
+        for name, x in state.items():
             if x.layout == torch.strided and x.numel() * x.element_size() > x.untyped_storage().nbytes():
                 raise ValueError(f"tensor {name!r} of shape {tuple(x.shape)} repeats the few numbers it has")
             if x.dtype.is_floating_point and x.element_size() == 1:

@@ -95,7 +95,6 @@ ACCEPTED = {
     "nan": {f"{s}.fill" for s in STACKS},
     "3.5": {f"{s}.fill" for s in STACKS},
     "[]": {
-        "jax.apply_in_training.axis_name",
         "ModelSpace.from_patterns.inputs",
         "ModelSpace.from_patterns.outputs",
         *STREAMS,

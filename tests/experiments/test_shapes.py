@@ -269,7 +269,7 @@ def test_folders_without_shapes_and_with_too_few(tmp_path):
             shapes.load_shapes(str(folder), 0)
     (tmp_path / "chair").mkdir()
     np.save(tmp_path / "chair" / "1.npy", CUBE)
-    with pytest.raises(ExperimentError, match="1 different shapes are too few"):
+    with pytest.raises(ExperimentError, match="1 different shapes do not make three splits"):
         shapes.load_shapes(str(tmp_path), 0)
     options = ["shape-inrs", "--shapes", str(tmp_path / "nowhere"), "--scale", "smoke", "--output", str(tmp_path / "x")]
     done = CliRunner().invoke(make_group, options)
