@@ -13,9 +13,10 @@ KINDS = ("inputs", "files", "kills")
 @click.command(context_settings={"show_default": True})
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(KINDS), help="Only these kinds of faults.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, help="Seed of all that is drawn.")
+@click.option("--kills", "number", type=click.IntRange(min=1), default=200, help="Number of kills.")
 @click.option("--short", is_flag=True, help="A sample that takes two minutes.")
 @click.option("--output", type=click.Path(dir_okay=False, path_type=Path), help="Also write the table to this file.")
-def main(kinds: tuple[str, ...], seed: int, short: bool, output: Path | None) -> None:
+def main(kinds: tuple[str, ...], seed: int, number: int, short: bool, output: Path | None) -> None:
     """Try bad inputs, damaged files and kills, and count what became of them."""
     cases: list[Case] = []
     for kind in kinds or KINDS:
@@ -30,8 +31,8 @@ def main(kinds: tuple[str, ...], seed: int, short: bool, output: Path | None) ->
         else:
             from faults import kills
 
-            cases += kills.campaign(seed, 4, kills.JOBS[:2]) if short else kills.campaign(seed, 200)
-    options = "".join([*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", " --short" if short else ""])
+            cases += kills.campaign(seed, 4, kills.JOBS[:2]) if short else kills.campaign(seed, number)
+    options = "".join([*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", f" --kills {number}", " --short" if short else ""])
     page = f"`python -m faults{options}`\n\n{table(cases)}"
     click.echo(page)
     if output:
