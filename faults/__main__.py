@@ -32,7 +32,9 @@ def main(kinds: tuple[str, ...], seed: int, number: int, short: bool, output: Pa
             from faults import kills
 
             cases += kills.campaign(seed, 4, kills.JOBS[:2]) if short else kills.campaign(seed, number)
-    options = "".join([*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", f" --kills {number}", " --short" if short else ""])
+    options = "".join(
+        [*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", " --short" if short else f" --kills {number}"]
+    )
     page = f"`python -m faults{options}`\n\n{table(cases)}"
     click.echo(page)
     if output:
