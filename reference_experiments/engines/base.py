@@ -12,8 +12,7 @@ from typing import Any, Literal, Protocol, TypeVar, cast
 
 import numpy as np
 
-from nfn_core import Layer, __version__
-from reference_experiments.files import ExperimentError
+from nfn_core import Layer, ParameterError, __version__
 
 __all__ = [
     "BACKENDS",
@@ -191,13 +190,13 @@ def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
 
     Raises
     ------
-    ExperimentError
+    ParameterError
         If an entry is missing, unknown, or of another shape.
     """
     missing, unknown = [n for n in shapes if n not in state], [n for n in state if n not in shapes]
     other = {n: x.shape for n, x in state.items() if n in shapes and x.shape != shapes[n]}
     if missing or unknown or other:
-        raise ExperimentError(
+        raise ParameterError(
             f"the state of another network: it lacks {missing}, holds unknown {unknown}, and of other shapes {other}."
         )
 
