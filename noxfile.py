@@ -12,7 +12,7 @@ nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "wheel", "docs", "conformance", "smoke"]
 nox.options.default_venv_backend = "virtualenv"
 
-EVERYTHING = ".[torch,jax,conformance,experiments]"
+EVERYTHING = ".[torch,jax,conformance,experiments,cluster]"
 PEERS = ("array-api-strict", "numpydoc", "optax", "equinox", "flax")
 DIGITS = ("--images", "digits")
 SMOKE: dict[

@@ -35,12 +35,18 @@ def dataset_of(
 ) -> WeightDataset:
     """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there.
 
-    Its checksums are compared, unless `check` is false.
+    Its checksums are compared, unless `check` is false. Of the processes that torchrun starts none makes a dataset.
     """
     if folder is None:
         maker = experiment.makers[name](scale, 0, backend)
         folder = dataset_dir(maker)
-        make(maker, folder, os.cpu_count() or 1)
+        if "RANK" not in os.environ:
+            make(maker, folder, os.cpu_count() or 1)
+        elif not (folder / "dataset.json").exists():
+            raise ExperimentError(
+                f"{folder} does not hold {name}'s networks, and processes of torchrun do not make them: `make` them there "
+                "first, or give their folder with --dataset-dir."
+            )
     return WeightDataset(folder, check)
 
 

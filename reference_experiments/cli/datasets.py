@@ -62,10 +62,11 @@ def image_inrs(
     seed: int,
     devices: int,
     gpu: bool,
+    scheduler: str | None,
     output: Path | None,
 ) -> None:
     """SIRENs fitted to images (section D.3)."""
-    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), output, devices, gpu)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), output, devices, gpu, scheduler)
     contact_sheet(dataset.folder / "contact-sheet.png", dataset)
 
 
@@ -78,18 +79,36 @@ def image_inrs(
     "of classes of point clouds (.npy) or meshes (.off, .obj), or of ScanNet-10's .h5 files.",
 )
 @maker_command
-def shape_inrs(shapes: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+def shape_inrs(
+    shapes: str,
+    backend: str,
+    scale: str,
+    seed: int,
+    devices: int,
+    gpu: bool,
+    scheduler: str | None,
+    output: Path | None,
+) -> None:
     """SIRENs fitted to unsigned distances of shapes (section D.3)."""
-    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), output, devices, gpu)
+    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), output, devices, gpu, scheduler)
     slices(dataset.folder / "slices.png", dataset)
 
 
 @make_group.command(name="cnn-zoo")
 @of_images("cifar10")
 @maker_command
-def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None) -> None:
+def cnn_zoo(
+    images: str,
+    backend: str,
+    scale: str,
+    seed: int,
+    devices: int,
+    gpu: bool,
+    scheduler: str | None,
+    output: Path | None,
+) -> None:
     """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
-    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), output, devices, gpu)
+    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), output, devices, gpu, scheduler)
     _report(dataset)
     about = dataset.about
     names = {"initializer": "config.w_init", "optimizer": "config.optimizer", "activation": "config.activation"}
@@ -121,10 +140,18 @@ def cnn_zoo(images: str, backend: str, scale: str, seed: int, devices: int, gpu:
 @of_images("mnist")
 @maker_command
 def mlp_zoo(
-    layers: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
+    layers: str,
+    images: str,
+    backend: str,
+    scale: str,
+    seed: int,
+    devices: int,
+    gpu: bool,
+    scheduler: str | None,
+    output: Path | None,
 ) -> None:
     """MLPs of 128 units with drawn hyperparameters (section E.5)."""
-    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), output, devices, gpu))
+    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), output, devices, gpu, scheduler))
 
 
 @make_group.command(name="tickets")
@@ -132,11 +159,21 @@ def mlp_zoo(
 @of_images("mnist")
 @maker_command
 def tickets(
-    network: str, images: str, backend: str, scale: str, seed: int, devices: int, gpu: bool, output: Path | None
+    network: str,
+    images: str,
+    backend: str,
+    scale: str,
+    seed: int,
+    devices: int,
+    gpu: bool,
+    scheduler: str | None,
+    output: Path | None,
 ) -> None:
     """Initial weights and masks of winning tickets (section D.2); the paper's CNNs are of cifar10."""
     scales = TICKET_MLP_PRESETS if network == "mlp" else TICKET_CNN_PRESETS
-    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), output, devices, gpu)
+    dataset = _make(
+        TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), output, devices, gpu, scheduler
+    )
     for name in ("dense accuracy", "ticket accuracy", "random accuracy"):
         click.echo(
             f"{name}: {dataset.columns[name].mean():.4f} ± {dataset.columns[name].std():.4f} over {len(dataset)}"
@@ -207,10 +244,10 @@ def convert_dwsnets(source: Path, output: Path) -> None:
     _convert(read_dwsnets(source), output)
 
 
-def _make(maker: Maker, output: Path | None, devices: int, gpu: bool) -> WeightDataset:
+def _make(maker: Maker, output: Path | None, devices: int, gpu: bool, scheduler: str | None) -> WeightDataset:
     """Make a dataset and print what it is."""
     folder = output or dataset_dir(maker)
-    make(maker, folder, devices, gpu)
+    make(maker, folder, devices, gpu, scheduler)
     dataset = WeightDataset(folder)
     found = dataset.about["quality"][maker.quality]
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in found.items())

@@ -91,6 +91,11 @@ def maker_command(command: Command) -> Command:
         click.option(
             "--devices", type=click.IntRange(min=1), default=cores, help="Number of processes; by default one per core."
         ),
+        click.option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="Dask scheduler whose workers make the shards, in place of --devices.",
+        ),
         seed_option,
         scale_option,
         backend_option,

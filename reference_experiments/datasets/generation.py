@@ -1,12 +1,16 @@
 """Make a dataset shard by shard in single-threaded processes, so that it can be interrupted at any moment and goes on.
 
+The processes are started here, or are the workers of a scheduler (see `reference_experiments.datasets.cluster`).
+
 A shard's bytes depend on the maker's settings alone, not on the number of processes. Each is written whole or not at all.
 """
 
 import os
 import threading
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,8 +21,9 @@ import numpy as np
 from tqdm import tqdm
 
 from nfn_core import __version__
+from reference_experiments.datasets.cluster import on_worker, workers
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
-from reference_experiments.engines.base import engine
+from reference_experiments.engines.base import engine, use_one_thread
 from reference_experiments.files import ExperimentError, claimed, digest
 
 __all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
@@ -80,7 +85,7 @@ def shard_range(index: int, size: int, networks: int) -> np.ndarray:
     return np.arange(index * size, min((index + 1) * size, networks))
 
 
-def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
+def make(maker: Maker, folder: Path, devices: int, gpu: bool = False, scheduler: str | None = None) -> None:
     """Make a dataset, or what an interrupted run left undone; damaged shards are named and made again.
 
     Parameters
@@ -93,42 +98,59 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False) -> None:
         Number of processes: one for each core, or each GPU.
     gpu : bool
         Whether each process takes a GPU.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers make the shards in place of `devices` processes.
 
     Raises
     ------
+    MissingDependencyError
+        If a scheduler is given and Dask is not installed.
     ExperimentError
-        If the folder holds another dataset, another process makes one there, or one of the processes is killed.
+        If the folder holds another dataset, another process makes one there, one of the processes is killed, or the
+        scheduler does not answer.
     """
     with claimed(folder, maker.settings | {"version": __version__}):
         settings = digest(maker.settings)
         todo = [k for k in range(maker.shards) if not _usable(folder, k, settings)]
         if todo:
             (folder / "dataset.json").unlink(missing_ok=True)
-        queue = get_context("spawn").Queue()
-        for rank in range(devices):
-            queue.put(rank)
-        bar = tqdm(total=maker.shards, initial=maker.shards - len(todo), unit="shard", desc=str(folder))
-        with bar, ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, maker.backend)) as pool:
-            futures = [pool.submit(_one, maker, k, shard_path(folder, k), settings) for k in todo]
+        task: Callable[..., float]
+        if scheduler is None:
+            executor, task = _processes(devices, gpu, maker.backend, folder), _one
+        else:
+            executor, task = workers(scheduler, folder), on_worker(_one, gpu, maker.backend)
+        with executor as pool:
+            futures = [pool.submit(task, maker, k, shard_path(folder, k), settings) for k in todo]
             means = []
-            try:
+            with tqdm(total=maker.shards, initial=maker.shards - len(todo), unit="shard", desc=str(folder)) as bar:
                 for done in as_completed(futures):
                     means.append(done.result())
                     bar.set_postfix_str(f"mean {maker.quality} {np.mean(means):.4g}")
                     bar.update()
-            except BrokenProcessPool as error:
-                raise ExperimentError(
-                    f"{folder}: a process that made networks was killed, perhaps for want of memory: run the same command "
-                    "again to go on, with fewer --devices."
-                ) from error
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
         shards = (read_shard(shard_path(folder, k), k, settings) for k in range(maker.shards))
         values = np.concatenate([shard.columns[maker.quality] for shard in shards])
         quantiles = dict(zip(("minimum", "median", "maximum"), np.quantile(values, (0, 0.5, 1)).tolist(), strict=True))
         quality = {maker.quality: quantiles | {"mean": float(values.mean())}}
         finish(folder, maker.shards, settings, {"quality": quality, "version": __version__})
+
+
+@contextmanager
+def _processes(devices: int, gpu: bool, backend: str, folder: Path) -> Iterator[Executor]:
+    """Processes of this machine; what is not begun is cancelled if the context ends with an error."""
+    queue = get_context("spawn").Queue()
+    for rank in range(devices):
+        queue.put(rank)
+    with ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, backend)) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise ExperimentError(
+                f"{folder}: a process that made networks was killed, perhaps for want of memory: run the same command "
+                "again to go on, with fewer --devices."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _usable(folder: Path, index: int, settings: str) -> bool:
@@ -151,9 +173,7 @@ def _start(queue: Any, gpu: bool, backend: str) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
         engine(backend).use(gpu=True)
     else:
-        os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": "1", "PJRT_NPROC": "1"}
-        os.environ["XLA_FLAGS"] = "--xla_cpu_multi_thread_eigen=false " + os.environ.get("XLA_FLAGS", "")
+        use_one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

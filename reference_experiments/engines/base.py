@@ -28,6 +28,7 @@ __all__ = [
     "engine",
     "environment",
     "rows",
+    "use_one_thread",
 ]
 
 
@@ -221,3 +222,12 @@ def environment(library: Engine) -> dict[str, str]:
         library.name: version(library.name),
         "nfn-core": __version__,
     }
+
+
+def use_one_thread() -> None:
+    """Let the array libraries of this process, which are not loaded yet, use one CPU thread."""
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    os.environ |= {"JAX_PLATFORMS": "cpu", "NPROC": "1", "PJRT_NPROC": "1"}
+    flag, flags = "--xla_cpu_multi_thread_eigen=false", os.environ.get("XLA_FLAGS", "")
+    if flag not in flags:
+        os.environ["XLA_FLAGS"] = f"{flag} {flags}"

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_map
 
 from nfn_core import Layer
 from reference_experiments.engines.base import GPU_BLOCK, Inputs, Recipe, State, check_state, rows
+from reference_experiments.files import ExperimentError
 
 __all__ = ["ENGINE"]
 
@@ -106,7 +107,19 @@ class TorchEngine:
     sin = staticmethod(torch.sin)
 
     def use(self, gpu: bool, devices: int = 1) -> None:
-        """Make the GPU torch's default device; of several devices each belongs to a process that torchrun has started."""
+        """Make the GPU torch's default device; of several devices each belongs to a process that torchrun has started.
+
+        Raises
+        ------
+        ExperimentError
+            If torchrun has started another number of processes, on all machines together.
+        """
+        started = int(os.environ.get("WORLD_SIZE", "1"))
+        if devices != started:
+            raise ExperimentError(
+                f"{devices} devices were asked for, but there are {started} processes: start one for each device with "
+                f"torchrun, on all machines together, or ask for {started}."
+            )
         if devices > 1:
             torch.distributed.init_process_group("nccl" if gpu else "gloo")
         if gpu:

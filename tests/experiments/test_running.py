@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from dataclasses import replace
@@ -204,6 +205,55 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
     assert len(variances) == 7
     for name in variances:
         np.testing.assert_allclose(together[name], alone.state()[name], rtol=1e-2, err_msg=name)
+
+
+def torchrun(port):
+    """Command of one of two machines with a device each, which meet at a port of this one."""
+    meet = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1")
+    return ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
+
+
+@pytest.mark.slow(seconds=30)
+def test_two_machines_give_what_two_devices_of_one_give(dataset, tmp_path):
+    options = ["table3", "--scale", "smoke", "--method", "NFN_NP", "--seeds", "1", "--devices", "2"]
+    options += ["--dataset-dir", "MNIST", str(dataset.folder), "--output"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    for launch, machines, output in (([], 1, tmp_path / "one"), (torchrun(port), 2, tmp_path / "two")):
+        start = [sys.executable, *launch, "-m", "reference_experiments", "run", *options, str(output)]
+        agents = [
+            subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            for _ in range(machines)
+        ]
+        try:
+            said = [agent.communicate(timeout=200)[0] for agent in agents]
+        finally:
+            for agent in agents:
+                agent.kill()
+        assert [agent.returncode for agent in agents] == [0] * machines, said
+    results = [read_json(tmp_path / name / "MNIST" / "NFN_NP-seed0.json") for name in ("one", "two")]
+    for result in results:
+        del result["seconds"]
+    assert results[0] == results[1]
+    folders = [tmp_path / name / "MNIST" / "NFN_NP-seed0" for name in ("one", "two")]
+    assert len([path for path in folders[1].iterdir() if path.name.startswith("events")]) == 1  # of the first process
+    for name in ("checkpoint.safetensors", "parameters.safetensors"):
+        assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_processes_of_torchrun_are_as_many_as_devices_and_make_no_networks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    for devices in (1, 2):
+        with pytest.raises(
+            ExperimentError, match=f"{devices} devices were asked for, but there are 4 processes: start"
+        ):
+            engine("torch").use(gpu=False, devices=devices)
+    monkeypatch.setenv("RANK", "1")
+    with pytest.raises(ExperimentError, match="does not hold digits's networks, and processes of torchrun do not make"):
+        runner.dataset_of(EXPERIMENTS["digits"], "digits", "smoke", "torch", None)
+    assert not list(tmp_path.iterdir())
 
 
 # Experiments and their report
