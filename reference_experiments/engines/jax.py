@@ -1,5 +1,6 @@
 """JAX: `nfn_jax` functions trained with optax."""
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -124,6 +125,10 @@ class JaxEngine:
 
     def use(self, gpu: bool, devices: int = 1) -> None:
         """See that JAX has a GPU, which it then takes by itself; split batches over a mesh of several devices."""
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ExperimentError(
+                "torchrun starts processes for PyTorch: give --backend torch, or run JAX in one process."
+            )
         if devices > 1 and not gpu:
             jax.config.update("jax_num_cpu_devices", devices)  # type: ignore[no-untyped-call]
         found = jax.devices("gpu" if gpu else "cpu")
