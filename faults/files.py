@@ -94,10 +94,10 @@ def damaged(layout: Layout, folder: Path, seed: list[int], number: int, bar: Any
             )
         if outcome == "silent" and _left_out(printed.getvalue()) - left_out:
             return what, "refused by name", f"left out: {message}"
-        can_be_told = (layout.checked and path.suffix != ".json") or not after
+        detectable = (layout.checked and path.suffix != ".json") or not after
         another = same_form(whole[path], after) or message == OTHER_VALUES
-        if outcome == "silent" and ((another and not can_be_told) or (layout.loose and not path.exists())):
-            outcome = "not to be told"
+        if outcome == "silent" and ((another and not detectable) or (layout.loose and not path.exists())):
+            outcome = "undetectable"
         return what, outcome, message
 
     for what, outcome, message in isolated(one, number):

@@ -9,7 +9,7 @@ from nfn_core import NFNError
 
 __all__ = ["BAD", "CampaignError", "Case", "OUTCOMES", "VARYING", "judge", "table"]
 
-OUTCOMES = ("refused by name", "unharmed", "not to be told", "raw", "silent")
+OUTCOMES = ("refused by name", "unharmed", "undetectable", "raw", "silent")
 """Refused by an error of the package that names what is wrong; done as if nothing were wrong, rightly; a value in a file
 without a checksum is another valid one, which no reader can tell; any other error; or something wrong was taken without a
 word."""

@@ -303,8 +303,7 @@ def check_counts(description: Any, *names: str) -> None:
     SpecError
         If one is not a positive integer.
     """
-    for name in names:
-        object.__setattr__(description, name, positive_int(name, getattr(description, name)))
+    _store(description, names, positive_int)
 
 
 def check_sizes(description: Any, *names: str) -> None:
@@ -322,8 +321,7 @@ def check_sizes(description: Any, *names: str) -> None:
     SpecError
         If one is no sequence, or holds what is not a positive integer.
     """
-    for name in names:
-        object.__setattr__(description, name, positive_ints(name, getattr(description, name)))
+    _store(description, names, positive_ints)
 
 
 def check_numbers(description: Any, within: str, *names: str) -> None:
@@ -343,8 +341,7 @@ def check_numbers(description: Any, within: str, *names: str) -> None:
     SpecError
         If one is no number, or out of range.
     """
-    for name in names:
-        object.__setattr__(description, name, real_number(name, getattr(description, name), within))
+    _store(description, names, lambda name, value: real_number(name, value, within))
 
 
 def check_flags(description: Any, *names: str) -> None:
@@ -362,5 +359,10 @@ def check_flags(description: Any, *names: str) -> None:
     SpecError
         If one is neither.
     """
+    _store(description, names, boolean)
+
+
+def _store(description: Any, names: Iterable[str], check: Callable[[str, Any], Any]) -> None:
+    """Store what a check returns in each of some fields of a frozen description."""
     for name in names:
-        object.__setattr__(description, name, boolean(name, getattr(description, name)))
+        object.__setattr__(description, name, check(name, getattr(description, name)))

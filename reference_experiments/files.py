@@ -1,8 +1,8 @@
 """Files that are whole or absent, and known to be as they were written; folders in which one process writes at a time.
 
 A file is written beside its place and moved there, so that an interrupted run can go on. What is read back carries a
-checksum: JSON and arrays their own (see `nfn_core.files`), shards of networks in ``dataset.json``. Whatever goes wrong with a
-file is told in one line that names it.
+checksum: JSON and arrays their own (see `nfn_core.files`), shards of networks in ``dataset.json``. An error of a
+file is one line that names it.
 """
 
 import hashlib

@@ -115,10 +115,10 @@ def fit(
     if checkpoint.exists():
         saved = read_arrays(checkpoint)
         with reading(checkpoint, "checkpoint of this training", AGAIN):
-            told = json.loads(saved.pop("told").tobytes())
-            if told["training"] != training_of:
-                raise ValueError(f"it is of {told['training']}, but this is {training_of}")
-            curve = [{key: evaluation[key] for key in ("step", "loss", "metric")} for evaluation in told["curve"]]
+            progress = json.loads(saved.pop("progress").tobytes())
+            if progress["training"] != training_of:
+                raise ValueError(f"it is of {progress['training']}, but this is {training_of}")
+            curve = [{key: evaluation[key] for key in ("step", "loss", "metric")} for evaluation in progress["curve"]]
             step = curve[-1]["step"]
             best = {key.removeprefix("best "): saved.pop(key) for key in list(saved) if key.startswith("best ")}
             learner.restore(best)
@@ -140,8 +140,10 @@ def fit(
             if not curve or metric > max(evaluation["metric"] for evaluation in curve):
                 best = learner.state()
             curve.append({"step": step, "loss": loss, "metric": metric})
-            told = np.frombuffer(json.dumps({"training": training_of, "curve": curve}).encode(), np.uint8)
-            write_arrays(checkpoint, {**learner.state(), **{f"best {n}": x for n, x in best.items()}, "told": told})
+            progress = np.frombuffer(json.dumps({"training": training_of, "curve": curve}).encode(), np.uint8)
+            write_arrays(
+                checkpoint, {**learner.state(), **{f"best {n}": x for n, x in best.items()}, "progress": progress}
+            )
             for key in ("loss", "metric"):
                 log.add_scalar(key, curve[-1][key], step)
             bar.set_postfix({key: f"{curve[-1][key]:.3f}" for key in ("loss", "metric")})

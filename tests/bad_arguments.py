@@ -4,7 +4,11 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-__all__ = ["BAD_VALUES", "Call", "bad_calls"]
+import pytest
+
+from nfn_core import NFNError
+
+__all__ = ["BAD_VALUES", "Call", "bad_calls", "check_calls"]
 
 BAD_VALUES: Mapping[str, Any] = {
     "None": None,
@@ -62,3 +66,23 @@ def bad_calls(
             continue
         for label, value in values.items():
             yield Call(argument, label, lambda argument=argument, value=value: function(**{**example, argument: value}))
+
+
+def check_calls(
+    case: str,
+    function: Callable[..., Any],
+    example: Mapping[str, Any],
+    accepted: Mapping[str, Any],
+    subjects: Mapping[str, str],
+) -> None:
+    """See that each bad value is refused by an error that names the argument, or its subject, unless it is accepted."""
+    function(**example)
+    for call in bad_calls(function, example):
+        where = f"{case}.{call.argument}"
+        if where in accepted[call.value]:
+            call.run()
+            continue
+        with pytest.raises(NFNError) as refused:
+            call.run()
+        names = (call.argument, subjects.get(call.argument, call.argument))
+        assert any(name in str(refused.value) for name in names), f"{where}, {call.value}: {refused.value}"

@@ -143,7 +143,7 @@ def damaged(reader, checked=False):
 
 def test_damaged_files_are_judged():
     cases = damaged(read)
-    assert set(found(cases)) == {"refused by name", "not to be told"}
+    assert set(found(cases)) == {"refused by name", "undetectable"}
     assert len(cases) == 60
     assert set(found(damaged(read, checked=True))) == {"refused by name", "silent"}
     silent = [case for case in damaged(read_what_comes) if case.outcome == "silent"]

@@ -76,17 +76,12 @@ class ModelSpace:
             object.__setattr__(self, role, plain_names(role, getattr(self, role)))
         for k, view in enumerate(self.views):
             check_kind(f"views[{k}]", view, View)
-        for field_name, kinds in (("fixed", (str, str)), ("activations", (str, str, float | int | None))):
+        for field_name, kinds, words in (
+            ("fixed", (str, str), "a tensor and what fixed it"),
+            ("activations", (str, str, float | int | None), "a neuron set and a function and a frequency"),
+        ):
             for k, row in enumerate(getattr(self, field_name)):
                 if not isinstance(row, tuple) or len(row) != len(kinds) or not all(map(isinstance, row, kinds)):
-                    words = " and ".join(
-                        map(
-                            str,
-                            ("a tensor", "what fixed it")
-                            if field_name == "fixed"
-                            else ("a neuron set", "a function", "a frequency"),
-                        )
-                    )
                     raise SpecError(f"{field_name}[{k}] must be a tuple of {words}, not {shown(row)}.")
         check_kind("verification", self.verification, Verification | None)
 

@@ -60,13 +60,10 @@ def image_inrs(
     backend: str,
     scale: str,
     seed: int,
-    devices: int,
-    gpu: bool,
-    scheduler: str | None,
-    output: Path | None,
+    **options: Any,
 ) -> None:
     """SIRENs fitted to images (section D.3)."""
-    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), output, devices, gpu, scheduler)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), **options)
     contact_sheet(dataset.folder / "contact-sheet.png", dataset)
 
 
@@ -84,13 +81,10 @@ def shape_inrs(
     backend: str,
     scale: str,
     seed: int,
-    devices: int,
-    gpu: bool,
-    scheduler: str | None,
-    output: Path | None,
+    **options: Any,
 ) -> None:
     """SIRENs fitted to unsigned distances of shapes (section D.3)."""
-    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), output, devices, gpu, scheduler)
+    dataset = _make(ShapeMaker.at_scale(shapes, scale, seed, backend), **options)
     slices(dataset.folder / "slices.png", dataset)
 
 
@@ -102,13 +96,10 @@ def cnn_zoo(
     backend: str,
     scale: str,
     seed: int,
-    devices: int,
-    gpu: bool,
-    scheduler: str | None,
-    output: Path | None,
+    **options: Any,
 ) -> None:
     """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
-    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), output, devices, gpu, scheduler)
+    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), **options)
     _report(dataset)
     about = dataset.about
     names = {"initializer": "config.w_init", "optimizer": "config.optimizer", "activation": "config.activation"}
@@ -145,13 +136,10 @@ def mlp_zoo(
     backend: str,
     scale: str,
     seed: int,
-    devices: int,
-    gpu: bool,
-    scheduler: str | None,
-    output: Path | None,
+    **options: Any,
 ) -> None:
     """MLPs of 128 units with drawn hyperparameters (section E.5)."""
-    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), output, devices, gpu, scheduler))
+    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), **options))
 
 
 @make_group.command(name="tickets")
@@ -164,16 +152,11 @@ def tickets(
     backend: str,
     scale: str,
     seed: int,
-    devices: int,
-    gpu: bool,
-    scheduler: str | None,
-    output: Path | None,
+    **options: Any,
 ) -> None:
     """Initial weights and masks of winning tickets (section D.2); the paper's CNNs are of cifar10."""
     scales = TICKET_MLP_PRESETS if network == "mlp" else TICKET_CNN_PRESETS
-    dataset = _make(
-        TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), output, devices, gpu, scheduler
-    )
+    dataset = _make(TicketMaker(images, f"ticket-{network}", scales[scale], seed, backend), **options)
     for name in ("dense accuracy", "ticket accuracy", "random accuracy"):
         click.echo(
             f"{name}: {dataset.columns[name].mean():.4f} ± {dataset.columns[name].std():.4f} over {len(dataset)}"

@@ -85,7 +85,7 @@ def on_worker(task: Callable[..., float], gpu: bool, backend: str) -> Callable[.
 def _run(
     task: Callable[..., float], gpu: bool, backend: str, here: Path, maker: Any, index: int, path: Path, settings: str
 ) -> float:
-    """Run a task on a worker; whatever goes wrong is told with the worker's address."""
+    """Run a task on a worker; errors name the worker's address."""
     from distributed import get_worker
 
     worker, path = get_worker(), here / path

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import nfn_core
-from nfn_core import MessageState, NFNError, WeightSpace, initialize
+from nfn_core import MessageState, WeightSpace, initialize
 from nfn_core.augmentations import flip_signs, transform_inputs
-from tests.bad_arguments import BAD_VALUES, bad_calls
+from tests.bad_arguments import BAD_VALUES, bad_calls, check_calls
 
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
 GROUP = SPACE.group("HNP")
@@ -201,17 +201,7 @@ def test_every_public_callable_has_an_example():
 @pytest.mark.usefixtures("file")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_arguments_are_refused_by_name(case):
-    function, example = CASES[case]
-    function(**example)
-    for call in bad_calls(function, example):
-        where = f"{case}.{call.argument}"
-        if where in ACCEPTED[call.value]:
-            call.run()
-            continue
-        with pytest.raises(NFNError) as refused:
-            call.run()
-        names = (call.argument, SUBJECTS.get(call.argument, call.argument))
-        assert any(name in str(refused.value) for name in names), f"{where}, {call.value}: {refused.value}"
+    check_calls(case, *CASES[case], ACCEPTED, SUBJECTS)
 
 
 def test_a_raw_error_is_found_and_so_is_what_passes():

@@ -130,7 +130,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path):
     assert os.listdir(tmp_path) == ["file.json"]
 
 
-def test_what_cannot_be_written_is_told_with_its_path(tmp_path):
+def test_errors_of_writing_name_the_path(tmp_path):
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     for path, message in (

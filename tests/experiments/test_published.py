@@ -236,7 +236,7 @@ def test_numbers_of_the_zoo(before, after, message, tmp_path):
         read_small_cnn_zoo(tmp_path)
 
 
-def test_what_is_left_out_of_the_zoo_is_told(tmp_path):
+def test_convert_prints_what_it_leaves_out_of_the_zoo(tmp_path):
     write_zoo(tmp_path)
     path = tmp_path / "metrics.csv.gz"
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(b"0.011", b"0.0l1")))

@@ -101,8 +101,8 @@ CHANGES = {
     "of other shapes {'moment": lambda saved: saved.update(
         {n: np.zeros((7, 7), np.float32) for n in saved if n.startswith("moment 0")}
     ),
-    "KeyError: 'told'": lambda saved: saved.pop("told"),
-    "JSONDecodeError": lambda saved: saved.update(told=saved["told"][:-1]),
+    "KeyError: 'progress'": lambda saved: saved.pop("progress"),
+    "JSONDecodeError": lambda saved: saved.update(progress=saved["progress"][:-1]),
 }
 
 
