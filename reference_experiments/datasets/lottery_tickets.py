@@ -140,7 +140,7 @@ class TicketMaker:
         """Train, prune and train again the networks of one shard."""
         s, trainer = self.scale, self.trainer
         runs = shard_range(index, s.shard, s.runs)
-        parts = [self._prune(runs[block]) for block in blocks(trainer.library, len(runs))]
+        parts = [self._prune(runs[block]) for block in blocks(trainer.library, len(runs), trainer.convolutional)]
         weights, columns, masks = (
             {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
         )

@@ -5,7 +5,7 @@ Networks of one shard share optimizer, activation and share of the data; as many
 side. Each draws from a stream of its own, of the dataset's seed and its number.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
@@ -51,8 +51,15 @@ class ZooPreset:
     batch : int
         Images in a step.
     checkpoints : int
-        Checkpoints kept of every run: for the CNN zoo evenly from the first epoch to the last, for the MLP zoos at
-        random epochs.
+        Checkpoints kept of every run: for the CNN zoo evenly up to the last epoch, for the MLP zoos after random epochs.
+    learning_rates, deviations : tuple of (float, float)
+        Ranges of the learning rate and of the initial standard deviation, as published.
+    sgd_factor : float
+        How many times larger the learning rates of plain gradient descent are.
+    dropout : float
+        Largest share of a CNN's channels that is dropped; the MLP zoos have no dropout.
+    equal_steps : bool
+        Whether networks pass over a smaller share of the images more often, so that all take as many steps.
     """
 
     runs: int
@@ -62,11 +69,20 @@ class ZooPreset:
     epochs: int
     batch: int
     checkpoints: int
+    learning_rates: tuple[float, float] = (5e-4, 5e-2)
+    deviations: tuple[float, float] = (1e-3, 0.5)
+    sgd_factor: float = 1.0
+    dropout: float = 0.7
+    equal_steps: bool = False
+
+    def passes(self, fraction: float) -> int:
+        """Passes over a share of the images."""
+        return round(self.epochs / fraction) if self.equal_steps else self.epochs
 
 
 CNN_PRESETS = {
     "smoke": ZooPreset(16, 8, 400, 200, 2, 32, 2),
-    "small": ZooPreset(720, 30, 10000, 5000, 10, 64, 4),
+    "small": ZooPreset(3000, 30, 20000, 5000, 2, 32, 2, (1e-3, 1e-2), (0.05, 0.5), 30.0, 0.5, equal_steps=True),
     "paper": ZooPreset(30000, 50, 50000, 10000, 86, 512, 9),
 }
 
@@ -82,9 +98,9 @@ MLP_PRESETS = {
 class ZooMaker:
     """Makes a zoo of classifiers; see `reference_experiments.datasets.generation.Maker`.
 
-    Learning rate (5e-4 to 5e-2), weight decay (1e-8 to 1e-2) and initial deviation (1e-3 to 0.5) are drawn log-uniformly,
-    optimizer, activation, initializer and the share of the images from the lists above, as Unterthiner et al. do;
-    their dropout is not drawn.
+    Learning rate, weight decay (1e-8 to 1e-2) and initial deviation are drawn log-uniformly, a CNN's dropout uniformly,
+    optimizer, activation, initializer and the share of the images from the lists above, as Unterthiner et al. do. The
+    ranges of `ZooPreset` are theirs; where training is much shorter, a preset has ranges that learn in its time.
 
     Parameters
     ----------
@@ -129,7 +145,7 @@ class ZooMaker:
         kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
         trainer = trainer_of(self.backend, self.images, (s.images, s.test_images), self.architecture, *kind[1:])
         runs = shard_range(index, s.shard, s.runs)
-        todo = [runs[block] for block in blocks(trainer.library, len(runs))]
+        todo = [runs[block] for block in blocks(trainer.library, len(runs), trainer.convolutional)]
         parts = [part for block in todo for part in self._train(trainer, block, *kind)]
         weights, columns = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         about = self.settings | {
@@ -149,9 +165,13 @@ class ZooMaker:
         def log_uniform(low: float, high: float) -> np.ndarray:
             return np.exp([stream.uniform(np.log(low), np.log(high)) for stream in streams]).astype(np.float32)
 
-        rates = {"learning_rate": log_uniform(5e-4, 5e-2), "weight_decay": log_uniform(1e-8, 1e-2)}
+        rates = {"learning_rate": log_uniform(*s.learning_rates), "weight_decay": log_uniform(1e-8, 1e-2)}
+        if optimizer == "sgd":
+            rates["learning_rate"] *= np.float32(s.sgd_factor)
+        if self.architecture == "cnn":
+            rates["dropout"] = np.array([stream.uniform(0, s.dropout) for stream in streams], np.float32)
         drawn = {
-            "deviation": log_uniform(1e-3, 0.5),
+            "deviation": log_uniform(*s.deviations),
             "initializer": np.array([stream.integers(len(INITIALIZERS)) for stream in streams], np.uint8),
             "split": np.array([stream.choice(3, p=SHARES[self.architecture]) for stream in streams], np.uint8),
         }
@@ -162,11 +182,14 @@ class ZooMaker:
         }
         columns = {"run": runs.astype(np.int32), **rates, **drawn}
         columns |= {name: np.full(len(runs), value, np.float32) for name, value in shared.items()}
-        kept = np.stack([self._kept(stream) for stream in streams])
+        passes = s.passes(fraction)
+        kept = np.stack([self._kept(stream, passes) for stream in streams])
         weights = initial(trainer.space, drawn["initializer"], drawn["deviation"], streams)
         own = max(1, int(fraction * len(task.train_labels)))
-        batches = epochs(streams, len(task.train_labels), own, s.batch)
-        for epoch, state in enumerate(train(trainer.library, trainer.program, weights, rates, batches, s.epochs)):
+        batches: Iterator[Any] = epochs(streams, len(task.train_labels), own, s.batch)
+        if "dropout" in rates:
+            batches = with_uniform(batches, streams, trainer.hidden)
+        for epoch, state in enumerate(train(trainer.library, trainer.program, weights, rates, batches, passes)):
             if not kept[:, epoch].any():
                 continue
             now = trainer.weights(state)
@@ -182,12 +205,22 @@ class ZooMaker:
                 found |= {f"{name}accuracy": accuracy[mask], f"{name}loss": loss[mask]}
             yield {name: x[mask] for name, x in now.items()}, found
 
-    def _kept(self, stream: np.random.Generator) -> np.ndarray:
-        """Whether a network is kept after epoch 0, 1, ...; shape (epochs + 1,)."""
-        s = self.scale
-        kept = np.zeros(s.epochs + 1, bool)
+    def _kept(self, stream: np.random.Generator, passes: int) -> np.ndarray:
+        """Whether a network is kept after pass 0, 1, ...; shape (passes + 1,)."""
+        count = self.scale.checkpoints
+        kept = np.zeros(passes + 1, bool)
         if self.architecture == "cnn":
-            kept[np.round(np.linspace(0, s.epochs, s.checkpoints)).astype(int)] = True
+            kept[np.round(np.linspace(0, passes, count + 1)).astype(int)[1:]] = True
         else:
-            kept[1 + stream.choice(s.epochs, s.checkpoints, replace=False)] = True
+            kept[1 + stream.choice(passes, count, replace=False)] = True
         return kept
+
+
+def with_uniform(
+    batches: Iterator[np.ndarray], streams: Sequence[np.random.Generator], channels: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield batches of `epochs` with random numbers for the dropout of some hidden channels."""
+    for images in batches:
+        steps, _, batch = images.shape
+        uniform = [stream.random((steps, batch, channels), np.float32) for stream in streams]
+        yield {"images": images, "uniform": np.stack(uniform, axis=1)}

@@ -142,6 +142,9 @@ class Engine(Protocol):
     block: int
     """Number of small networks that are best trained at once; `GPU_BLOCK` on a GPU."""
 
+    convolutional_block: int
+    """The same of convolutional networks."""
+
     def use(self, gpu: bool, devices: int = 1) -> None:
         """Put new arrays on CPU or GPU, and split every batch that is learned from among some devices."""
 
@@ -202,9 +205,10 @@ def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
         )
 
 
-def blocks(library: Engine, count: int) -> Iterator[slice]:
+def blocks(library: Engine, count: int, convolutional: bool = False) -> Iterator[slice]:
     """Cut a number of networks into blocks that are best trained at once."""
-    return (slice(start, start + library.block) for start in range(0, count, library.block))
+    size = library.convolutional_block if convolutional else library.block
+    return (slice(start, start + size) for start in range(0, count, size))
 
 
 def rows(inputs: T, index: Any) -> T:

@@ -120,6 +120,7 @@ class JaxEngine:
 
     name = "jax"
     block = 4
+    convolutional_block = 1
     mesh: jax.sharding.Mesh | None = None
     learner = JaxLearner
 
@@ -133,7 +134,7 @@ class JaxEngine:
             jax.config.update("jax_num_cpu_devices", devices)  # type: ignore[no-untyped-call]
         found = jax.devices("gpu" if gpu else "cpu")
         if gpu:
-            self.block = GPU_BLOCK
+            self.block = self.convolutional_block = GPU_BLOCK
         if devices > len(found):
             raise ExperimentError(f"{devices} devices were asked for, but JAX has {len(found)}: ask for fewer.")
         if devices > 1:

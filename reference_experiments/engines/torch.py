@@ -103,6 +103,7 @@ class TorchEngine:
 
     name = "torch"
     block = 20
+    convolutional_block = 1
     learner = TorchLearner
     sin = staticmethod(torch.sin)
 
@@ -124,7 +125,7 @@ class TorchEngine:
             torch.distributed.init_process_group("nccl" if gpu else "gloo")
         if gpu:
             torch.set_default_device(f"cuda:{os.environ.get('LOCAL_RANK', 0)}")
-            self.block = GPU_BLOCK
+            self.block = self.convolutional_block = GPU_BLOCK
 
     def device(self) -> str:
         """Name of torch's default device."""

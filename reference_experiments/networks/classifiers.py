@@ -150,7 +150,7 @@ def train(
     weights, columns : mapping of str to numpy.ndarray
         As `init_state` takes them.
     batches : iterator
-        From `epochs`.
+        Of what `program` takes for one epoch: arrays from `epochs`, or dicts of arrays.
     length : int
         Number of epochs.
 
@@ -162,7 +162,13 @@ def train(
     state = init_state(library, weights, columns)
     yield state
     for _ in range(length):
-        state = program(state, library.array(next(batches)))
+        inputs = next(batches)
+        arrays = (
+            {name: library.array(x) for name, x in inputs.items()}
+            if isinstance(inputs, dict)
+            else library.array(inputs)
+        )
+        state = program(state, arrays)
         yield state
 
 
@@ -192,6 +198,8 @@ class Trainer:
         activation: str = "relu",
     ) -> None:
         self.library, self.images, self.space = library, images, space
+        self.convolutional = any(len(t.shape) > 2 for t in space.tensors)
+        self.hidden = sum(t.shape[0] for t in space.tensors if t.name.startswith("v")) - space.tensors[-1].shape[0]
         self.program = library.loop(
             make_train_step(library, space, images.train_images, images.train_labels, optimizer, activation)
         )
@@ -226,7 +234,9 @@ def trainer_of(
     return Trainer(engine(backend), images, space, optimizer, activation)
 
 
-def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activation: str = "relu") -> Any:
+def classify(
+    space: WeightSpace, weights: Mapping[str, Any], images: Any, activation: str = "relu", kept: Any = None
+) -> Any:
     """Class scores of every network.
 
     Parameters
@@ -239,6 +249,9 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
         Shape (models, batch, height, width, channels), or models = 1 for images that all networks share.
     activation : {"relu", "tanh"}
         Between the layers.
+    kept : array, optional
+        Dropout: what every hidden channel is multiplied by, the same at all pixels (Tompson et al. 2015), the layers one
+        after the other. Shape (models, batch, hidden channels).
 
     Returns
     -------
@@ -246,7 +259,7 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
         Shape (models, batch, classes).
     """
     xp = namespace_of(images)
-    x, depth = images, len(space.tensors) // 2
+    x, depth, start = images, len(space.tensors) // 2, 0
     for i in range(1, depth + 1):
         weight, bias = weights[f"W{i}"], weights[f"v{i}"]
         if weight.ndim == 5:
@@ -263,6 +276,10 @@ def classify(space: WeightSpace, weights: Mapping[str, Any], images: Any, activa
         x = xp.reshape(x, (x.shape[0], *inner, x.shape[-1]))
         if i < depth:
             x = xp.tanh(x) if activation == "tanh" else xp.where(x > 0, x, xp.zeros_like(x))
+        if i < depth and kept is not None:
+            stop = start + x.shape[-1]
+            x = x * xp.reshape(kept[..., start:stop], (*x.shape[:2], *[1] * (x.ndim - 3), x.shape[-1]))
+            start = stop
     return x
 
 
@@ -318,14 +335,16 @@ def make_train_step(
     -------
     callable
         From a state, and the numbers of each network's images (models, batch), to the next state. Where the state has
-        masks ``"NAME mask"``, masked weights get no step; where it has ``steps``, networks stop after so many.
+        masks ``"NAME mask"``, masked weights get no step; where it has ``steps``, networks stop after so many; where it
+        has ``dropout``, a share of each network's hidden channels is dropped, and the second argument is a dict of
+        ``images``, as above, and of ``uniform``, random numbers in [0, 1) of shape (models, batch, hidden channels).
     """
     pixels = engine.array(images)
     targets = engine.array(np.eye(labels.max() + 1, dtype=np.float32)[labels])
     xp = namespace_of(pixels)
 
-    def loss(weights: State, x: Any, y: Any) -> Any:
-        scores = classify(space, weights, x, activation)
+    def loss(weights: State, x: Any, y: Any, kept: Any) -> Any:
+        scores = classify(space, weights, x, activation, kept)
         scores = scores - xp.max(scores, axis=-1, keepdims=True)
         likelihood = xp.sum(scores * y, axis=-1) - xp.log(xp.sum(xp.exp(scores), axis=-1))
         return -xp.sum(xp.mean(likelihood, axis=1))  # networks do not interact: each gets its own gradient
@@ -333,11 +352,16 @@ def make_train_step(
     gradient = engine.grad(loss)
 
     def step(state: State, chosen: Any) -> State:
+        kept = None
+        if "dropout" in state:
+            rate = xp.reshape(state["dropout"], (-1, 1, 1))
+            kept = xp.astype(chosen["uniform"] >= rate, pixels.dtype) / (1 - rate)
+            chosen = chosen["images"]
         flat = xp.reshape(chosen, (-1,))
         x = xp.reshape(xp.take(pixels, flat, axis=0), (*chosen.shape, *pixels.shape[1:]))
         y = xp.reshape(xp.take(targets, flat, axis=0), (*chosen.shape, targets.shape[1]))
         weights = {t.name: state[t.name] for t in space.tensors}
-        grads = gradient(weights, x, y)
+        grads = gradient(weights, x, y, kept)
         new = state | {"step": state["step"] + 1}
         for name, w in weights.items():
             column = (-1, *[1] * (w.ndim - 1))
