@@ -15,6 +15,7 @@ from safetensors.numpy import save_file
 from torch.utils.data import DataLoader
 
 from nfn_core import WeightSpace
+from reference_experiments.cli import datasets as commands
 from reference_experiments.datasets import format as formats
 from reference_experiments.datasets import generation, image_inrs, lottery_tickets, model_zoos, shape_inrs
 from reference_experiments.datasets.conversion import read_small_cnn_zoo
@@ -291,30 +292,50 @@ def made(request, tmp_path_factory):
     return request.param, folder
 
 
-@pytest.mark.slow(seconds=15)
-def test_same_seed_same_bytes_and_killed_runs_go_on(made, tmp_path):
+def test_same_seed_same_bytes(made, tmp_path, monkeypatch):
+    """A shard follows from its maker and number alone, so a resumed run ends the same; the seed is in the settings."""
     name, whole = made
-    kill_when_there(tmp_path / "shard-00000.sha256", *make(name, tmp_path), "--devices", "1")
+    makers = []
+
+    def catch(maker, *_):
+        makers.append(maker)
+        raise ExperimentError("caught")
+
+    monkeypatch.setattr(commands, "make", catch)
+    for seed in ("0", "1"):
+        assert "caught" in command(*make(name, tmp_path), "--seed", seed, status=1)
+    same, other = makers
+    last = same.shards - 1
+    write_shard(shard_path(tmp_path, last), same.run(last), last, digest(same.settings))
+    assert contents(tmp_path).items() <= contents(whole).items()
+    assert len(contents(tmp_path)) == 2
+    assert digest(same.settings) != digest(other.settings)
+
+
+@pytest.mark.slow(seconds=30)
+@pytest.mark.parametrize("made", ["cnn-zoo"], indirect=True)
+def test_killed_runs_go_on_and_damaged_shards_are_made_again(made, tmp_path):
+    _, whole = made
+    kill_when_there(tmp_path / "shard-00000.sha256", *make("cnn-zoo", tmp_path), "--devices", "1")
     assert not (tmp_path / "dataset.json").exists()
     first = shard_path(tmp_path, 0)
     first.write_bytes(first.read_bytes()[:-1] + b"?")
-    output = command(*make(name, tmp_path), "--devices", "1")
+    output = command(*make("cnn-zoo", tmp_path), "--devices", "1")
     assert "shard-00000.safetensors is damaged" in output
     assert "made again" in output
     assert contents(tmp_path) == contents(whole)
     WeightDataset(tmp_path).verify()
-    assert "holds a run with settings" in command(*make(name, tmp_path), "--seed", "1", status=1)
-    if name == "cnn-zoo":  # test networks in the place of training networks
-        for ending in (".safetensors", ".sha256"):
-            first.with_suffix(ending).write_bytes(shard_path(tmp_path, 1).with_suffix(ending).read_bytes())
-        assert "shard-00000.sha256 is damaged, or no file of a checksum" in command(*make(name, tmp_path))
-        assert contents(tmp_path) == contents(whole)
-        first.write_bytes(shard_path(tmp_path, 1).read_bytes())
-        line = f"{hashlib.sha256(first.read_bytes()).hexdigest()}  {first.name}\n"
-        first.with_suffix(".sha256").write_text(line)
-        assert "shard-00000.safetensors is another shard" in command("verify", tmp_path, status=1)
-        assert "shard-00000.safetensors is another shard" in command(*make(name, tmp_path))
-        assert contents(tmp_path) == contents(whole)
+    assert "holds a run with settings" in command(*make("cnn-zoo", tmp_path), "--seed", "1", status=1)
+    for ending in (".safetensors", ".sha256"):  # test networks in the place of training networks
+        first.with_suffix(ending).write_bytes(shard_path(tmp_path, 1).with_suffix(ending).read_bytes())
+    assert "shard-00000.sha256 is damaged, or no file of a checksum" in command(*make("cnn-zoo", tmp_path))
+    assert contents(tmp_path) == contents(whole)
+    first.write_bytes(shard_path(tmp_path, 1).read_bytes())
+    line = f"{hashlib.sha256(first.read_bytes()).hexdigest()}  {first.name}\n"
+    first.with_suffix(".sha256").write_text(line)
+    assert "shard-00000.safetensors is another shard" in command("verify", tmp_path, status=1)
+    assert "shard-00000.safetensors is another shard" in command(*make("cnn-zoo", tmp_path))
+    assert contents(tmp_path) == contents(whole)
 
 
 def test_what_makers_make(made):
