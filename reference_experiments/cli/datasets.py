@@ -19,7 +19,7 @@ from reference_experiments.datasets.format import Networks, WeightDataset, finis
 from reference_experiments.datasets.generation import Maker, dataset_dir, make
 from reference_experiments.datasets.image_inrs import SirenMaker, contact_sheet
 from reference_experiments.datasets.lottery_tickets import TICKET_CNN_PRESETS, TICKET_MLP_PRESETS, TicketMaker
-from reference_experiments.datasets.model_zoos import CNN_PRESETS, MLP_PRESETS, ZooMaker
+from reference_experiments.datasets.model_zoos import ZooMaker
 from reference_experiments.datasets.shape_inrs import ShapeMaker, slices
 from reference_experiments.datasets.summary import accuracy_table, draw_accuracies, summarize
 from reference_experiments.files import claimed, digest, write
@@ -99,7 +99,7 @@ def cnn_zoo(
     **options: Any,
 ) -> None:
     """CNNs with drawn hyperparameters (table 2), also in the published layout of the Small CNN Zoo."""
-    dataset = _make(ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend), **options)
+    dataset = _make(ZooMaker.at_scale(images, "cnn", scale, seed, backend), **options)
     _report(dataset)
     about = dataset.about
     names = {"initializer": "config.w_init", "optimizer": "config.optimizer", "activation": "config.activation"}
@@ -107,6 +107,7 @@ def cnn_zoo(
         "learning_rate": "config.learning_rate",
         "weight_decay": "config.l2reg",
         "deviation": "config.init_std",
+        "dropout": "config.dropout",
         "fraction": "config.train_fraction",
         "accuracy": "test_accuracy",
         "loss": "test_loss",
@@ -139,7 +140,7 @@ def mlp_zoo(
     **options: Any,
 ) -> None:
     """MLPs of 128 units with drawn hyperparameters (section E.5)."""
-    _report(_make(ZooMaker(images, f"mlp{layers}", MLP_PRESETS[scale], seed, backend), **options))
+    _report(_make(ZooMaker.at_scale(images, f"mlp{layers}", scale, seed, backend), **options))
 
 
 @make_group.command(name="tickets")

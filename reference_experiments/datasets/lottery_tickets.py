@@ -187,12 +187,13 @@ class TicketMaker:
         columns: dict[str, np.ndarray] = {"run": runs.astype(np.int32), "split": split.astype(np.uint8)}
         dense, columns["dense accuracy"] = self.trained(runs, weights)
         masks = masks_of({name: np.abs(x) for name, x in dense.items()}, self.sparsity)
-        shuffled = {
-            name: np.stack(
-                [stream.permuted(one.reshape(-1)).reshape(one.shape) for one, stream in zip(mask, streams, strict=True)]
-            )
+        kept = 1 - self.sparsity  # the paper's random masks: each entry stays by itself
+        drawn = {
+            name: np.stack([stream.random(m.shape) < kept for stream, m in zip(streams, mask, strict=True)])
+            if name.startswith("W")
+            else mask
             for name, mask in masks.items()
         }
         _, columns["ticket accuracy"] = self.trained(runs, weights, masks)
-        _, columns["random accuracy"] = self.trained(runs, weights, shuffled)
+        _, columns["random accuracy"] = self.trained(runs, weights, drawn)
         return weights, columns, masks

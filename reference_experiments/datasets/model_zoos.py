@@ -17,7 +17,7 @@ from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.engines.base import blocks
 from reference_experiments.networks.classifiers import INITIALIZERS, Trainer, epochs, initial, train, trainer_of
 
-__all__ = ["ZooMaker", "ZooPreset"]
+__all__ = ["Hyperparameters", "ZooMaker", "ZooPreset"]
 
 
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
@@ -52,14 +52,6 @@ class ZooPreset:
         Images in a step.
     checkpoints : int
         Checkpoints kept of every run: for the CNN zoo evenly up to the last epoch, for the MLP zoos after random epochs.
-    learning_rates, deviations : tuple of (float, float)
-        Ranges of the learning rate and of the initial standard deviation, as published.
-    sgd_factor : float
-        How many times larger the learning rates of plain gradient descent are.
-    dropout : float
-        Largest share of a CNN's channels that is dropped; the MLP zoos have no dropout.
-    equal_steps : bool
-        Whether networks pass over a smaller share of the images more often, so that all take as many steps.
     """
 
     runs: int
@@ -69,20 +61,42 @@ class ZooPreset:
     epochs: int
     batch: int
     checkpoints: int
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """What networks draw, each for itself; the defaults are those of Unterthiner et al. (2020).
+
+    Parameters
+    ----------
+    learning_rates, deviations : tuple of (float, float)
+        Ranges of the learning rate and of the initial standard deviation, drawn log-uniformly.
+    dropout : float, optional
+        Largest share of the hidden channels that is dropped, drawn uniformly; without it there is no dropout.
+    sgd_factor : float
+        How many times larger the learning rates of plain gradient descent are.
+    equal_steps : bool
+        Whether networks pass over a smaller share of the images more often, so that all take as many steps.
+    """
+
     learning_rates: tuple[float, float] = (5e-4, 5e-2)
     deviations: tuple[float, float] = (1e-3, 0.5)
+    dropout: float | None = 0.7
     sgd_factor: float = 1.0
-    dropout: float = 0.7
     equal_steps: bool = False
 
-    def passes(self, fraction: float) -> int:
-        """Passes over a share of the images."""
-        return round(self.epochs / fraction) if self.equal_steps else self.epochs
+
+HYPERPARAMETERS = {
+    "cnn": Hyperparameters(),
+    "cnn, short": Hyperparameters((1e-3, 1e-2), (0.05, 0.5), 0.5, sgd_factor=30.0, equal_steps=True),
+    "mlp": Hyperparameters(dropout=None),
+}
+"""Hyperparameters of the zoos. With the published ones most CNNs of the `small` scale would still be at chance."""
 
 
 CNN_PRESETS = {
     "smoke": ZooPreset(16, 8, 400, 200, 2, 32, 2),
-    "small": ZooPreset(3000, 30, 20000, 5000, 2, 32, 2, (1e-3, 1e-2), (0.05, 0.5), 30.0, 0.5, equal_steps=True),
+    "small": ZooPreset(3000, 30, 20000, 5000, 2, 32, 2),
     "paper": ZooPreset(30000, 50, 50000, 10000, 86, 512, 9),
 }
 
@@ -99,8 +113,7 @@ class ZooMaker:
     """Makes a zoo of classifiers; see `reference_experiments.datasets.generation.Maker`.
 
     Learning rate, weight decay (1e-8 to 1e-2) and initial deviation are drawn log-uniformly, a CNN's dropout uniformly,
-    optimizer, activation, initializer and the share of the images from the lists above, as Unterthiner et al. do. The
-    ranges of `ZooPreset` are theirs; where training is much shorter, a preset has ranges that learn in its time.
+    optimizer, activation, initializer and the share of the images from the lists above, as Unterthiner et al. do.
 
     Parameters
     ----------
@@ -114,6 +127,8 @@ class ZooMaker:
         Seed of everything drawn.
     backend : str
         ``"torch"`` or ``"jax"``.
+    hyperparameters : Hyperparameters
+        What the networks draw.
     """
 
     images: str
@@ -121,7 +136,17 @@ class ZooMaker:
     scale: ZooPreset
     seed: int
     backend: str
+    hyperparameters: Hyperparameters
     quality: str = "accuracy"
+
+    @classmethod
+    def at_scale(cls, images: str, architecture: str, scale: str, seed: int, backend: str) -> "ZooMaker":
+        """Maker at one of the presets."""
+        if architecture == "cnn":
+            kind, presets = "cnn, short" if scale == "small" else "cnn", CNN_PRESETS
+        else:
+            kind, presets = "mlp", MLP_PRESETS
+        return cls(images, architecture, presets[scale], seed, backend, HYPERPARAMETERS[kind])
 
     @property
     def title(self) -> str:
@@ -160,18 +185,19 @@ class ZooMaker:
         self, trainer: Trainer, runs: np.ndarray, fraction: float, optimizer: str, activation: str
     ) -> Iterator[tuple[dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """Train networks side by side; yield weights and columns of those that are kept after each epoch and are finite."""
-        s, task, streams = self.scale, trainer.images, [np.random.default_rng([self.seed, run]) for run in runs]
+        s, h, task = self.scale, self.hyperparameters, trainer.images
+        streams = [np.random.default_rng([self.seed, run]) for run in runs]
 
         def log_uniform(low: float, high: float) -> np.ndarray:
             return np.exp([stream.uniform(np.log(low), np.log(high)) for stream in streams]).astype(np.float32)
 
-        rates = {"learning_rate": log_uniform(*s.learning_rates), "weight_decay": log_uniform(1e-8, 1e-2)}
+        rates = {"learning_rate": log_uniform(*h.learning_rates), "weight_decay": log_uniform(1e-8, 1e-2)}
         if optimizer == "sgd":
-            rates["learning_rate"] *= np.float32(s.sgd_factor)
-        if self.architecture == "cnn":
-            rates["dropout"] = np.array([stream.uniform(0, s.dropout) for stream in streams], np.float32)
+            rates["learning_rate"] *= np.float32(h.sgd_factor)
+        if h.dropout is not None:
+            rates["dropout"] = np.array([stream.uniform(0, h.dropout) for stream in streams], np.float32)
         drawn = {
-            "deviation": log_uniform(*s.deviations),
+            "deviation": log_uniform(*h.deviations),
             "initializer": np.array([stream.integers(len(INITIALIZERS)) for stream in streams], np.uint8),
             "split": np.array([stream.choice(3, p=SHARES[self.architecture]) for stream in streams], np.uint8),
         }
@@ -182,7 +208,7 @@ class ZooMaker:
         }
         columns = {"run": runs.astype(np.int32), **rates, **drawn}
         columns |= {name: np.full(len(runs), value, np.float32) for name, value in shared.items()}
-        passes = s.passes(fraction)
+        passes = round(s.epochs / fraction) if h.equal_steps else s.epochs
         kept = np.stack([self._kept(stream, passes) for stream in streams])
         weights = initial(trainer.space, drawn["initializer"], drawn["deviation"], streams)
         own = max(1, int(fraction * len(task.train_labels)))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from reference_experiments.datasets.generation import Maker
-from reference_experiments.datasets.model_zoos import CNN_PRESETS, MLP_PRESETS, ZooMaker
+from reference_experiments.datasets.model_zoos import ZooMaker
 from reference_experiments.engines.base import Recipe
 from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
@@ -13,11 +13,11 @@ __all__ = ["TABLE19", "TABLE2"]
 
 
 def _cnn_zoo(images: str) -> Callable[[str, int, str], Maker]:
-    return lambda scale, seed, backend: ZooMaker(images, "cnn", CNN_PRESETS[scale], seed, backend)
+    return lambda scale, seed, backend: ZooMaker.at_scale(images, "cnn", scale, seed, backend)
 
 
 def _mlp_zoo(architecture: str) -> Callable[[str, int, str], Maker]:
-    return lambda scale, seed, backend: ZooMaker("mnist", architecture, MLP_PRESETS[scale], seed, backend)
+    return lambda scale, seed, backend: ZooMaker.at_scale("mnist", architecture, scale, seed, backend)
 
 
 GENERALIZATION = {

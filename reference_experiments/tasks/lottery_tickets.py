@@ -212,7 +212,7 @@ def _pruned(
     """Train networks under masks, block by block, and write each; their test accuracies."""
     found: list[np.ndarray] = []
     settings = digest({"maker": maker.settings, "networks": numbers.tolist()})
-    todo = list(blocks(maker.trainer.library, len(numbers)))
+    todo = list(blocks(maker.trainer.library, len(numbers), maker.trainer.convolutional))
     for k, block in enumerate(tqdm(todo, unit="block", desc="  pruned networks", leave=False)):
         path = shard_path(folder, k)
         stay = {name: mask[block] for name, mask in masks.items()}

@@ -404,7 +404,7 @@ def test_backends_begin_and_go_alike(options, tmp_path):
         makers = [
             lottery_tickets.TicketMaker("digits", "ticket-mlp", scale, 0, backend)
             if name == "tickets"
-            else model_zoos.ZooMaker("digits", kinds[name], scale, 0, backend)
+            else model_zoos.ZooMaker("digits", kinds[name], scale, 0, backend, model_zoos.Hyperparameters())
             for backend in BACKENDS
         ]
         made = [maker.run(0) for maker in makers]
@@ -413,6 +413,31 @@ def test_backends_begin_and_go_alike(options, tmp_path):
     other = sirens.initial(SPACE, 0, np.arange(3))
     np.testing.assert_array_equal(sirens.initial(SPACE, 0, np.arange(1, 3))["W1"], other["W1"][1:])
     assert not np.array_equal(sirens.initial(SPACE, 1, np.arange(3))["W1"], other["W1"])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_dropout_drops_whole_channels(backend):
+    trainer = classifiers.trainer_of(backend, "digits", (64, 32), "cnn", "sgd", "relu")
+    library, pixels = trainer.library, trainer.images.train_images[None, :5]
+    weights = classifiers.initial(trainer.space, [1, 1], [1.0, 1.0], [np.random.default_rng(k) for k in range(2)])
+    arrays = {name: library.array(x) for name, x in weights.items()}
+    kept = np.ones((2, 5, 48), np.float32)
+    kept[:, :, 16:32] = 0  # no channel of the second layer is left, so the scores are the biases of the rest
+    scores = library.numpy(classifiers.classify(trainer.space, arrays, library.array(pixels), kept=library.array(kept)))
+    np.testing.assert_array_equal(scores, np.zeros_like(scores))
+    columns = {name: np.full(2, 0.1, np.float32) for name in ("learning_rate", "weight_decay")}
+    batches = np.arange(16).reshape(2, 2, 4)
+    uniform = np.random.default_rng(0).random((2, 2, 4, 48), np.float32)
+
+    def trained(share):
+        state = classifiers.init_state(library, weights, columns | {"dropout": np.full(2, share, np.float32)})
+        inputs = {"images": library.array(batches), "uniform": library.array(uniform)}
+        return trainer.weights(trainer.program(state, inputs))
+
+    plain = trainer.weights(trainer.program(classifiers.init_state(library, weights, columns), library.array(batches)))
+    for name, x in trained(0.0).items():
+        np.testing.assert_allclose(x, plain[name], rtol=1e-6, atol=1e-7)
+    assert np.abs(trained(0.5)["W4"] - plain["W4"]).max() > 1e-3
 
 
 def test_starts_of_sirens():
