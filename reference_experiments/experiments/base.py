@@ -93,5 +93,7 @@ class Experiment:
         return replace(self.scales[scale].config, **self.overrides.get(dataset, {}))
 
 
-TINY = MethodConfig((4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2, pointnet=((8, 16), (8,)), inr2vec=(8, 16))
+TINY = MethodConfig(
+    (4, 4), (2, 2), (8,), mlp=8, dws=(2, 2), resnet=2, pointnet=((8, 16), (8,)), inr2vec=(8, 16), descent=(8, 4, 2)
+)
 """Widths of the preset ``smoke``."""

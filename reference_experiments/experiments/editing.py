@@ -6,7 +6,7 @@ from dataclasses import replace
 from reference_experiments.datasets.generation import Maker
 from reference_experiments.datasets.image_inrs import SirenMaker
 from reference_experiments.engines.base import Recipe
-from reference_experiments.experiments.base import TINY, Experiment, Preset
+from reference_experiments.experiments.base import TINY, Experiment, Preset, Variant
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.editing import EDITORS, Editing
 
@@ -37,20 +37,26 @@ EDITING = {
     ),
 }
 
+METHODS = (*EDITORS, "Descent")
+VARIANTS = {"Descent": Variant("Descent", recipe={"learning_rate": 3e-3})}
+
 DILATE = Experiment(
     "INRs of digits edited so that strokes are thicker: mean squared error from the dilated images",
     (6, 18),
     Editing("dilate"),
-    EDITORS,
+    METHODS,
     {"MNIST": _sirens_once("mnist")},
     EDITING,
+    variants=VARIANTS,
 )
 
 CONTRAST = Experiment(
     "INRs of photographs edited so that they have more contrast: mean squared error from such images",
     (6, 18),
     Editing("contrast"),
-    EDITORS,
+    METHODS,
     {"CIFAR-10": _sirens_once("cifar10")},
     EDITING,
+    overrides={"CIFAR-10": {"descent": (32, 16, 5)}},
+    variants=VARIANTS,
 )

@@ -46,6 +46,8 @@ class MethodConfig:
         Widths of inr2vec's encoder; the last is the length of the embedding.
     messages : tuple of (int, int)
         Points, and features of each neuron, of SignedMessages; points of LearnedProbes.
+    descent : tuple of (int, int, int)
+        Side of the images, channels and steps of the editor Descent.
     augmentation : tuple of (float, float, float)
         Largest rotation (radians), relative scaling and translation of the images or shapes that gated neural
         functionals, SignedMessages and LearnedProbes are trained on, drawn anew in every step.
@@ -65,6 +67,7 @@ class MethodConfig:
     pointnet: tuple[tuple[int, ...], tuple[int, ...]] = ((64, 64, 64, 128, 1024), (512, 256))
     inr2vec: tuple[int, ...] = (512, 512, 1024, 1024, 1024)
     messages: tuple[int, int] = (64, 64)
+    descent: tuple[int, int, int] = (28, 16, 5)
     augmentation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror: bool = False
 

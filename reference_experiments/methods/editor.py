@@ -1,7 +1,7 @@
 """An editor of SIRENs, and the edits that it learns (paper, sections 3.4 and D.4)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -83,25 +83,23 @@ def errors(features: Mapping[str, Array], image: Array) -> Array:
 
 @dataclass(frozen=True)
 class Editor(Layer):
-    """Edits SIRENs: U' = U + γ NFN(U), with a γ learned from 0.01 for each tensor (section D.4 and the paper's code).
+    """Edits SIRENs, and learns from the images that they are to have.
 
     Parameters
     ----------
-    space : WeightSpace
-        Their weight space.
-    network : Layer
-        NFN: from features to features, each of one channel.
+    edit : Layer
+        From features to features, each of one channel.
     """
 
-    space: WeightSpace
-    network: Layer
-    edit: Residual = field(init=False, repr=False, compare=False)
+    edit: Layer
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "edit", Residual(Sequential((self.network, Scale(self.space)))))
+    @classmethod
+    def residual(cls, space: WeightSpace, network: Layer) -> "Editor":
+        """U' = U + γ NFN(U), with a γ learned from 0.01 for each tensor (section D.4 and the paper's code)."""
+        return cls(Residual(Sequential((network, Scale(space)))))
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return the network's parameters, ``"0.NAME"``, and each tensor's γ, ``"1.TENSOR.scale"``."""
+        """Return the edit's parameters."""
         return self.edit.parameter_specs()
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Any:

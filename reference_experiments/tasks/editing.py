@@ -20,6 +20,7 @@ from reference_experiments.figures import draw_edits, to_png
 from reference_experiments.files import ExperimentError
 from reference_experiments.methods.augmentations import permuted
 from reference_experiments.methods.base import Method, MethodConfig
+from reference_experiments.methods.descent_editor import DescentEditor
 from reference_experiments.methods.editor import EDITS, IMAGE, Editor, errors
 from reference_experiments.methods.mlp import Flatten, Unflatten
 from reference_experiments.methods.neural_functionals import functional
@@ -35,8 +36,8 @@ EDITORS = ("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT", "MLP", "
 """Methods of the paper."""
 
 
-METHODS = (*EDITORS, "NFN_HNP gated", "Messages")
-"""All methods; the last two are not in the paper."""
+METHODS = (*EDITORS, "NFN_HNP gated", "Messages", "Descent")
+"""All methods; the last three are not in the paper."""
 
 
 SHOWN = 6
@@ -64,26 +65,28 @@ class Editing:
         """Build an editor, one of `METHODS`.
 
         MLP and MLP_Aug map all weights to all weights through three hidden layers. Messages is a `message_network` that
-        knows the frequency of SIRENs.
+        knows the frequency of SIRENs. Descent is a `DescentEditor`.
         """
         if name not in METHODS:
             raise ExperimentError(f"{name} edits no networks; these do: {', '.join(METHODS)}.")
+        if name == "Descent":
+            return Method(name, Editor(DescentEditor(space, *config.descent)))
         scale = Normalize.from_features(space, dict(features))
         if name.startswith("MLP"):
             head = MLPHead((space.size, *(config.mlp,) * 3, space.size))
             network = Sequential((scale, Flatten(space), head, Unflatten(space)))
             return Method(
                 name,
-                Editor(space, network),
+                Editor.residual(space, network),
                 augment=partial(permuted, space.group("HNP")) if name == "MLP_Aug" else None,
             )
         if name == "Messages":
             points, channels = config.messages
             group = space.group("HNP")
             network = message_network(group, 1, channels, out_channels=1, before=[scale], omega=OMEGA, points=points)
-            return Method(name, Editor(space, network))
+            return Method(name, Editor.residual(space, network))
         group, widths, options = functional(name, scale, config)
-        return Method(name, Editor(space, equivariant_network(group, [1, *widths, 1], **options)))
+        return Method(name, Editor.residual(space, equivariant_network(group, [1, *widths, 1], **options)))
 
     def split(self, method: Method, dataset: WeightDataset, index: np.ndarray) -> Split:
         """Return networks with the processed images under `IMAGE`."""

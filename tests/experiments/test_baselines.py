@@ -92,7 +92,7 @@ def test_backends_agree(name):
 
 def test_descriptions_round_trip():
     """Layers of another package: registered by their definition, under their module's name."""
-    editor = Editor(SHAPE, equivariant_network(SHAPE.group("NP"), [1, 4, 1]))
+    editor = Editor.residual(SHAPE, equivariant_network(SHAPE.group("NP"), [1, 4, 1]))
     scale = Normalize(SHAPE, ((0.0,),) * 4, ((1.0,),) * 4)
     for layer in (*(layer for layer, _ in EVERYTHING.values()), editor, TicketVAE(SHAPE.group("NP"), scale, (4,), 2)):
         assert from_json(to_json(layer)) == layer
