@@ -19,13 +19,16 @@ from reference_experiments.figures import draw_curves
 from reference_experiments.files import ExperimentError, read_json, reading, reason, write
 from reference_experiments.runner import OVERFIT_NETWORKS, file_name
 
-__all__ = ["REPRODUCED", "report", "verdicts"]
+__all__ = ["REPRODUCED", "read_results", "report", "verdicts"]
 
 REPRODUCED, ORDER, NOT, MISSING = "reproduced", "same order, different level", "not reproduced", "not run"
 STYLE = "<style>body{font:15px sans-serif;max-width:75em;margin:2em auto}td,th{padding:.2em .6em;border-bottom:1px solid #ccc}img{max-width:100%}</style>"
 
 Runs = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]
 """Results by dataset and method, one for each seed."""
+
+Results = dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]]
+"""Results by experiment, scale and backend, then by dataset and method."""
 
 
 def report(folder: Path) -> Path:
@@ -46,20 +49,12 @@ def report(folder: Path) -> Path:
     ExperimentError
         If there are no results, or a file is damaged or no result.
     """
-    found: dict[tuple[str, str, str], dict[str, dict[str, list[dict[str, Any]]]]] = {}
-    seen: dict[tuple[str, ...], Path] = {}
-    for path in sorted(folder.rglob("*-seed*.json")):
-        result = _read_result(path)
-        key = (result["experiment"], result["scale"], result["backend"])
-        first = seen.setdefault((*key, result["dataset"], path.name), path)
-        if first != path:
-            raise ExperimentError(f"{path} and {first} are results of the same training: take one of them out.")
-        by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
-        by_method.setdefault(result["method"], []).append(result)
-        for baseline, metrics in result["baselines"].items():
-            by_method[baseline] = [metrics]
-    if not found:
-        raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
+    found = read_results(folder)
+    for datasets in found.values():
+        for rows in datasets.values():
+            rows |= {
+                name: [x] for (last, *_) in map(reversed, [*rows.values()]) for name, x in last["baselines"].items()
+            }
     page = ["# Results compared with the paper\n", _legend()]
     for name, scale, backend in sorted(found, key=lambda key: (list(EXPERIMENTS).index(key[0]), *key[1:])):
         try:
@@ -80,6 +75,39 @@ def report(folder: Path) -> Path:
     shown = STYLE + markdown.markdown(text, extensions=["tables"])
     write(folder / "report.html", lambda path: path.write_text(shown))
     return folder / "report.md"
+
+
+def read_results(folder: Path) -> Results:
+    """Read all results under a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        As `report` takes it.
+
+    Returns
+    -------
+    dict
+        By experiment, scale and backend, then by dataset, then by method: a result for each seed.
+
+    Raises
+    ------
+    ExperimentError
+        If there are no results, or a file is damaged or no result.
+    """
+    found: Results = {}
+    seen: dict[tuple[str, ...], Path] = {}
+    for path in sorted(folder.rglob("*-seed*.json")):
+        result = _read_result(path)
+        key = (result["experiment"], result["scale"], result["backend"])
+        first = seen.setdefault((*key, result["dataset"], path.name), path)
+        if first != path:
+            raise ExperimentError(f"{path} and {first} are results of the same training: take one of them out.")
+        by_method = found.setdefault(key, {}).setdefault(result["dataset"], {})
+        by_method.setdefault(result["method"], []).append(result)
+    if not found:
+        raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
+    return found
 
 
 def _read_result(path: Path) -> dict[str, Any]:

@@ -19,9 +19,10 @@ from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.files import ExperimentError, MissingDataError
 from reference_experiments.methods.registry import METHODS
 from reference_experiments.report import report
+from reference_experiments.reproduce import reproduce
 from reference_experiments.runner import dataset_of, run
 
-__all__ = ["report_command", "run_command"]
+__all__ = ["report_command", "reproduce_command", "run_command"]
 
 
 NAMES = list(dict.fromkeys([*METHODS, *(method for e in EXPERIMENTS.values() for method in e.methods)]))
@@ -110,3 +111,11 @@ def run_command(
 def report_command(folder: Path) -> None:
     """Compare the results under FOLDER with the paper's, in report.md and report.html."""
     click.echo(f"{report(folder)} and report.html are written.")
+
+
+@click.command(name="reproduce")
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default=Path("results"))
+@reports_errors
+def reproduce_command(folder: Path) -> None:
+    """Say in reproduce.md with which commands the results under FOLDER are made, and what that takes."""
+    click.echo(f"{reproduce(folder)} is written.")

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import fit_until_killed, flipped, write_dataset
+from helpers import command, fit_until_killed, flipped, write_dataset
 
 from nfn_core import WeightSpace
 from reference_experiments import report as reports
@@ -35,6 +35,7 @@ from reference_experiments.files import (
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
+from reference_experiments.reproduce import operations
 from reference_experiments.tasks.prediction import tau_upper_bound
 from reference_experiments.training import METRICS, fit
 
@@ -431,6 +432,20 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     assert "Not run: table2" in page
     assert "<table>" in html
     assert len(list((folder / "figures").glob("table3-smoke-torch-MNIST-*.png"))) == 2
+    assert "reproduce.md is written" in command("reproduce", folder)
+    page = (folder / "reproduce.md").read_text()
+    assert "## `run table3 --scale smoke --backend torch`" in page
+    assert '| `--only "MNIST" --method "NFN_NP"` |' in page
+
+
+def test_operations_are_counted():
+    space, experiment = WeightSpace.mlp([2, 4, 3]), EXPERIMENTS["table3"]
+    found, wide = (operations(experiment, "MNIST", method, "small", space) for method in ("MLP", "MLP-4000"))
+    inputs, hidden = space.size * experiment.config("small", "MNIST").mlp, experiment.config("small", "MNIST").mlp
+    others = hidden * hidden + hidden * 10
+    assert found == 2 * (2 * inputs + 3 * others)  # the features themselves need no gradient
+    assert wide > found
+    assert operations(experiment, "MNIST", "ResNet-18", "small", space) is None
 
 
 def test_results_show_as_text(dataset, tmp_path):
