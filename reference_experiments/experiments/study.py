@@ -53,12 +53,15 @@ DILATE_VARIANTS = {
     "Messages, learning rate 0.001": Variant("Messages", WIDTHS),
     "Messages, learning rate 0.01": Variant("Messages", WIDTHS, {"learning_rate": 1e-2}),
     "Messages, 8 points": Variant("Messages", {"messages": (8, 32)}, FASTER),
+    "Descent": Variant("Descent", recipe=FASTER),
+    "Descent, 11 x 11 pixels": Variant("Descent", {"descent": (11, 16, 5)}, FASTER),
+    "Descent, 1 step": Variant("Descent", {"descent": (28, 16, 1)}, FASTER),
 }
 """Messages have 32 points and 32 channels, as many channels as the NF-layers."""
 
 DILATE_STUDY = replace(
     DILATE,
-    title="What editing owes to messages, gates and the learning rate: one change at a time",
+    title="What editing owes to messages, gates, the learning rate and what is seen: one change at a time",
     tables=(),
     methods=tuple(DILATE_VARIANTS),
     variants=DILATE_VARIANTS,
