@@ -6,8 +6,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
+import numpy as np
 from tqdm import tqdm
 
 from nfn_core import __version__
@@ -28,6 +29,10 @@ OVERFIT_NETWORKS = 64
 """Networks of the overfit check: every method must fit so few before it is trained on all."""
 NORMALIZING = 2000
 """Training networks, at most, that the inputs are normalized by."""
+
+
+MEASURED = 3
+"""Steps by which the faster arithmetic is found."""
 
 
 def dataset_of(
@@ -144,6 +149,30 @@ def _is_done(path: Path, method: str, seed: int) -> bool:
     return True
 
 
+def _fastest(
+    library: Engine, method: Method, recipe: Recipe, training: Split, path: Path
+) -> Literal["float32", "bfloat16"]:
+    """Arithmetic in which a few steps take least time; measured once, so that all seeds and a resumed run have the same.
+
+    Of the processes that torchrun starts each would measure for itself: they take float32.
+    """
+    if "RANK" in os.environ:
+        return "float32"
+    if not path.exists():
+        batch = np.arange(recipe.batch) % len(training)
+        inputs, targets = training.inputs(batch, None), training.targets[batch]
+        seconds = {}
+        for dtype in ("float32", "bfloat16"):
+            learner = library.learner(method.layer, replace(recipe, dtype=dtype), 0)
+            float(learner.step(inputs, targets, 0))  # JAX compiles it here
+            began = time.perf_counter()
+            for number in range(1, 1 + MEASURED):
+                float(learner.step(inputs, targets, number))
+            seconds[dtype] = (time.perf_counter() - began) / MEASURED
+        write_json(path, {"dtype": min(seconds, key=seconds.__getitem__), "seconds_per_step": seconds})
+    return cast('Literal["float32", "bfloat16"]', read_json(path)["dtype"])
+
+
 def _train(
     library: Engine,
     method: Method,
@@ -157,6 +186,9 @@ def _train(
     began = time.perf_counter()
     if method.autoencoder is not None:
         splits = embedded(library, cast("Autoencoder", method.autoencoder), splits, recipe, seed, folder / "embedding")
+    if recipe.dtype == "fastest":
+        chosen = folder.with_name(f"{folder.name.removesuffix(f'-seed{seed}')}-dtype.json")
+        recipe = replace(recipe, dtype=_fastest(library, method, recipe, splits["training"], chosen))
     few = subsample(splits["training"], OVERFIT_NETWORKS)
     brief = replace(
         recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, eval_every=100

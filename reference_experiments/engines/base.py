@@ -91,8 +91,9 @@ class Recipe:
         Steps between two evaluations on the validation networks, each with a checkpoint.
     patience : int, optional
         Evaluations without improvement after which training stops; without it all steps are taken.
-    dtype : {"float32", "bfloat16"}
-        Of the arithmetic; parameters and moments are float32 always.
+    dtype : {"float32", "bfloat16", "fastest"}
+        Of the arithmetic; parameters and moments are float32 always. ``"fastest"`` is for the runner, which measures
+        both and takes one.
     """
 
     loss: Literal["binary", "classes", "custom"]
@@ -104,7 +105,7 @@ class Recipe:
     cosine: bool = False
     eval_every: int = 500
     patience: int | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16", "fastest"] = "float32"
 
     def rate(self, step: int) -> float:
         """Learning rate of a step, counted from 0."""

@@ -48,7 +48,7 @@ CLASSIFICATION = {
             pointnet=((32, 64, 128), (64,)),
             inr2vec=(128, 256),
         ),
-        Recipe("classes", 2000, 32, 1e-3, warmup=100, cosine=True, eval_every=250, dtype="bfloat16"),
+        Recipe("classes", 2000, 32, 1e-3, warmup=100, cosine=True, eval_every=250, dtype="fastest"),
         3,
     ),
     "paper": Preset(
@@ -196,7 +196,7 @@ SIREN_FIT = Experiment(
     | {
         "small": replace(
             CLASSIFICATION["small"],
-            recipe=Recipe("classes", 1500, 32, 1e-3, warmup=100, cosine=True, eval_every=250, dtype="bfloat16"),
+            recipe=Recipe("classes", 1500, 32, 1e-3, warmup=100, cosine=True, eval_every=250, dtype="fastest"),
         )
     },
 )

@@ -53,7 +53,7 @@ TABLE19 = Experiment(
     | {
         "small": Preset(
             MethodConfig((4, 4, 4), (2, 2, 2), (256, 256), mlp=256),  # NP has 784 x 128 entries a channel, HNP 784 rows
-            Recipe("binary", 2000, 8, 1e-3, warmup=100, cosine=True, eval_every=200, dtype="bfloat16"),
+            Recipe("binary", 2000, 8, 1e-3, warmup=100, cosine=True, eval_every=200, dtype="fastest"),
             3,
         )
     },

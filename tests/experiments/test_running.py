@@ -8,19 +8,21 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from helpers import command, fit_until_killed, flipped, write_dataset
 
-from nfn_core import WeightSpace
+from nfn_core import MLPHead, WeightSpace
 from reference_experiments import report as reports
 from reference_experiments import runner
 from reference_experiments.cli import experiments as experiment_commands
 from reference_experiments.datasets.format import Networks
-from reference_experiments.engines.base import BACKENDS, Recipe, engine
+from reference_experiments.engines.base import BACKENDS, Recipe, Split, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
 from reference_experiments.experiments.paper import PAPER, ROUNDING
@@ -33,7 +35,7 @@ from reference_experiments.files import (
     write_json,
 )
 from reference_experiments.inference import read_trained
-from reference_experiments.methods.base import MethodConfig
+from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.reproduce import operations
 from reference_experiments.tasks.prediction import tau_upper_bound
@@ -436,6 +438,35 @@ def test_report_sets_results_beside_the_paper(dataset, tmp_path):
     page = (folder / "reproduce.md").read_text()
     assert "## `run table3 --scale smoke --backend torch`" in page
     assert '| `--only "MNIST" --method "NFN_NP"` |' in page
+
+
+@pytest.mark.parametrize(("ends", "faster"), [((1.0, 2.0), "float32"), ((2.0, 1.0), "bfloat16")])
+def test_the_faster_arithmetic_is_measured_once_and_kept(ends, faster, tmp_path, monkeypatch):
+    instants = [0.0, ends[0], 0.0, ends[1]]
+    monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: instants.pop(0)))
+    steps = []
+    learner = SimpleNamespace(step=lambda inputs, targets, number: steps.append(len(targets)) or 0.0)
+    library = SimpleNamespace(learner=lambda layer, recipe, seed: learner)
+    training = Split(lambda chosen, rng: {}, np.zeros(3))
+    fastest = partial(
+        runner._fastest, library, Method("MLP", MLPHead((2, 2))), RECIPE, training, tmp_path / "dtype.json"
+    )
+    assert fastest() == faster
+    assert steps == [RECIPE.batch] * 8
+    assert fastest() == faster  # without a new measurement, for which there would be no instants
+    monkeypatch.setenv("RANK", "0")
+    assert fastest() == "float32"
+
+
+def test_all_seeds_have_the_arithmetic_that_was_measured(dataset, tmp_path, monkeypatch):
+    preset = EXPERIMENTS["table3"].scales["smoke"]
+    preset = replace(preset, recipe=replace(preset.recipe, dtype="fastest"))
+    monkeypatch.setitem(EXPERIMENTS, "table3", replace(EXPERIMENTS["table3"], scales={"smoke": preset}))
+    run(dataset, tmp_path, methods=("MLP",))
+    chosen = read_json(tmp_path / "MNIST" / "MLP-dtype.json")
+    assert set(chosen["seconds_per_step"]) == {"float32", "bfloat16"}
+    for seed in range(2):
+        assert read_json(tmp_path / "MNIST" / f"MLP-seed{seed}.json")["recipe"]["dtype"] == chosen["dtype"]
 
 
 def test_operations_are_counted():
