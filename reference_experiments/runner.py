@@ -40,7 +40,7 @@ def dataset_of(
 ) -> WeightDataset:
     """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there.
 
-    Its checksums are compared, unless `check` is false. Of the processes that torchrun starts none makes a dataset.
+    Its checksums are compared, unless `check` is false. Of several processes, as torchrun starts them, none makes a dataset.
     """
     if folder is None:
         maker = experiment.makers[name](scale, 0, backend)
@@ -49,7 +49,7 @@ def dataset_of(
             make(maker, folder, os.cpu_count() or 1)
         elif not (folder / "dataset.json").exists():
             raise ExperimentError(
-                f"{folder} does not hold {name}'s networks, and processes of torchrun do not make them: `make` them there "
+                f"{folder} does not hold {name}'s networks, and several processes do not make them: `make` them there "
                 "first, or give their folder with --dataset-dir."
             )
     return WeightDataset(folder, check)
@@ -154,7 +154,7 @@ def _fastest(
 ) -> Literal["float32", "bfloat16"]:
     """Arithmetic in which a few steps take least time; measured once, so that all seeds and a resumed run have the same.
 
-    Of the processes that torchrun starts each would measure for itself: they take float32.
+    Of several processes each would measure for itself: they take float32.
     """
     if "RANK" in os.environ:
         return "float32"

@@ -37,11 +37,11 @@ class JaxLearner:
 
     def __init__(self, layer: Layer, recipe: Recipe, seed: int) -> None:
         self.layer, self.recipe = layer, recipe
-        self.params, self.key = nfn_jax.init(layer, seed), jax.random.key(seed)
+        self.params, self.key = _everywhere(nfn_jax.init(layer, seed)), jax.random.key(seed)
         rates = jnp.asarray([recipe.rate(step) for step in range(recipe.steps)], jnp.float32)
         adamw = optax.adamw(lambda count: rates[count], weight_decay=recipe.weight_decay)
         optimizer = optax.masked(adamw, nfn_jax.trainable(layer))
-        self.moments = optimizer.init(self.params)
+        self.moments = _everywhere(optimizer.init(self.params))
 
         arithmetic = jnp.bfloat16 if recipe.dtype == "bfloat16" else jnp.float32
 
@@ -86,13 +86,21 @@ class JaxLearner:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and the leaves of optax's state."""
         check_state(state, {name: x.shape for name, x in self.state().items()})
-        self.params = {name: jnp.asarray(state[f"parameter {name}"]) for name in self.params}
+        self.params = _everywhere({name: jnp.asarray(state[f"parameter {name}"]) for name in self.params})
         leaves, tree = jax.tree.flatten(self.moments)
-        self.moments = jax.tree.unflatten(tree, [jnp.asarray(state[f"moment {i}"]) for i in range(len(leaves))])
+        found = [jnp.asarray(state[f"moment {i}"]) for i in range(len(leaves))]
+        self.moments = _everywhere(jax.tree.unflatten(tree, found))
 
     def save(self, path: Path) -> None:
         """Write the parameters."""
         nfn_jax.save(path, self.layer, self.params)
+
+
+def _everywhere(tree: Any) -> Any:
+    """Arrays of a tree on the devices of all processes, if there are several."""
+    if ENGINE.mesh is None or jax.process_count() == 1:
+        return tree
+    return jax.device_put(tree, NamedSharding(ENGINE.mesh, PartitionSpec()))  # type: ignore[no-untyped-call]
 
 
 def _cast(tree: Any, dtype: Any) -> Any:
@@ -125,13 +133,28 @@ class JaxEngine:
     learner = JaxLearner
 
     def use(self, gpu: bool, devices: int = 1) -> None:
-        """See that JAX has a GPU, which it then takes by itself; split batches over a mesh of several devices."""
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        """See that JAX has a GPU, which it then takes by itself; split batches over a mesh of several devices.
+
+        Raises
+        ------
+        ExperimentError
+            If there are fewer devices, or processes of several machines do not know where they meet.
+        """
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if devices % processes:
             raise ExperimentError(
-                "torchrun starts processes for PyTorch: give --backend torch, or run JAX in one process."
+                f"{devices} devices cannot be split evenly among {processes} processes: ask for others."
+            )
+        meeting = os.environ.get("JAX_COORDINATOR_ADDRESS")
+        if processes > 1 and (meeting is None or "RANK" not in os.environ):
+            raise ExperimentError(
+                f"{processes} processes of JAX need to know where they meet: set JAX_COORDINATOR_ADDRESS to HOST:PORT of "
+                "the first one, and RANK to the number of each. (torchrun starts processes for PyTorch alone.)"
             )
         if devices > 1 and not gpu:
-            jax.config.update("jax_num_cpu_devices", devices)  # type: ignore[no-untyped-call]
+            jax.config.update("jax_num_cpu_devices", devices // processes)  # type: ignore[no-untyped-call]
+        if processes > 1:
+            jax.distributed.initialize(meeting, processes, int(os.environ["RANK"]))
         found = jax.devices("gpu" if gpu else "cpu")
         if gpu:
             self.block = self.convolutional_block = GPU_BLOCK

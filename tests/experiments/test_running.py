@@ -210,31 +210,53 @@ def test_two_devices_give_what_one_gives(backend, tmp_path):
         np.testing.assert_allclose(together[name], alone.state()[name], rtol=1e-2, err_msg=name)
 
 
-def torchrun(port):
-    """Command of one of two machines with a device each, which meet at a port of this one."""
-    meet = ("--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}", "--rdzv-id=test", "--local-addr=127.0.0.1")
-    return ["-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", *meet]
+def machine(backend, port, rank):
+    """How Python starts on one of two machines with a device each, which meet at a port of this one."""
+    meet = f"127.0.0.1:{port}"
+    if backend == "jax":
+        return [], {"WORLD_SIZE": "2", "RANK": str(rank), "JAX_COORDINATOR_ADDRESS": meet}
+    torchrun = ("-m", "torch.distributed.run", "--nnodes=2", "--nproc-per-node=1", "--rdzv-backend=c10d")
+    return [*torchrun, f"--rdzv-endpoint={meet}", "--rdzv-id=test", "--local-addr=127.0.0.1"], {}
 
 
 @pytest.mark.slow(seconds=30)
-def test_two_machines_give_what_two_devices_of_one_give(dataset, tmp_path):
-    options = ["table3", "--scale", "smoke", "--method", "NFN_NP", "--seeds", "1", "--devices", "2"]
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_machines_give_what_two_devices_of_one_give(backend, dataset, tmp_path):
+    options = [
+        "table3",
+        "--backend",
+        backend,
+        "--scale",
+        "smoke",
+        "--method",
+        "NFN_NP",
+        "--seeds",
+        "1",
+        "--devices",
+        "2",
+    ]
     options += ["--dataset-dir", "MNIST", str(dataset.folder), "--output"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    for launch, machines, output in (([], 1, tmp_path / "one"), (torchrun(port), 2, tmp_path / "two")):
-        start = [sys.executable, *launch, "-m", "reference_experiments", "run", *options, str(output)]
-        agents = [
-            subprocess.Popen(start, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-            for _ in range(machines)
+    for machines, output in (([([], {})], "one"), ([machine(backend, port, rank) for rank in range(2)], "two")):
+        processes = [
+            subprocess.Popen(
+                [sys.executable, *launch, "-m", "reference_experiments", "run", *options, str(tmp_path / output)],
+                cwd=ROOT,
+                env=os.environ | variables,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for launch, variables in machines
         ]
         try:
-            said = [agent.communicate(timeout=200)[0] for agent in agents]
+            said = [process.communicate(timeout=200)[0] for process in processes]
         finally:
-            for agent in agents:
-                agent.kill()
-        assert [agent.returncode for agent in agents] == [0] * machines, said
+            for process in processes:
+                process.kill()
+        assert [process.returncode for process in processes] == [0] * len(machines), said
     results = [read_json(tmp_path / name / "MNIST" / "NFN_NP-seed0.json") for name in ("one", "two")]
     for result in results:
         del result["seconds"]
@@ -243,6 +265,14 @@ def test_two_machines_give_what_two_devices_of_one_give(dataset, tmp_path):
     assert len([path for path in folders[1].iterdir() if path.name.startswith("events")]) == 1  # of the first process
     for name in ("checkpoint.safetensors", "parameters.safetensors"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
+
+
+def test_processes_of_jax_say_where_they_meet_and_share_the_devices(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ExperimentError, match="3 devices cannot be split evenly among 2 processes"):
+        engine("jax").use(gpu=False, devices=3)
+    with pytest.raises(ExperimentError, match="need to know where they meet: set JAX_COORDINATOR_ADDRESS to HOST:PORT"):
+        engine("jax").use(gpu=False, devices=2)
 
 
 def test_processes_of_torchrun_are_as_many_as_devices_and_make_no_networks(tmp_path, monkeypatch):
@@ -254,7 +284,7 @@ def test_processes_of_torchrun_are_as_many_as_devices_and_make_no_networks(tmp_p
         ):
             engine("torch").use(gpu=False, devices=devices)
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(ExperimentError, match="does not hold digits's networks, and processes of torchrun do not make"):
+    with pytest.raises(ExperimentError, match="does not hold digits's networks, and several processes do not make"):
         runner.dataset_of(EXPERIMENTS["digits"], "digits", "smoke", "torch", None)
     assert not list(tmp_path.iterdir())
 
