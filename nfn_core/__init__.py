@@ -20,7 +20,7 @@ from nfn_core.errors import (
 )
 from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
-from nfn_core.groups import Group, Permutation, images_of_assignment, images_of_matrix
+from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer, Noise
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
@@ -37,6 +37,7 @@ from nfn_core.layers.signed import SignedMessages
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View
+from nfn_core.permutations import Permutation, images_of_assignment, images_of_matrix
 from nfn_core.signal import Signal, signal_report
 from nfn_core.spaces import TensorSpec, WeightSpace
 

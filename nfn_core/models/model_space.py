@@ -188,12 +188,14 @@ class ModelSpace:
             )
         return omegas.pop()
 
-    def group(self, permuted: Any) -> Group:
+    def group(self, permuted: Any, signed: Any = ()) -> Group:
         """Return the permutation group of the weight space that moves the given neuron sets.
 
         Parameters
         ----------
         permuted : {"NP", "HNP"} or iterable of str
+            As for `WeightSpace.group`.
+        signed : iterable of str
             As for `WeightSpace.group`.
 
         Returns
@@ -201,7 +203,7 @@ class ModelSpace:
         Group
             The group.
         """
-        return self.space.group(permuted)
+        return self.space.group(permuted, signed)
 
     def stack(self, *channels: Iterable[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.

@@ -12,6 +12,7 @@ from tests.bad_arguments import BAD_VALUES, bad_calls, check_calls
 
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
 GROUP = SPACE.group("HNP")
+SIGNED = SPACE.group("HNP", signed=["h1", "h2"])
 LAYER = nfn_core.NFLayer(GROUP, 1, 1)
 PARAMS = initialize(LAYER, 0)
 RNG = np.random.default_rng(0)
@@ -77,6 +78,9 @@ METHODS = {
     "WeightSpace.group": (SPACE.group, {"permuted": "NP"}),
     "Group.permutation": (GROUP.permutation, {"images": {"h1": [1, 0, 2, 3]}}),
     "Group.sample": (GROUP.sample, {"seed": 0}),
+    "Group.grade": (SIGNED.grade, {"tensor": "W1"}),
+    "Group.graded": (SIGNED.graded, {"grades": {"W1": [[1, 0]], "W2": [[0, 1]]}}),
+    "Permutation.factors": (SIGNED.sample(0).factors, {"label": "h1"}),
     "Group.act": (GROUP.act, {"sigma": GROUP.sample(0), "features": FEATURES}),
     "Permutation.compose": (GROUP.sample(0).compose, {"first": GROUP.sample(1)}),
     "Permutation[label]": (lambda label: GROUP.sample(0)[label], {"label": "h1"}),
@@ -135,9 +139,9 @@ ACCEPTED = {
         *("MessageBlock.new_tensor_channels", "MessageBlock.norm", "MessageInput.phases", "check_features.channels"),
         *("check_parameters.like", "equivariant_network.norm", "invariant_network.norm", "invariant_network.pool"),
         *("load_parameters.layer", "message_network.out_channels", "message_network.omega", "message_network.norm"),
-        *("signal_report.gradient", "signal_report.execution"),
+        *("signal_report.gradient", "signal_report.execution", "Group.permutation.signs", "NFLayer.target"),
     },
-    "text": {"TensorSpec.name", "save_parameters.path"},
+    "text": {"TensorSpec.name", "save_parameters.path", "Permutation.factors.label"},
     "-1": {"Scale.initial"},
     "nan": set(),
     "[]": {
@@ -145,10 +149,12 @@ ACCEPTED = {
         *("Sequential.layers", "SignedMessages.head", "equivariant_network.before", "invariant_network.before"),
         *("message_network.before", "ParameterSpec.shape", "ParameterSpec.fan_in"),
         *("Group.permuted", "WeightSpace.group.permuted", "Permutation.images"),  # nothing is permuted
+        *("Group.signed", "Group.grades", "WeightSpace.group.signed", "Permutation.signs"),  # nor signed
         *(f"WeightSpace.{name}" for name in ("inputs", "outputs", "from_axes.inputs", "from_axes.outputs")),
     },
     "{}": {
         *("Execution.activations", "Group.permutation.images", "flip_signs.signs", "check_parameters.like"),
+        "Group.permutation.signs",
         *(f"{name}.apply.params" for name in ("Activation()", "Gate()", "Dropout()", "InvariantPool()")),  # have none
     },
     "object": set(),
