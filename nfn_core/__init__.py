@@ -25,6 +25,7 @@ from nfn_core.layers.base import Execution, Layer, Noise
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
+from nfn_core.layers.graded import ByParity, GradedGate, GradedProduct, parity_space
 from nfn_core.layers.message_networks import MessageBlock, MessageInput, message_network
 from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
@@ -32,7 +33,7 @@ from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
-from nfn_core.layers.phases import NeuronPhases
+from nfn_core.layers.phases import BiasPhases, NeuronPhases
 from nfn_core.layers.signed import SignedMessages
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import Verification
@@ -48,6 +49,8 @@ __all__ = [
     "Activation",
     "Array",
     "BatchNorm",
+    "BiasPhases",
+    "ByParity",
     "Composite",
     "Dropout",
     "Execution",
@@ -55,6 +58,8 @@ __all__ = [
     "Features",
     "Gate",
     "GaussianFourierFeatures",
+    "GradedGate",
+    "GradedProduct",
     "Group",
     "InstanceNorm",
     "InvariantPool",
@@ -108,6 +113,7 @@ __all__ = [
     "load_parameters",
     "message_network",
     "neuron_group",
+    "parity_space",
     "save_parameters",
     "signal_report",
     "to_json",

@@ -22,7 +22,7 @@ from nfn_core.permutations import Permutation, check_permutation, images_of, inv
 from nfn_core.registry import LATER, describable
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["Grade", "Group"]
+__all__ = ["Grade", "Group", "graded_name"]
 
 Grade = tuple[int, ...]
 """For each axis of a tensor 1 if its entries change by the sign of the axis's neurons, and 0 if not. Of a set with two
@@ -160,7 +160,8 @@ class Group:
         Parameters
         ----------
         grades : {"all", "even"} or mapping of str to sequence of grades
-            All grades of every tensor, only even ones, or for some tensors (by their name without grade) the grades wanted.
+            All grades that products of a tensor's features can have, with each axis by itself; only even ones; or for some
+            tensors (by their name without grade) the grades wanted.
 
         Returns
         -------
@@ -198,7 +199,7 @@ class Group:
         """Yield the tensors that are grades of one tensor: its name without grade, and their places in the space."""
         found: dict[tuple[Any, ...], list[int]] = {}
         for k, t in enumerate(self.space.tensors):
-            base = t.name.removesuffix(_suffix(self.grade(t.name))) or t.name
+            base = t.name.removesuffix(graded_name("", self.grade(t.name))) or t.name
             found.setdefault((base, t.shape, t.labels), []).append(k)
         for (base, _, _), members in found.items():
             yield base, tuple(members)
@@ -357,9 +358,10 @@ def _graded(group: Group, grades: str | tuple[tuple[str, tuple[Grade, ...]], ...
         elif grades == "even":
             rows = ((0,) * len(spec.labels),)
         else:
-            rows = tuple(product(*(range(2 ** group.signed.count(str(label))) for label in spec.labels)))
+            present = [group.grade(group.space.tensors[k].name) for k in members]
+            rows = tuple(product(*(_span(column) for column in zip(*present, strict=True))))
         for row in rows:
-            tensors.append(replace(spec, name=base + _suffix(row)))
+            tensors.append(replace(spec, name=graded_name(base, row)))
             found.append(row)
     kept = {label for t in tensors for label in t.labels}
     ends = [tuple(s for s in sets if s in kept) for sets in (group.space.inputs, group.space.outputs)]
@@ -370,9 +372,17 @@ def _graded(group: Group, grades: str | tuple[tuple[str, tuple[Grade, ...]], ...
     return Group(space, group.permuted, group.signed, tuple(found))
 
 
-def _suffix(grade: Sequence[Any]) -> str:
-    """What a tensor's name has at its end in a graded space."""
-    return f"[{','.join(map(str, grade))}]"
+def _span(grades: Sequence[int]) -> list[int]:
+    """Products of some signs, each once."""
+    found = {0}
+    for grade in grades:
+        found |= {grade ^ other for other in found}
+    return sorted(found)
+
+
+def graded_name(name: str, grade: Sequence[int]) -> str:
+    """Return the name of a grade of a tensor in a graded space: ``"W2[0,1]"``."""
+    return f"{name}[{','.join(map(str, grade))}]"
 
 
 def _rows(where: str, values: Any, count: int) -> tuple[Any, ...]:

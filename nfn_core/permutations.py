@@ -82,6 +82,12 @@ class Permutation:
             f"the permutation has no neuron set {shown(label)}, but {tuple(name for name, _ in self.images)}."
         )
 
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Neuron sets that it does not leave as they are."""
+        moved = [label for label, image in self.images if list(image) != sorted(image)]
+        return tuple(dict.fromkeys([*moved, *(label for label, signs in self.signs if -1 in signs)]))
+
     def factors(self, label: str, grade: int = 1) -> tuple[int, ...]:
         """Return what an axis of a grade is multiplied by: for each neuron the product of the signs that the grade has.
 
