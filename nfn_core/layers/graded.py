@@ -11,7 +11,7 @@ from functools import lru_cache
 from math import sqrt
 
 from nfn_core.arrays import Array, Features
-from nfn_core.checks import check_choice, check_counts, check_kind
+from nfn_core.checks import boolean, check_choice, check_counts, check_kind
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
@@ -27,7 +27,6 @@ from nfn_core.spaces import WeightSpace
 __all__ = ["ByParity", "GradedGate", "GradedProduct", "parity_space"]
 
 
-@lru_cache(maxsize=256)
 def parity_space(group: Group, odd: bool) -> WeightSpace | None:
     """Weight space of the tensors of a group that are odd, or that are even; None if there are none.
 
@@ -42,7 +41,19 @@ def parity_space(group: Group, odd: bool) -> WeightSpace | None:
     -------
     WeightSpace or None
         The space.
+
+    Raises
+    ------
+    SpecError
+        If it is no group, or `odd` is not True or False.
     """
+    check_kind("group", group, Group)
+    return _parity_space(group, boolean("odd", odd))
+
+
+@lru_cache(maxsize=256)
+def _parity_space(group: Group, odd: bool) -> WeightSpace | None:
+    """The same, kept for the groups used last."""
     tensors = tuple(t for t in group.space.tensors if any(group.grade(t.name)) == odd)
     return WeightSpace(tensors) if tensors else None
 

@@ -13,6 +13,7 @@ from tests.bad_arguments import BAD_VALUES, bad_calls, check_calls
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
 GROUP = SPACE.group("HNP")
 SIGNED = SPACE.group("HNP", signed=["h1", "h2"])
+GRADED = SIGNED.graded("all")
 LAYER = nfn_core.NFLayer(GROUP, 1, 1)
 PARAMS = initialize(LAYER, 0)
 RNG = np.random.default_rng(0)
@@ -25,10 +26,14 @@ OF_GROUP = {"group": GROUP, "in_channels": 1, "out_channels": 2}
 EXAMPLES = {
     "Activation": {},
     "BatchNorm": {"space": SPACE, "channels": 1},
+    "BiasPhases": {"group": SIGNED},
+    "ByParity": {"group": GRADED, "even": nfn_core.Activation(), "odd": nfn_core.Activation("tanh")},
     "Dropout": {"rate": 0.1},
     "Execution": {},
     "Gate": {},
     "GaussianFourierFeatures": {"in_channels": 1},
+    "GradedGate": {"group": GRADED, "channels": 2},
+    "GradedProduct": {"group": GRADED, "in_channels": 1, "out_channels": 2},
     "Group": {"space": SPACE, "permuted": ("h1",)},
     "InstanceNorm": {"space": SPACE, "channels": 1},
     "InvariantPool": {"group": GROUP},
@@ -67,6 +72,7 @@ EXAMPLES = {
     "load_parameters": {"path": "file"},
     "message_network": {"group": GROUP, "in_channels": 1, "channels": 2, "head": [2]},
     "neuron_group": {"group": GROUP},
+    "parity_space": {"group": GRADED, "odd": True},
     "save_parameters": {"path": "file", "layer": LAYER, "params": PARAMS},
     "signal_report": {"network": NETWORK, "params": initialize(NETWORK, 0), "features": FEATURES},
     "to_json": {"description": LAYER},
@@ -139,7 +145,13 @@ ACCEPTED = {
         *("MessageBlock.new_tensor_channels", "MessageBlock.norm", "MessageInput.phases", "check_features.channels"),
         *("check_parameters.like", "equivariant_network.norm", "invariant_network.norm", "invariant_network.pool"),
         *("load_parameters.layer", "message_network.out_channels", "message_network.omega", "message_network.norm"),
-        *("signal_report.gradient", "signal_report.execution", "Group.permutation.signs", "NFLayer.target"),
+        *(
+            "signal_report.gradient",
+            "signal_report.execution",
+            "Group.permutation.signs",
+            "NFLayer.target",
+            "GradedProduct.target",
+        ),
     },
     "text": {"TensorSpec.name", "save_parameters.path", "Permutation.factors.label"},
     "-1": {"Scale.initial"},
@@ -161,14 +173,29 @@ ACCEPTED = {
     "3.5": {
         *("BatchNorm.epsilon", "InstanceNorm.epsilon", "LayerNorm.epsilon", "SetNorm.epsilon", "Scale.initial"),
         *("GaussianFourierFeatures.scale", "GaussianFourierFeatures.from_features.scale", "ParameterSpec.value"),
-        *("NeuronPhases.omega", "SignedMessages.omega", "SinusoidalEncoding.max_frequency", "message_network.omega"),
+        *(
+            "BiasPhases.omega",
+            "NeuronPhases.omega",
+            "SignedMessages.omega",
+            "SinusoidalEncoding.max_frequency",
+            "message_network.omega",
+        ),
     },
     "True": {
-        *("BatchNorm.center", "LearnedEncoding.layers", "MessageBlock.gate", "NFLayer.bias", "NeuronPhases.learned"),
+        *(
+            "BatchNorm.center",
+            "BiasPhases.shifts",
+            "parity_space.odd",
+            "LearnedEncoding.layers",
+            "MessageBlock.gate",
+            "NFLayer.bias",
+            "NeuronPhases.learned",
+        ),
         *("ParameterSpec.trainable", "PointwiseLayer.bias", "SignedMessages.activations", "SinusoidalEncoding.layers"),
         *("check_features.finite", "invariant_network.pool_norm", "message_network.gate"),
         *(f"{kind}_network.{name}" for kind in ("equivariant", "invariant") for name in ("pointwise", "gate")),
         *("equivariant_network.final_activation", "WeightSpace.mlp.bias", "WeightSpace.cnn.bias"),
+        "Normalize.from_features.center",
     },
 }
 """For each bad value the arguments that take it, since it means something there."""
