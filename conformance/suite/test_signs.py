@@ -33,6 +33,12 @@ SPACES = {
     "recurrent": (SQUARE.group({"h"}, ["h"]), SQUARE.group({"h"}, ["h"]).graded("all")),
     "cnn": (WeightSpace.cnn([1, 3, 2], [(2, 2), ()]).group("HNP", ["h1"]),) * 2,
 }
+PAIR = [("a", 2), ("b", 3)]
+TURNED = {
+    "axes turned": tuple(WeightSpace.from_axes({"T": axes}).group("NP") for axes in (PAIR, PAIR[::-1])),
+    "grades turned": tuple(SQUARE.group({"h"}, ["h"]).graded({"R": [grade]}) for grade in ([0, 1], [1, 0])),
+}
+SPACES |= TURNED
 LINEAR = ["equivariance", "linearity", "maximality", "constants", "gradient", "duplication", "batch", "dtype"]
 
 

@@ -173,7 +173,7 @@ def _mix(
         if not views:
             continue
         channels = matrix.shape[-1] // sum(graph.width(v, side) for v in views)
-        if hub.labels and len(views) == 1 and views[0].form == 0:
+        if hub.labels and len(views) == 1 and views[0].form == 0 and views[0].order == tuple(range(len(hub.labels))):
             whole[views[0].tensor] = (x, matrix)  # multiplied last, onto what is spread
             continue
         mixed = multiply_add(x, matrix, None if hub.labels else bias)
