@@ -7,7 +7,6 @@ P + Q modulo 2, axis by axis: so odd features become even ones, and the other wa
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from math import sqrt
 
 from nfn_core.arrays import Array, Features
@@ -48,12 +47,7 @@ def parity_space(group: Group, odd: bool) -> WeightSpace | None:
         If it is no group, or `odd` is not True or False.
     """
     check_kind("group", group, Group)
-    return _parity_space(group, boolean("odd", odd))
-
-
-@lru_cache(maxsize=256)
-def _parity_space(group: Group, odd: bool) -> WeightSpace | None:
-    """The same, kept for the groups used last."""
+    odd = boolean("odd", odd)
     tensors = tuple(t for t in group.space.tensors if any(group.grade(t.name)) == odd)
     return WeightSpace(tensors) if tensors else None
 
@@ -87,6 +81,7 @@ class ByParity(Composite):
     group: Group
     even: Layer
     odd: Layer
+    _names: dict[str, tuple[str, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_kind("group", self.group, Group)
@@ -97,6 +92,8 @@ class ByParity(Composite):
                 f"odd must keep the signs of its input, but {self.odd!r} does not: use tanh, sin, a gate, or a BatchNorm "
                 "with center=False."
             )
+        spaces = {"even": parity_space(self.group, odd=False), "odd": parity_space(self.group, odd=True)}
+        object.__setattr__(self, "_names", {k: tuple(s.by_name) for k, s in spaces.items() if s is not None})
 
     def children(self) -> dict[str, Layer]:
         """Return both layers."""
@@ -117,10 +114,8 @@ class ByParity(Composite):
         """Apply both layers."""
         check_features(self.group.space, x)
         found: Features = {}
-        for child, odd in (("even", False), ("odd", True)):
-            space = parity_space(self.group, odd)
-            if space is not None:
-                found |= self.call(child, params, {t.name: x[t.name] for t in space.tensors}, execution)
+        for child, names in self._names.items():
+            found |= self.call(child, params, {name: x[name] for name in names}, execution)
         return {t.name: found[t.name] for t in self.group.space.tensors}
 
 
