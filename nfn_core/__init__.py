@@ -22,6 +22,7 @@ from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer, Noise
+from nfn_core.layers.canonical import CanonicalFactors, CanonicalScales, InCanonicalScales
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
@@ -51,6 +52,8 @@ __all__ = [
     "BatchNorm",
     "BiasPhases",
     "ByParity",
+    "CanonicalFactors",
+    "CanonicalScales",
     "Composite",
     "Dropout",
     "Execution",
@@ -61,6 +64,7 @@ __all__ = [
     "GradedGate",
     "GradedProduct",
     "Group",
+    "InCanonicalScales",
     "InstanceNorm",
     "InvariantPool",
     "LabelError",

@@ -7,13 +7,14 @@ import pytest
 
 import nfn_core
 from nfn_core import MessageState, WeightSpace, initialize
-from nfn_core.augmentations import flip_signs, transform_inputs
+from nfn_core.augmentations import flip_signs, scale_neurons, transform_inputs
 from tests.bad_arguments import BAD_VALUES, bad_calls, check_calls
 
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
 GROUP = SPACE.group("HNP")
 SIGNED = SPACE.group("HNP", signed=["h1", "h2"])
 GRADED = SIGNED.graded("all")
+LOW_RANK = WeightSpace.from_axes({"B": [("out", 5), ("r", 2)], "A": [("r", 2), ("in", 4)]})
 LAYER = nfn_core.NFLayer(GROUP, 1, 1)
 PARAMS = initialize(LAYER, 0)
 RNG = np.random.default_rng(0)
@@ -27,6 +28,9 @@ EXAMPLES = {
     "Activation": {},
     "BatchNorm": {"space": SPACE, "channels": 1},
     "BiasPhases": {"group": SIGNED},
+    "CanonicalFactors": {"space": LOW_RANK, "pairs": [("B", "A")]},
+    "CanonicalScales": {"space": SPACE},
+    "InCanonicalScales": {"form": nfn_core.CanonicalScales(SPACE), "layer": LAYER},
     "ByParity": {"group": GRADED, "even": nfn_core.Activation(), "odd": nfn_core.Activation("tanh")},
     "Dropout": {"rate": 0.1},
     "Execution": {},
@@ -104,6 +108,12 @@ METHODS = {
         {"params": initialize(MESSAGES, 0), "features": MessageState(FEATURES, NEURONS)},
     ),
     "flip_signs": (flip_signs, {"space": SPACE, "features": FEATURES, "signs": {"h1": np.ones((3, 4))}}),
+    "scale_neurons": (scale_neurons, {"space": SPACE, "features": FEATURES, "factors": {"h1": np.ones((3, 4))}}),
+    "CanonicalScales.gains": (nfn_core.CanonicalScales(SPACE).gains, {"features": FEATURES}),
+    "CanonicalFactors.singular_values": (
+        nfn_core.CanonicalFactors(LOW_RANK, [("B", "A")]).singular_values,
+        {"features": {t.name: RNG.normal(size=(3, *t.shape, 1)) for t in LOW_RANK.tensors}},
+    ),
     "transform_inputs": (
         transform_inputs,
         {"features": FEATURES, "matrix": np.ones((3, 2, 2)), "shift": np.ones((3, 2))},
@@ -151,6 +161,7 @@ ACCEPTED = {
             "Group.permutation.signs",
             "NFLayer.target",
             "GradedProduct.target",
+            "CanonicalScales.sets",
         ),
     },
     "text": {"TensorSpec.name", "save_parameters.path", "Permutation.factors.label"},
@@ -161,11 +172,13 @@ ACCEPTED = {
         *("Sequential.layers", "SignedMessages.head", "equivariant_network.before", "invariant_network.before"),
         *("message_network.before", "ParameterSpec.shape", "ParameterSpec.fan_in"),
         *("Group.permuted", "WeightSpace.group.permuted", "Permutation.images"),  # nothing is permuted
+        *("CanonicalScales.sets", "CanonicalScales.normalized", "CanonicalScales.variances"),
         *("Group.signed", "Group.grades", "WeightSpace.group.signed", "Permutation.signs"),  # nor signed
         *(f"WeightSpace.{name}" for name in ("inputs", "outputs", "from_axes.inputs", "from_axes.outputs")),
     },
     "{}": {
         *("Execution.activations", "Group.permutation.images", "flip_signs.signs", "check_parameters.like"),
+        "scale_neurons.factors",
         "Group.permutation.signs",
         *(f"{name}.apply.params" for name in ("Activation()", "Gate()", "Dropout()", "InvariantPool()")),  # have none
     },

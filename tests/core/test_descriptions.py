@@ -41,6 +41,7 @@ CNN = WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])
 RNN = WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "b": [("h", 4), (None, 3)]}, inputs=["h"])
 HNP = MLP.group("HNP")
 SIGNED = MLP.group("HNP", signed=["h1", "h2"])
+LOW_RANK = WeightSpace.from_axes({"B": [("out", 5), ("r", 2)], "A": [("r", 2), ("in", 4)]})
 GRADED = SIGNED.graded("all")
 FEATURES = {t.name: np.random.default_rng(0).normal(size=(3, *t.shape, 1)) for t in MLP.tensors}
 MODEL = nfn_core.ModelSpace.from_patterns(
@@ -77,6 +78,9 @@ DESCRIPTIONS = [
         nfn_core.GradedGate(GRADED, 3),
         nfn_core.GradedProduct(SIGNED, 1, 2, target=SIGNED.graded("even")),
     ),
+    nfn_core.CanonicalScales(MLP),
+    nfn_core.InCanonicalScales(nfn_core.CanonicalScales(MLP, ["h1"]), NFLayer(HNP, 1, 2)),
+    nfn_core.CanonicalFactors(LOW_RANK, [("B", "A")]),
     *(nfn_core.SignedMessages(MLP, (1.0,) * 6, 2), *nfn_core.message_network(HNP, 1, 4, head=[8, 3]).layers[:2]),
 ]
 
