@@ -12,6 +12,7 @@ from nfn_core import (
     Activation,
     BiasPhases,
     ByParity,
+    GradedFourierFeatures,
     GradedGate,
     GradedProduct,
     NFLayer,
@@ -102,6 +103,7 @@ LAYERS = {
     "equivariant": equivariant_network(NATURAL, [2, 3, 3], norm="batch", gate=True),
     "equivariant tanh": equivariant_network(NATURAL, [2, 3, 3]),
     "invariant": invariant_network(NATURAL, [2, 3], [4, 3], norm="batch", gate=True, pool_norm=True, activation="silu"),
+    "waves": GradedFourierFeatures(NATURAL, 2, 3, 0.5),
     "phases": invariant_network(
         BiasPhases(NATURAL, 3.0).target, [2, 3], [4, 3], gate=True, before=[BiasPhases(NATURAL, 3.0)], activation="silu"
     ),

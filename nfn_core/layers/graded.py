@@ -10,20 +10,21 @@ from dataclasses import dataclass, field
 from math import sqrt
 
 from nfn_core.arrays import Array, Features
-from nfn_core.checks import boolean, check_choice, check_counts, check_kind
+from nfn_core.checks import boolean, check_choice, check_counts, check_kind, check_numbers
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
-from nfn_core.groups import Group
+from nfn_core.groups import Group, graded_name
 from nfn_core.layers.base import Execution, Layer, check_input_channels
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation
+from nfn_core.layers.encodings import GaussianFourierFeatures
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import HubGraph, fold, hub_graph, unfold
 from nfn_core.layers.nf import check_target
 from nfn_core.layers.parameters import ParameterSpec
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["ByParity", "GradedGate", "GradedProduct", "parity_space"]
+__all__ = ["ByParity", "GradedFourierFeatures", "GradedGate", "GradedProduct", "parity_space"]
 
 
 def parity_space(group: Group, odd: bool) -> WeightSpace | None:
@@ -186,6 +187,85 @@ class GradedGate(Layer):
             gate = product(folded[even], params[f"{name}.gate"], params[f"{name}.bias"])
             out[name] = x[name] * activation.forward({}, unfold(plans[even], gate, xp), execution)
         return {t.name: out[t.name] for t in self.group.space.tensors}
+
+
+@dataclass(frozen=True)
+class GradedFourierFeatures(Composite):
+    """Gaussian Fourier features of every entry, by grade: sines are odd where entries are, cosines are even.
+
+    The sine of an odd entry changes its sign with it, and is a feature of the same grade. The cosine does not, and is an
+    even feature of the tensor. Where a tensor has several grades, their cosines are added. Of an even entry, which has one
+    grade only, the feature is the sum of both.
+
+    Parameters
+    ----------
+    group : Group
+        A group with signs, with the weight space of the input.
+    in_channels : int
+        Channels of the input.
+    frequencies, scale : int, float
+        As in `GaussianFourierFeatures`. The number of frequencies is that of the output channels.
+
+    Attributes
+    ----------
+    target : Group
+        The group on the space of the output: the even features and those of the input's grades, for each tensor.
+
+    Raises
+    ------
+    SpecError
+        If a number is not positive.
+
+    Examples
+    --------
+    >>> group = WeightSpace.mlp([2, 3, 1]).group("HNP", signed=["h1"])
+    >>> list(GradedFourierFeatures(group, 1, 8).target.space.by_name)
+    ['W1[0,0]', 'W1[1,0]', 'v1[0]', 'v1[1]', 'W2[0,0]', 'W2[0,1]', 'v2[0]']
+    """
+
+    group: Group
+    in_channels: int
+    frequencies: int = 128
+    scale: float = 3.0
+    target: Group = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
+        check_counts(self, "in_channels", "frequencies")
+        check_numbers(self, "positive", "scale")
+        tensors, grades = self.group.space.tensors, {}
+        for base, members in self.group.families():
+            rows = {self.group.grade(tensors[k].name) for k in members}
+            grades[base] = sorted(rows | {(0,) * len(tensors[members[0]].labels)})
+        object.__setattr__(self, "target", self.group.graded(grades))
+
+    def children(self) -> dict[str, Layer]:
+        """Return the features of every entry."""
+        return {"fourier": GaussianFourierFeatures(self.in_channels, self.frequencies, self.scale)}
+
+    def keeps_signs(self) -> bool:
+        """Return True."""
+        return True
+
+    def channels_after(self, channels: int) -> int:
+        """Return `frequencies`."""
+        check_input_channels(self, self.in_channels, channels)
+        return self.frequencies
+
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
+        """Encode the channels of every entry."""
+        check_features(self.group.space, x, self.in_channels)
+        waves = self.call("fourier", params, {name: x[name] for name in self.group.space.by_name}, execution)
+        out: Features = {}
+        for base, members in self.group.families():
+            for k in members:
+                name = self.group.space.tensors[k].name
+                grade = self.group.grade(name)
+                sine, cosine = waves[name][..., : self.frequencies], waves[name][..., self.frequencies :]
+                for row, wave in ((grade, sine), ((0,) * len(grade), cosine)):
+                    place = graded_name(base, row)
+                    out[place] = out[place] + wave if place in out else wave
+        return {name: out[name] for name in self.target.space.by_name}
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,7 @@ EXAMPLES = {
     "Execution": {},
     "Gate": {},
     "GaussianFourierFeatures": {"in_channels": 1},
+    "GradedFourierFeatures": {"group": SIGNED, "in_channels": 1},
     "GradedGate": {"group": GRADED, "channels": 2},
     "GradedProduct": {"group": GRADED, "in_channels": 1, "out_channels": 2},
     "Group": {"space": SPACE, "permuted": ("h1",)},
@@ -188,6 +189,7 @@ ACCEPTED = {
         *("GaussianFourierFeatures.scale", "GaussianFourierFeatures.from_features.scale", "ParameterSpec.value"),
         *(
             "BiasPhases.omega",
+            "GradedFourierFeatures.scale",
             "NeuronPhases.omega",
             "SignedMessages.omega",
             "SinusoidalEncoding.max_frequency",

@@ -75,6 +75,7 @@ DESCRIPTIONS = [
     *(
         nfn_core.BiasPhases(SIGNED, 20.0, shifts=False),
         nfn_core.ByParity(GRADED, nfn_core.Gate(), nfn_core.Activation("sin")),
+        nfn_core.GradedFourierFeatures(SIGNED, 1, 4),
         nfn_core.GradedGate(GRADED, 3),
         nfn_core.GradedProduct(SIGNED, 1, 2, target=SIGNED.graded("even")),
     ),

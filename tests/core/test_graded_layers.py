@@ -12,6 +12,7 @@ from nfn_core import (
     FeatureError,
     Gate,
     GaussianFourierFeatures,
+    GradedFourierFeatures,
     GradedGate,
     GradedProduct,
     Group,
@@ -106,6 +107,18 @@ def test_phases_of_biases():
     narrow = BiasPhases(NATURAL, 30.0).apply({}, {k: x.astype("float16") for k, x in u.items()})
     assert narrow["v1[2]"].dtype == "float16"
     np.testing.assert_allclose(narrow["v1[2]"], np.cos(30 * u["v1"].astype("float16").astype("float64")), atol=1e-3)
+
+
+def test_waves_of_odd_entries_are_odd_sines_and_even_cosines():
+    layer = GradedFourierFeatures(NATURAL, 1, 4, 0.5)
+    u, p = draw(NATURAL), initialize(layer, 0)
+    out = layer.apply(p, u)
+    angle = {name: 2 * np.pi * x @ p["fourier.frequencies"] for name, x in u.items()}
+    np.testing.assert_allclose(out["W1[1,0]"], np.sin(angle["W1"]), rtol=1e-12)
+    np.testing.assert_allclose(out["W1[0,0]"], np.cos(angle["W1"]), rtol=1e-12)
+    np.testing.assert_allclose(out["v2[0]"], np.sin(angle["v2"]) + np.cos(angle["v2"]), rtol=1e-12)
+    both = GradedFourierFeatures(BiasPhases(NATURAL).target, 1, 4)
+    assert list(both.target.space.by_name)[2:5] == ["v1[0]", "v1[2]", "v1[3]"]
 
 
 def test_layers_that_keep_signs():
