@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 import nfn_core
 from nfn_core import Group, Layer, MessageState, ModelSpace, NFLayer, Permutation, WeightSpace, initialize
 from nfn_core.arrays import is_array
+from nfn_core.checks import plain_int
 from nfn_core.layers.parameters import first_array
 from nfn_core.models.views import Axis
 
@@ -158,7 +159,7 @@ EXAMPLES: dict[str, Any] = {
     "Group.graded.grades": "all",
     "signed": ("h1",),
     "signs": {},
-    "Permutation.signs": (("h1", (1, -1, 1, 1)),),
+    "Permutation.signs": (),
     "Permutation.factors.label": "h1",
     "Permutation.factors.grade": 1,
     "Group.act.sigma": GROUP.sample(0),
@@ -307,6 +308,12 @@ def known_sets(value: Any, example: Any) -> bool:
     return texts and all(isinstance(s, str) and s in {*SPACE.sizes, "h", "in", "out"} for s in value)
 
 
+def known_tensors(value: Any, example: Any) -> bool:
+    """Tensors of the example's space, as an iterable that is no text."""
+    texts = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    return texts and all(isinstance(s, str) and s in SPACE.by_name for s in value)
+
+
 def real_dtype(value: Any, example: Any) -> bool:
     """None, or a floating dtype of any library."""
     return value is None or value is float or ("float" in str(getattr(value, "dtype", value)) and not is_array(value))
@@ -407,6 +414,17 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
         isinstance(value, Mapping) and all(repr(value.get(name)) == repr(shape) for name, shape in example.items())
     ),
     "images": the_example_or_nothing,
+    "signed": known_sets,
+    "Group.grades": lambda value, example: isinstance(value, tuple | list) and tuple(value) in ((), example),
+    "Group.graded.grades": lambda value, example: isinstance(value, str) and value in ("all", "even"),
+    "Group.grade.tensor": lambda value, example: isinstance(value, str) and value in SPACE.by_name,
+    "Group.permutation.signs": lambda value, example: value is None or (isinstance(value, Mapping) and not value),
+    "Permutation.signs": lambda value, example: isinstance(value, tuple | list) and not value,
+    "Permutation.factors.label": lambda value, example: isinstance(value, str),
+    "Permutation.factors.grade": lambda value, example: isinstance(plain_int(value), int) and plain_int(value) >= 0,
+    "CanonicalFactors.pairs": the_example_or_nothing,
+    "CanonicalScales.sets": lambda value, example: value is None or known_sets(value, example),
+    **dict.fromkeys(("CanonicalScales.normalized", "CanonicalScales.variances"), known_tensors),
     "Permutation.images": lambda value, example: (
         isinstance(value, tuple | list) and all(any(pair is own for own in example) for pair in value)
     ),

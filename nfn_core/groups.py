@@ -147,7 +147,7 @@ class Group:
             If the space has no such tensor.
         """
         for k, t in enumerate(self.space.tensors):
-            if t.name == tensor:
+            if isinstance(tensor, str) and t.name == tensor:
                 return self.grades[k] if self.grades else tuple(int(label in self.signed) for label in t.labels)
         raise SpecError(f"tensor must be one of {list(self.space.by_name)}, not {shown(tensor)}.")
 
