@@ -125,7 +125,7 @@ class Group:
     @property
     def order(self) -> int:
         """Number of elements."""
-        signs = prod(2 ** self.space.sizes[label] for label in self.signed)
+        signs = prod(1 << self.space.sizes[label] for label in self.signed)
         return signs * prod(factorial(self.space.sizes[label]) for label in self.permuted)
 
     def grade(self, tensor: str) -> Grade:

@@ -246,7 +246,8 @@ class CanonicalFactors(Layer):
 
     def __post_init__(self) -> None:
         check_kind("space", self.space, WeightSpace)
-        pairs, names = tuple(plain_names("pairs", pair) for pair in plain_tuple("pairs", self.pairs)), []
+        pairs = tuple(plain_names("pairs", pair) for pair in plain_tuple("pairs", self.pairs))
+        names: list[str] = []
         for pair in pairs:
             specs = [self.space.by_name.get(name) for name in pair]
             labels = [t.labels if t is not None else () for t in specs]

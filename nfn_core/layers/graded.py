@@ -349,10 +349,9 @@ class GradedProduct(Layer):
                 mixed[name, side] = unfold(plan, product(folded, params[f"{name}.{side}"], None), xp)
         out: Features = {}
         for name, pairs in self._pairs.items():
-            total = None
-            for left, right in pairs:
-                term = mixed[left, "left"] * mixed[right, "right"]
-                total = term if total is None else total + term
+            total, *others = (mixed[left, "left"] * mixed[right, "right"] for left, right in pairs)
+            for term in others:
+                total = total + term
             out[name] = total / sqrt(len(pairs))
         return out
 

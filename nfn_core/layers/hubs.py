@@ -237,7 +237,8 @@ def hub_graph(group: Group, target: Group | None = None) -> HubGraph:
     targets = sources if target is None else tuple(_plan(t, target) for t in target.space.tensors)
     axes: dict[tuple[Any, ...], tuple[tuple[str, int], ...]] = {(): ()}
     members: dict[Side, dict[tuple[Any, ...], list[HubMember]]] = {"inputs": {}, "outputs": {}}
-    for side, plans in (("inputs", sources), ("outputs", targets)):
+    both: dict[Side, tuple[TensorPlan, ...]] = {"inputs": sources, "outputs": targets}
+    for side, plans in both.items():
         for i, plan in enumerate(plans):
             for j, form in enumerate(plan.forms):
                 key = tuple(sorted(form.kept))
@@ -247,7 +248,7 @@ def hub_graph(group: Group, target: Group | None = None) -> HubGraph:
                 members[side].setdefault(key, []).extend(HubMember(i, j, p) for p in taken)
     hubs = []
     for key, order in axes.items():
-        came, go = (tuple(members[side].get(key, ())) for side in ("inputs", "outputs"))
+        came, go = (tuple(members[side].get(key, ())) for side in both)
         if go and (came or not key):  # the empty hub has the constants, also where nothing comes into it
             hubs.append(Hub(tuple(s for s, _ in order), came, go, tuple(g for _, g in order)))
     return HubGraph(sources, tuple(hubs), None if target is None else targets)

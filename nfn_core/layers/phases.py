@@ -181,6 +181,7 @@ class BiasPhases(Layer):
         twice = [s for s in group.signed if s in biased] if self.shifts else []
         tensors, grades = [], []
         for t in group.space.tensors:
+            rows: list[tuple[int, ...]]
             if self._turned(t):
                 rows = [(2,), (3,)] if self.shifts else [(0,), (1,)]
             else:
@@ -201,7 +202,7 @@ class BiasPhases(Layer):
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Return features of the space of `target`."""
         xp = check_features(self.group.space, x)
-        out = {}
+        out: Features = {}
         names = iter(self.target.space.by_name)
         for t in self.group.space.tensors:
             values = [x[t.name]]

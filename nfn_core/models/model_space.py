@@ -197,7 +197,9 @@ class ModelSpace:
         permuted : {"NP", "HNP"} or iterable of str
             As for `WeightSpace.group`.
         signed : iterable of str
-            As for `WeightSpace.group`. In a traced network these sets must have odd activations, and no others.
+            As for `WeightSpace.group`. In a traced network these sets must have odd activations, and no others, by the names
+            of the functions: the network is not run with other signs. `nfn_conformance.assert_invariant` of a network's
+            outputs as a function of its weights does that.
 
         Returns
         -------

@@ -89,7 +89,7 @@ def test_only_sets_with_odd_activations_are_signed():
     assert space.group("HNP", signed=[odd]).signed == (odd,)
     with pytest.raises(LabelError, match=f"signed names neuron set '{even}', on which the network has relu: .* odd"):
         space.group("HNP", signed=[odd, even])
-    shifted = nfn_torch.weight_space(sine_mlp(lambda y: torch.sin(y + 0.1), torch.sigmoid), X)
+    shifted = nfn_torch.weight_space(sine_mlp(lambda y: torch.sin(30 * y + 0.1), torch.sigmoid), X)
     names = [s for s in shifted.space.sizes if s not in (*shifted.inputs, *shifted.outputs)]
     for name, words in zip(names, ("sin of what is added to before", "no function known to be odd"), strict=True):
         with pytest.raises(LabelError, match=words):
