@@ -24,6 +24,7 @@ SMOKE: dict[
             *(("table3", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")),
             ("siren-messages", "MNIST", "--method", "SignedMessages", "--method", "Values at 16 drawn points"),
             ("siren-gates", "MNIST", "--method", "NFN_HNP gated"),
+            ("siren-signs", "MNIST", "--method", "NFN_HNP signed", "--method", "NFN_HNP signed with phases"),
             ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points"),
             ("dilate-study", "MNIST", "--method", "NFN_HNP gated", "--method", "Messages"),
         ],

@@ -33,6 +33,7 @@ LIBRARY = [
 HOST = {
     "layers/parameters.py",
     "groups.py",
+    "permutations.py",
     "layers/elementwise.py",
     "layers/signed.py",
     "models/verification.py",

@@ -24,6 +24,7 @@ from nfn_core.errors import FeatureError, LabelError, SpecError
 from nfn_core.features import check_features
 from nfn_core.files import FRAMEWORKS, read_shapes, read_tensors
 from nfn_core.groups import Group
+from nfn_core.layers.elementwise import ODD_ACTIVATIONS
 from nfn_core.models.labeling import Labeling, check_labels
 from nfn_core.models.stacking import copy_of, stack_models
 from nfn_core.models.verification import Verification
@@ -188,20 +189,41 @@ class ModelSpace:
             )
         return omegas.pop()
 
-    def group(self, permuted: Any) -> Group:
+    def group(self, permuted: Any, signed: Any = ()) -> Group:
         """Return the permutation group of the weight space that moves the given neuron sets.
 
         Parameters
         ----------
         permuted : {"NP", "HNP"} or iterable of str
             As for `WeightSpace.group`.
+        signed : iterable of str
+            As for `WeightSpace.group`. In a traced network these sets must have odd activations, and no others, by the names
+            of the functions: the network is not run with other signs. `nfn_conformance.assert_invariant` of a network's
+            outputs as a function of its weights does that.
 
         Returns
         -------
         Group
             The group.
+
+        Raises
+        ------
+        LabelError
+            If a set is signed on which the traced network has another activation than tanh or sine, or none.
         """
-        return self.space.group(permuted)
+        group = self.space.group(permuted, signed)
+        for label in group.signed if self.activations or self.verification else ():
+            functions = {
+                function if factor is not None else f"{function} of what is added to before"
+                for s, function, factor in self.activations
+                if s == label
+            } or {"no function known to be odd"}
+            if not functions <= {*ODD_ACTIVATIONS}:
+                raise LabelError(
+                    f"signed names neuron set {label!r}, on which the network has {', '.join(sorted(functions))}: a change of "
+                    "sign is a symmetry only of odd activations (tanh, sin). Leave it out."
+                )
+        return group
 
     def stack(self, *channels: Iterable[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.

@@ -83,6 +83,19 @@ def test_activations_and_their_frequency_are_found(function, expected, check_act
     check_activations(space, expected)
 
 
+def test_only_sets_with_odd_activations_are_signed():
+    space = nfn_torch.weight_space(sine_mlp(torch.tanh, torch.relu), X)
+    odd, even = (next(s for s, f, _ in space.activations if f == name) for name in ("tanh", "relu"))
+    assert space.group("HNP", signed=[odd]).signed == (odd,)
+    with pytest.raises(LabelError, match=f"signed names neuron set '{even}', on which the network has relu: .* odd"):
+        space.group("HNP", signed=[odd, even])
+    shifted = nfn_torch.weight_space(sine_mlp(lambda y: torch.sin(30 * y + 0.1), torch.sigmoid), X)
+    names = [s for s in shifted.space.sizes if s not in (*shifted.inputs, *shifted.outputs)]
+    for name, words in zip(names, ("sin of what is added to before", "no function known to be odd"), strict=True):
+        with pytest.raises(LabelError, match=words):
+            shifted.group("HNP", signed=[name])
+
+
 def test_one_omega_needs_one_frequency_in_every_hidden_layer():
     assert nfn_torch.weight_space(Siren((3, 4, 5, 2)), X).omega == 30.0
     sine, slow = (lambda y: torch.sin(30 * y)), (lambda y: torch.sin(3 * y))
