@@ -113,7 +113,7 @@ def _layer_norm(r: Rules, call: Call, x: Value, size: Any, *vectors: Any) -> lis
         if isinstance(v, Value):
             r.equal(last, v)
     rest = Value(tuple(r.reduce(x, range(-len(size), 0), keep=True).axes))
-    return [r.same_shape(x), rest, rest]
+    return [r.normalize(x, range(-len(size), 0)), rest, rest]
 
 
 @operation("native_group_norm")
@@ -126,7 +126,7 @@ def _group_norm(
 
 @operation("_softmax", "_log_softmax", "_safe_softmax")
 def _softmax(r: Rules, call: Call, x: Value, dim: int, *_: Any) -> Value:
-    return r.same_shape(x)
+    return r.normalize(x, [dim])
 
 
 @operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")

@@ -27,9 +27,11 @@ class Node:
         Factors or segments, none for a leaf.
     fixed : str, optional
         For a leaf that is not permuted, the operation that fixed it.
+    read : bool
+        For a leaf, whether entries along it meet in some result: they are summed, normalized, looked up, or are an output.
     """
 
-    __slots__ = ("fixed", "kind", "link", "parts", "size")
+    __slots__ = ("fixed", "kind", "link", "parts", "read", "size")
 
     def __init__(
         self,
@@ -37,8 +39,9 @@ class Node:
         kind: Literal["leaf", "product", "concat"] = "leaf",
         parts: tuple["Node", ...] = (),
         fixed: str | None = None,
+        read: bool = False,
     ) -> None:
-        self.size, self.kind, self.parts, self.fixed = size, kind, parts, fixed
+        self.size, self.kind, self.parts, self.fixed, self.read = size, kind, parts, fixed, read
         self.link: Node | None = None
 
 
@@ -128,6 +131,11 @@ class Algebra:
         for part in node.parts:
             self.fix(part)
 
+    def read(self, node: Node) -> None:
+        """Record that the entries along an axis meet in some result, so that the network depends on all of them."""
+        for leaf in leaves(node):
+            leaf.read = True
+
     def unify(self, a: Node, b: Node) -> Node:
         """Make two axes of one size equal, and return them."""
         a, b = resolve(a), resolve(b)
@@ -139,6 +147,8 @@ class Algebra:
         if a.kind == "leaf":
             if a.fixed:
                 self._fix_as(b, a.fixed)
+            if a.read:
+                self.read(b)
             a.link = b
         elif a.kind == b.kind == "product":  # (2 6) and (4 3) both become (2 2 3)
             self._align(factors(a), factors(b))
@@ -175,7 +185,7 @@ class Algebra:
         if len(sizes) == 1:
             return [node]
         if node.kind == "leaf":
-            parts = [Node(n, fixed=node.fixed) for n in sizes]
+            parts = [Node(n, fixed=node.fixed, read=node.read) for n in sizes]
             node.link = Node(node.size, "concat", tuple(parts))
             return parts
         if node.kind == "product":
@@ -217,7 +227,7 @@ class Algebra:
     def _halve(self, node: Node, size: int) -> tuple[Node, Node]:
         """A leaf or concatenation as a product of a leading factor of a size, which divides its own, and the rest."""
         if node.kind == "leaf":
-            lead, tail = Node(size, fixed=node.fixed), Node(node.size // size, fixed=node.fixed)
+            lead, tail = (Node(n, fixed=node.fixed, read=node.read) for n in (size, node.size // size))
             node.link = Node(node.size, "product", (lead, tail))
             return lead, tail
         # A concatenation (a + b) becomes (a' + b') times one common tail, which all segments must share.

@@ -73,6 +73,8 @@ class Labeling:
         Names of all neuron sets by the identity of their leaves, once finished.
     asked : set of str
         Patterns that were used.
+    beyond : set of int
+        Identities of leaves that are fixed because inputs of another size may need it.
     unruled : list of (str, Value)
         What goes into operations whose result has an explicit label: all that the labels do not name is fixed.
     """
@@ -88,6 +90,7 @@ class Labeling:
     used: set[str] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    beyond: set[int] = field(default_factory=set)
     unruled: list[tuple[str, Value]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,6 +99,8 @@ class Labeling:
         self.asked.update(given)
         labeled = label_tensors(self.rules, self.shapes, given, self.named)
         self.tensors = {n: labeled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
+        for value in labeled.values():
+            self._read(value)
 
     @property
     def explicit(self) -> bool:
@@ -151,6 +156,8 @@ class Labeling:
         constant = bool(values) and all(x.constant for x in values)
         if len(labeled) == len(shapes):
             self.unruled += [(where, x) for x in values]
+            for x in values:
+                self._read(x)
             found = labeled
         elif rule is not None:
             with self.rules.at(where):
@@ -176,6 +183,7 @@ class Labeling:
             with self.rules.at("being an output"):
                 self.rules.equal(given, value)
         self.outputs.append(value)
+        self._read(value)
 
     def input(self, shape: Sequence[int], integer: bool) -> Value:
         """Take the next input, and return its value; integers may number the entries of an axis."""
@@ -221,6 +229,7 @@ class Labeling:
             if name not in self.used:
                 with self.rules.at("not being used"):
                     self.rules.fix_axes(value, range(len(value.axes)))
+        self._fix_what_examples_leave_out()
         self.names = names = self._names()
         axes = self.frozen(self.tensors.values(), names)
         views = tuple(View(n, a, tuple(self.also.get(n, ()))) for n, a in zip(self.tensors, axes, strict=True))
@@ -240,13 +249,43 @@ class Labeling:
         ]
         return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)))
 
+    def _fix_what_examples_leave_out(self) -> None:
+        """Fix what the network does not read of its tensors: with an input of another size it may.
+
+        What goes with it, an axis of the input that is as long as what is read, is fixed too.
+        """
+        inputs = {id(leaf) for leaf in self._reached(self.inputs)}
+        for where, kept, others, added in self.rules.partial:
+            own = [leaf for leaf in leaves(kept) if id(leaf) in inputs]
+            rest = [leaf for node in others for leaf in leaves(node) if leaf.size and (added or not leaf.read)]
+            verb = "fills up" if added else "does not read"
+            with self.rules.at(f"what {where} {verb}"):
+                self._fix_beyond(own * bool(rest) + rest * (bool(own) or not added))
+        with self.rules.at("not being read"):
+            every = [leaf for value in self.tensors.values() for axis in value.axes for leaf in leaves(axis)]
+            self._fix_beyond([leaf for leaf in every if leaf.size > 1 and not leaf.read])
+
+    def _fix_beyond(self, found: Iterable[Node]) -> None:
+        """Fix leaves that may move only as long as inputs are like the example."""
+        for leaf in found:
+            self.beyond.update([] if leaf.fixed else [id(leaf)])
+            self.rules.fix(leaf)
+
+    def _read(self, value: Value) -> None:
+        """Record that all entries of a value are read."""
+        for axis in value.axes:
+            self.rules.read(axis)
+
     def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
-        """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
+        """Return the fixed leaves that another example input would not free, by where they are.
+
+        Each has more than one entry, and comes with the name of its first tensor.
+        """
         found: dict[int, tuple[str, tuple[str, Node]]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
                 for leaf in leaves(axis):
-                    if leaf.fixed and leaf.size > 1 and name in self.used:
+                    if leaf.fixed and leaf.size > 1 and name in self.used and id(leaf) not in self.beyond:
                         found.setdefault(id(leaf), (f"axis {a} of {name!r}", (name, leaf)))
         return dict(found.values())
 

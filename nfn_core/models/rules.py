@@ -68,11 +68,15 @@ class Rules(Algebra):
     ----------
     activations : list of (str, Value)
         Activation functions in order, each with its argument.
+    partial : list of (str, Node, list of Node, bool)
+        For every operation that keeps a part of an axis, or adds constant entries to it: its name, the part that it keeps,
+        what it leaves out or adds, and whether it adds.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.activations: list[tuple[str, Value]] = []
+        self.partial: list[tuple[str, Node, list[Node], bool]] = []
 
     def tensor(self, shape: Sequence[int]) -> Value:
         """Return a new tensor of which nothing is known yet."""
@@ -119,12 +123,20 @@ class Rules(Algebra):
         return joined
 
     def same_shape(self, value: Value) -> Value:
-        """Act on all entries alike, or on whole axes alike: activations, softmax, normalization."""
+        """Act on all entries alike: activations."""
+        return Value(value.axes)
+
+    def normalize(self, value: Value, axes: Sequence[int]) -> Value:
+        """Divide by a sum over axes or the like, which keeps them: softmax, normalization."""
+        for a in axes:
+            self.read(value.axes[a])
         return Value(value.axes)
 
     def reduce(self, value: Value, axes: Sequence[int], keep: bool = False) -> Value:
         """Sum, mean, maximum and the like over axes."""
         gone = {a % len(value.axes) for a in axes}
+        for a in gone:
+            self.read(value.axes[a])
         kept = [Node(1) if a in gone else node for a, node in enumerate(value.axes) if keep or a not in gone]
         return Value(tuple(kept))
 
@@ -165,6 +177,8 @@ class Rules(Algebra):
             for a, node in enumerate(value.axes):
                 if a != axis % len(axes):
                     axes[a] = self.unify(axes[a], node)
+        own, added = ([v.axes[axis] for v in values if v.constant == constant] for constant in (False, True))
+        self.partial += [(self.where, node, added, True) for node in own]
         axes[axis] = concat_of(v.axes[axis] for v in values)
         return Value(tuple(axes))
 
@@ -177,7 +191,8 @@ class Rules(Algebra):
         elif (start, stop) != (0, n):
             sizes = [start, stop - start, n - stop]
             pieces = iter(self.cut(axes[axis], [s for s in sizes if s]))
-            axes[axis] = [next(pieces) if s else Node(0) for s in sizes][1]
+            before, axes[axis], after = [next(pieces) if s else Node(0) for s in sizes]
+            self.partial.append((self.where, axes[axis], [before, after], False))
         return replace(value, axes=tuple(axes))
 
     def split(self, value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
@@ -192,6 +207,7 @@ class Rules(Algebra):
             value = self.slice(value, axis, max(0, -low), n - max(0, -high))
             axes = list(value.axes)
             ends = [[Node(w)] if w > 0 else [] for w in (low, high)]
+            self.partial.append((self.where, axes[axis], [*ends[0], *ends[1]], True))
             axes[axis] = concat_of([*ends[0], axes[axis], *ends[1]])
             value = Value(tuple(axes))
         return value
@@ -201,7 +217,7 @@ class Rules(Algebra):
     ) -> Value:
         """Product summed over pairs of axes; the result has the batch axes, then the rest of x, then of y."""
         for i, j in summed:
-            self.unify(x.axes[i], y.axes[j])
+            self.read(self.unify(x.axes[i], y.axes[j]))
         common = [self.unify(x.axes[i], y.axes[j]) for i, j in batch]
         left = {i for i, _ in (*summed, *batch)}
         right = {j for _, j in (*summed, *batch)}
@@ -219,6 +235,7 @@ class Rules(Algebra):
         kernel is (in, out / groups, *space).
         """
         batch, channels, *pixels = x.axes
+        self.read(channels)
         first, second, *taps = kernel.axes
         for node in taps:
             self.fix(node)
@@ -243,11 +260,13 @@ class Rules(Algebra):
     def in_groups(self, value: Value, axis: int, groups: int) -> Value:
         """Normalize groups of one axis: they are permuted as wholes, with one order inside all of them."""
         self.take_factor(value.axes[axis], groups)
+        self.read(value.axes[axis])
         return Value(value.axes)
 
     def take(self, table: Value, numbers: Value, axis: int) -> Value:
         """Look entries of one axis up; it is permuted only where the numbers are taken directly from the network's input."""
         node, index = table.axes[axis], numbers.index
+        self.read(node)
         if index is None:
             self.fix(node)
         else:

@@ -162,6 +162,17 @@ def test_loops_and_choices():
     assert patterns(nfn_jax.weight_space(network, params, X)) == {"R": "h1 h1", "V": "h1 out", "W": "in h1"}
 
 
+def test_what_a_short_example_does_not_reach_is_fixed():
+    def network(p, x):
+        return jax.nn.softmax(jnp.tanh(x @ p["W"] + p["positions"][: x.shape[1]]), 1) @ p["V"]
+
+    params = {"V": jnp.ones((4, 2)), "W": jnp.ones((3, 4)), "positions": jnp.ones((16, 4))}
+    space = nfn_jax.weight_space(network, params, jnp.ones((2, 5, 3)))
+    assert patterns(space)["positions"] == "16 h1"
+    assert "does not read" in dict(space.fixed)["positions"]
+    assert patterns(nfn_jax.weight_space(network, params, jnp.ones((2, 16, 3))))["positions"] == "in2 h1"
+
+
 def test_round_trip_gradients_and_files(tmp_path):
     models = [plain(seed) for seed in range(3)]
     space = nfn_jax.weight_space(mlp, models[0], X)

@@ -166,6 +166,55 @@ def test_attention_embedding_and_tied_weights():
     assert patterns(nfn_torch.weight_space(positions, torch.zeros(2, 3, dtype=torch.long)))["table.weight"] == "7 out"
 
 
+def positions(table):
+    """A network of tokens with a table of 16 positions, as a parameter or computed from one."""
+
+    def forward(m, x):
+        return m.b(torch.tanh(m.a(x) + table(m)[:, : x.shape[1]]).softmax(1))
+
+    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    net.positions = nn.Parameter(torch.randn(1, 16, 4))
+    return net
+
+
+@pytest.mark.parametrize("table", [lambda m: m.positions, lambda m: 0.1 * m.positions.tanh()])
+def test_what_a_short_example_does_not_reach_is_fixed(table):
+    net = positions(table)
+    space = nfn_torch.weight_space(net, torch.randn(2, 5, 3))
+    assert patterns(space)["positions"] == "1 16 h1"
+    assert "does not read" in dict(space.fixed)["positions"]
+    assert space.verification.unnecessarily_fixed == ()
+    whole = nfn_torch.weight_space(net, torch.randn(2, 16, 3))
+    assert patterns(whole)["positions"] == "1 in1 h1"  # the table is as long as its inputs
+
+
+def test_filling_up_to_the_size_of_a_table_fixes_it():
+    def forward(m, x):
+        return m.b(torch.tanh(nn.functional.pad(m.a(x), (0, 0, 0, 16 - x.shape[1])) + m.positions).mean(1))
+
+    net = positions(lambda m: m.positions)
+    net.function = forward
+    assert patterns(nfn_torch.weight_space(net, torch.randn(2, 5, 3)))["positions"] == "1 16 h1"
+
+
+def test_masks_that_are_sliced_to_the_example_are_fixed():
+    def forward(m, x):
+        h, n = m.a(x), x.shape[1]
+        weights = (h @ h.transpose(1, 2)).masked_fill(m.mask[:n, :n] == 0, -1e9).softmax(-1)
+        return m.b(weights @ h)
+
+    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    net.register_buffer("mask", torch.ones(16, 16).tril())
+    assert patterns(nfn_torch.weight_space(net, torch.randn(2, 5, 3)))["mask"] == "16 16"
+
+
+def test_a_half_that_nothing_reads_is_fixed_and_the_other_moves():
+    net = Forward(lambda m, x: m.b(m.a(x).chunk(2, -1)[0]), a=nn.Linear(3, 8), b=nn.Linear(4, 2))
+    space = nfn_torch.weight_space(net, X)
+    assert patterns(space)["a.weight"] == "(h1 + 4) in"
+    assert dict(space.fixed)["a.weight"] == "what aten.split_with_sizes.default (split_with_sizes) does not read"
+
+
 SMALL = {
     "Small CNN Zoo": (lambda: SmallCNN(1, 4, 3), (2, 1, 16, 16), {"4.weight": "h3 h2 3 3", "8.weight": "out h3"}),
     "SIREN": (lambda: Siren((2, 4, 4, 1)), (2, 2), {"2.weight": "h2 h1", "4.weight": "1 h2"}),
