@@ -108,6 +108,9 @@ def _encoded(value: Any, spaces: dict[WeightSpace, int], where: str) -> Any:
 def _arguments(value: Any, spaces: dict[WeightSpace, int], where: str) -> dict[str, Any]:
     """Arguments of a description's constructor."""
     given = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.compare}
+    for f in fields(value):
+        if f.metadata.get("optional") and given[f.name] == f.default:
+            del given[f.name]
     if "type" in given:
         raise SpecError(f"{where} has a field named 'type', which JSON descriptions use for the class: rename it.")
     return {name: _encoded(v, spaces, f"{where}.{name}") for name, v in given.items()}

@@ -88,7 +88,8 @@ def weight_space(
             shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
     else:
-        walk(labeling, run, list(tensors.values()), arrays)
+        others = {name: x for name, x in _leaves(params).items() if _host(x) is not None and name not in tensors}
+        walk(labeling, run, list(tensors.values()), arrays, others)
     space = ModelSpace(*labeling.finish())
     if not verification:
         return space
@@ -163,7 +164,7 @@ def stack(space: ModelSpace, *channels: Iterable[Any], fill: float | None = None
         If the trees do not fit the space, or a tensor is no array of JAX.
     """
     check_kind("space", space, ModelSpace)
-    features = stack_models(space, channels, fill, _named, _problem)
+    features = stack_models(space, channels, fill, _named, _problem, _host)
     return {name: jax.lax.stop_gradient(x) for name, x in features.items()} if boolean("detach", detach) else features
 
 
@@ -254,6 +255,11 @@ def _problem(x: Any) -> str | None:
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray)
+
+
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with an array's entries, None for what has none: keys of random numbers, functions."""
+    return np.asarray(x) if _is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.extended) else None
 
 
 def _filled(tree: Any, values: Mapping[str, Any]) -> Any:

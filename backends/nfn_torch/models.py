@@ -19,7 +19,7 @@ from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.stacking import kind_of, stack_models
 from nfn_core.models.verification import running, verify
 from nfn_torch.features import WeightSpaceFeatures
-from nfn_torch.tracing import integers, walk
+from nfn_torch.tracing import constants, host, integers, walk
 
 __all__ = ["stack", "stream", "unstack", "weight_space"]
 
@@ -124,7 +124,7 @@ def stack(
     for number, models in enumerate(channels):
         if _is_model(models):
             raise FeatureError(f"channel {number} is a single module: give a list of models for each channel.")
-    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem))
+    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem, host))
     return features.map(torch.Tensor.detach) if boolean("detach", detach) else features
 
 
@@ -199,8 +199,8 @@ def _is_model(x: Any) -> bool:
 
 
 def _named(model: Any) -> Any:
-    """State dict of a module, with its history."""
-    return model.state_dict(keep_vars=True) if _is_model(model) else model
+    """State dict of a module, with its history, and its constants."""
+    return {**constants(model), **model.state_dict(keep_vars=True)} if _is_model(model) else model
 
 
 def _problem(x: Any) -> str | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
@@ -19,7 +20,7 @@ from nfn_torch.operations import rule_of
 
 LOOK_UPS = ("embedding", "index", "index_select")
 
-__all__ = ["integers", "walk"]
+__all__ = ["constants", "host", "integers", "walk"]
 
 
 def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
@@ -44,7 +45,7 @@ def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], fir
     program = _export(module, args)
     values: dict[torch.fx.Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
-    buffers = dict(module.named_buffers(remove_duplicate=False))
+    own = constants(module)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
@@ -58,7 +59,8 @@ def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], fir
                 example = node.meta["val"]
                 values[node] = labeling.input(tuple(example.shape), integers(example))
             else:
-                values[node] = _constant(labeling, buffers.get(spec.target, program.constants.get(spec.target)))
+                name = spec.target if spec.target in own else None
+                values[node] = _constant(labeling, own.get(name, program.constants.get(spec.target)), name)
         elif node.op == "get_attr":
             values[node] = _constant(
                 labeling, program.constants.get(node.target, getattr(program.graph_module, node.target))
@@ -104,13 +106,26 @@ def integers(x: torch.Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
-def _constant(labeling: Labeling, x: Any) -> Value:
+def constants(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that a module holds beside its parameters, by name: buffers, and attributes that are not registered."""
+    loose = {
+        f"{prefix}.{name}".removeprefix("."): x
+        for prefix, child in module.named_modules()
+        for name, x in vars(child).items()
+        if isinstance(x, torch.Tensor)
+    }
+    return {**loose, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def host(x: torch.Tensor) -> np.ndarray:
+    """Array of NumPy with a tensor's entries."""
+    x = x.detach().cpu()
+    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def _constant(labeling: Labeling, x: torch.Tensor, name: str | None = None) -> Value:
     """Value of a tensor that is no part of the weight space."""
-    x = x.detach()
-    varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
-    number = float(x) if x.numel() == 1 and not x.is_complex() else None
-    with labeling.rules.at("a constant"):
-        return labeling.rules.constant(tuple(x.shape), varies, number)
+    return labeling.constant(host(x), name)
 
 
 def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from nfn_core.checks import shown
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
+from nfn_core.models.constants import Record, record, varying
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, View, freeze
@@ -22,6 +23,7 @@ class Derivation(NamedTuple):
     outputs: tuple[str, ...]
     fixed: tuple[tuple[str, str], ...]
     activations: tuple[tuple[str, str, float | None], ...]
+    constants: tuple[Record, ...]
 
 
 def check_labels(labels: Any) -> None:
@@ -73,6 +75,8 @@ class Labeling:
         Names of all neuron sets by the identity of their leaves, once finished.
     asked : set of str
         Patterns that were used.
+    constants : list of Record
+        Constants that belong to the model, which others may lack.
     beyond : set of int
         Identities of leaves that are fixed because inputs of another size may need it.
     unruled : list of (str, Value)
@@ -90,6 +94,7 @@ class Labeling:
     used: set[str] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    constants: list[Record] = field(default_factory=list)
     beyond: set[int] = field(default_factory=set)
     unruled: list[tuple[str, Value]] = field(default_factory=list)
 
@@ -191,6 +196,14 @@ class Labeling:
         self.inputs.append(replace(value, index=Index()) if integer else value)
         return self.inputs[-1]
 
+    def constant(self, x: Any, name: str | None = None) -> Value:
+        """Take a NumPy array that is no part of the weight space, of some name if it belongs to the model."""
+        number = float(x.reshape(())) if x.size == 1 and x.dtype.kind != "c" else None
+        if name is not None and x.ndim and all(known[0] != name for known in self.constants):
+            self.constants.append(record(name, x))
+        with self.rules.at("a constant"):
+            return self.rules.constant(x.shape, varying(x), number)
+
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
         """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
         self.used.update(self.tensors)
@@ -247,7 +260,7 @@ class Labeling:
             for leaf in leaves(axis)
             if (label := names.get(id(leaf))) is not None and label in present
         ]
-        return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)))
+        return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)), tuple(self.constants))
 
     def _fix_what_examples_leave_out(self) -> None:
         """Fix what the network does not read of its tensors: with an input of another size it may.

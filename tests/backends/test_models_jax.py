@@ -173,6 +173,21 @@ def test_what_a_short_example_does_not_reach_is_fixed():
     assert patterns(nfn_jax.weight_space(network, params, jnp.ones((2, 16, 3))))["positions"] == "in2 h1"
 
 
+def test_constants_of_stacked_trees_are_those_of_the_first():
+    def network(p, x):
+        return (jnp.tanh(x @ p["W"]) * p["mask"]) @ p["V"]
+
+    def masked(*mask):
+        return {"V": jnp.ones((4, 2)), "W": jnp.ones((3, 4)), "mask": jnp.asarray(mask)}
+
+    for function in (network, jax.jit(network)):
+        space = nfn_jax.weight_space(function, masked(1, 1, 1, 1), X)
+        assert [(name, axes) for name, _, axes in space.constants] == [("mask", (0,))]
+    nfn_jax.stack(space, [masked(1, 1, 1, 1)])
+    with pytest.raises(FeatureError, match=r"constant 'mask' of model 0 differs along axes \[0\]"):
+        nfn_jax.stack(space, [masked(1, 0, 1, 1)])
+
+
 def test_round_trip_gradients_and_files(tmp_path):
     models = [plain(seed) for seed in range(3)]
     space = nfn_jax.weight_space(mlp, models[0], X)

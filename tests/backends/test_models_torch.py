@@ -215,6 +215,33 @@ def test_a_half_that_nothing_reads_is_fixed_and_the_other_moves():
     assert dict(space.fixed)["a.weight"] == "what aten.split_with_sizes.default (split_with_sizes) does not read"
 
 
+def masked(mask, persistent=False):
+    net = Forward(lambda m, x: m.b(torch.tanh(m.a(x)) * m.mask), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    if persistent is None:
+        net.mask = mask  # an attribute that is not registered
+    else:
+        net.register_buffer("mask", mask, persistent)
+    return net
+
+
+@pytest.mark.parametrize("persistent", [False, True, None])
+def test_constants_of_stacked_models_are_those_of_the_first(persistent):
+    ones, other = torch.ones(4, dtype=torch.int32), torch.tensor([1, 0, 1, 1], dtype=torch.int32)
+    space = nfn_torch.weight_space(masked(ones, persistent), X)
+    assert patterns(space)["a.weight"] == "h1 in"
+    assert [(name, axes) for name, _, axes in space.constants] == [("mask", (0,))]
+    assert nfn_core.from_json(nfn_core.to_json(space)).constants == space.constants
+    nfn_torch.stack(space, [masked(ones, persistent)] * 2)
+    with pytest.raises(FeatureError, match=r"constant 'mask' of model 1 differs along axes \[0\]"):
+        nfn_torch.stack(space, [masked(ones, persistent), masked(other, persistent)])
+    with pytest.warns(StackWarning, match="do not show constants of models that differ .*: 'mask'"):
+        nfn_torch.stack(space, [masked(2 * ones, persistent)])
+    fixed = nfn_torch.weight_space(masked(other, persistent), X)
+    assert patterns(fixed)["a.weight"] == "4 in"
+    with pytest.warns(StackWarning, match="do not show constants"):
+        nfn_torch.stack(fixed, [masked(ones, persistent)])  # the labels hold for any mask
+
+
 SMALL = {
     "Small CNN Zoo": (lambda: SmallCNN(1, 4, 3), (2, 1, 16, 16), {"4.weight": "h3 h2 3 3", "8.weight": "out h3"}),
     "SIREN": (lambda: Siren((2, 4, 4, 1)), (2, 2), {"2.weight": "h2 h1", "4.weight": "1 h2"}),
