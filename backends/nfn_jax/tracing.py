@@ -41,7 +41,7 @@ def walk(
     tensors: Sequence[Any],
     inputs: Sequence[Any],
     others: Mapping[str, Any],
-) -> None:
+) -> ClosedJaxpr:
     """Walk a function's computation and record its constraints on axes in a labeling.
 
     Parameters
@@ -54,6 +54,11 @@ def walk(
         Tensors in the labeling's order, and example inputs.
     others : mapping of str to array
         Arrays that the model holds beside its tensors.
+
+    Returns
+    -------
+    jax.extend.core.ClosedJaxpr
+        The computation.
 
     Raises
     ------
@@ -75,6 +80,7 @@ def walk(
     walker = _Walker(labeling, others)
     for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
         labeling.output(value)
+    return closed
 
 
 class _Walker:

@@ -16,9 +16,11 @@ from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.probes import Reached, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import verify
 from nfn_torch.features import WeightSpaceFeatures
+from nfn_torch.precision import InDouble
 from nfn_torch.tracing import constants, host, integers, walk
 
 __all__ = ["stack", "stream", "unstack", "weight_space"]
@@ -315,12 +317,14 @@ class _Call:
     def _wide(x: torch.Tensor) -> torch.Tensor:
         return x.detach().double() if x.is_floating_point() else x
 
-    def run(self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for tensors in place of the module's own, and for inputs."""
+    def run(
+        self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], reached: Reached | None = None
+    ) -> list[np.ndarray]:
+        """Outputs for tensors in place of the module's own, and for inputs, all in double precision."""
         given = iter([torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in inputs])
         leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self.leaves]
         own = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in tensors.items()}
-        with torch.no_grad(), running():
+        with torch.no_grad(), running(), InDouble(self.module, reached):
             out = torch.func.functional_call(self.module, own, pytree.tree_unflatten(leaves, self.spec))
         return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]
 

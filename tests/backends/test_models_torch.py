@@ -433,3 +433,97 @@ def test_models_of_another_architecture_or_untied_are_refused():
     assert space.views[0].also == ("b.weight",)
     with pytest.raises(FeatureError, match="one tied tensor, but hold different values"):
         nfn_torch.stack(space, [{"a.weight": torch.zeros(3, 3), "b.weight": torch.ones(3, 3)}])
+
+
+class Root(nn.Module):
+    """RMSNorm as it is written in half-precision networks."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x):
+        y = x.float()
+        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-6)
+        return self.weight * y.to(x.dtype)
+
+
+def chain(depth, *between):
+    return nn.Sequential(*[m for _ in range(depth) for m in (nn.Linear(8, 8), *between)], nn.Linear(8, 8))
+
+
+class Sine(nn.Module):
+    def forward(self, x):
+        return torch.sin(30.0 * x)
+
+
+REFUSED = {
+    "casts to float32": chain(2, Root(8), nn.Tanh()),
+    "a float32 output": nn.Sequential(chain(1, nn.Tanh()), Forward(lambda m, x: x.to(torch.float32))),
+    "half precision": nn.Sequential(chain(1, nn.Tanh()), Forward(lambda m, x: x.bfloat16() + torch.ones(8)[:1])),
+    "deep sines": chain(8, Sine()),
+    "deeper sines": chain(14, Sine()),
+    "a logarithm": nn.Sequential(Forward(lambda m, x: torch.log(x)), chain(1, nn.Tanh())),
+    "an arc sine": nn.Sequential(Forward(lambda m, x: torch.asin(x)), chain(1, nn.Tanh())),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_right_labels_pass_whatever_the_seed(name):
+    torch.manual_seed(0)
+    for seed in range(3):
+        space = nfn_torch.weight_space(REFUSED[name], 0.1 + 0.6 * torch.rand(2, 8), seed=seed)
+        found = space.verification
+        assert found.error <= found.limit < 1e-5
+        assert (found.dtype, found.untested) == ("float64", ())
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_wrong_labels_do_not_pass_with_them(name):
+    net = REFUSED[name]
+    names = [f"{k}" for k, _ in net.named_parameters()]
+    space = nfn_torch.weight_space(net, 0.1 + 0.6 * torch.rand(2, 8))
+    right = {view.name: view.pattern for view in space.views} | {"input[0]": "_ in", "output[0]": "_ out"}
+    right |= {"output[0]": "_ " + next(word for word in (*space.outputs, "_"))}
+    right |= {"input[0]": "_ " + next(word for word in (*space.inputs, "_"))}
+    nfn_torch.weight_space(net, 0.1 + 0.6 * torch.rand(2, 8), labels=right)
+    hidden = next(n for n in names if right[n].startswith("h1") and right[n] != "h1")
+    with pytest.raises(LabelError, match="is no symmetry"):
+        nfn_torch.weight_space(net, 0.1 + 0.6 * torch.rand(2, 8), labels=right | {hidden: "_ _"})
+
+
+def flipped(condition):
+    """A network that flips its hidden neurons where a condition on them holds."""
+    return Forward(lambda m, x: m.b(condition(m, x)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+
+
+FLIPPED = {
+    "a sum of inputs that is large": lambda m, x: torch.where(x.sum(-1, True) > 50, m.a(x).flip(-1), m.a(x)),
+    "inputs that are small": lambda m, x: torch.where(x.abs().amax(-1, True) < 0.05, m.a(x).flip(-1), m.a(x)),
+    "dead units": lambda m, x: m.a(x) + torch.relu(m.a(x) - 20).flip(-1),
+    "dead clamped units": lambda m, x: m.a(x) + (m.a(x) - 20).clamp(min=0).flip(-1),
+    "a small change": lambda m, x: (m.a(x) + 1e-6 * m.a(x).flip(-1)).float(),
+}
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_probes_reach_what_the_first_inputs_do_not(name):
+    torch.manual_seed(0)
+    labels = {"a.weight": "h in", "a.bias": "h", "b.weight": "out h", "b.bias": "out"}
+    labels |= {"input[0]": "_ in", "output[0]": "_ out"}
+    nfn_torch.weight_space(flipped(lambda m, x: m.a(x)), X, labels=labels)
+    for seed in range(3):
+        with pytest.raises(LabelError, match="neuron set 'h'"):
+            nfn_torch.weight_space(flipped(FLIPPED[name]), X, labels=labels, seed=seed)
+
+
+def test_what_no_probe_reaches_is_said():
+    net = flipped(lambda m, x: torch.where(m.a(x).sum(-1, True) > 1e9, m.a(x).flip(-1), m.a(x)))
+    space = nfn_torch.weight_space(net, X)
+    assert space.verification.unreached == ("where in module '' was always false",)
+    assert patterns(space)["a.weight"] == "4 in"
+    assert "normal inputs 0 ± 1000, random signs" not in space.verification.probes  # it reached nothing more
+    dead = nfn_torch.weight_space(
+        nn.Sequential(nn.Linear(3, 4), Forward(lambda m, x: torch.relu(x - 1e9)), nn.Linear(4, 2)), X
+    )
+    assert dead.verification.unreached == ("relu in module '1' was 0 in 4 of 4 entries of axis 1",)
