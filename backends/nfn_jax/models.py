@@ -89,7 +89,10 @@ def weight_space(
         with running():
             shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
-        network = _as_it_is(run, list(tensors), [*map(_widened, tensors.values())], [*map(_widened, arrays)])
+        try:
+            network = _in_double(InDouble(jax.make_jaxpr(run)(list(tensors.values()), arrays)), list(tensors))
+        except (TypeError, IndexError):  # control flow depends on data
+            network = _as_it_is(run, list(tensors), [*map(_widened, tensors.values())], [*map(_widened, arrays)])
     else:
         others = {name: x for name, x in _leaves(params).items() if _host(x) is not None and name not in tensors}
         closed = walk(labeling, run, list(tensors.values()), arrays, others)

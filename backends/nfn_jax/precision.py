@@ -127,7 +127,7 @@ class _Run:
 
         def inside(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
             inner = _Run()
-            out = inner.jaxpr(jaxpr, operands, [True] * len(operands))
+            out = inner.jaxpr(jaxpr, operands, [False] * len(operands))
             if inner.seen:
                 self._keep("choices inside a while loop were not watched", [])
             return out

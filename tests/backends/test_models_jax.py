@@ -243,3 +243,68 @@ def test_a_label_makes_an_unsupported_primitive_usable():
 def test_fixed_sets_that_could_move_are_reported():
     space = nfn_jax.weight_space(mlp, plain(), X, labels={"0.1": "_"})
     assert space.verification.unnecessarily_fixed == ("axis 1 of '0.0'",)
+
+
+def root(p, x):
+    """RMSNorm as it is written in half-precision networks, between two layers; a float32 array of its own."""
+    y = (x @ p["W"]).astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + np.float32(1e-6))
+    return (jnp.tanh(y).astype(jnp.bfloat16) @ p["V"].astype(jnp.bfloat16) + jnp.ones(2, jnp.float32)).astype(
+        jnp.float32
+    )
+
+
+WV = {"V": jax.random.normal(jax.random.key(0), (4, 2)), "W": jax.random.normal(jax.random.key(1), (3, 4))}
+
+BOTH = {"input[0]": "_ in", "output[0]": "_ out"}
+
+
+@pytest.mark.parametrize("function", [root, jax.jit(root)])
+def test_casts_run_in_double_precision(function):
+    for seed in range(3):
+        space = nfn_jax.weight_space(function, WV, X, seed=seed)
+        assert space.verification.error < space.verification.limit < 1e-11
+        assert space.verification.dtype == "float64"
+    with pytest.raises(LabelError, match="is no symmetry"):
+        nfn_jax.weight_space(function, WV, X, labels=BOTH | {"W": "in h", "V": "_ out"})
+
+
+def test_a_function_that_cannot_be_traced_runs_as_it_is():
+    def function(p, x):
+        return (jnp.tanh(x @ p["W"]) @ p["V"]).astype(jnp.float32) if float(x.sum()) < 1e9 else x
+
+    labels = BOTH | {"W": "in h", "V": "h out"}
+    found = nfn_jax.weight_space(function, WV, X, labels=labels)
+    assert found.verification.dtype == "float32"
+    assert found.verification.unreached == ("what a network without a graph chooses was not watched",)
+
+
+def flipping(branch):
+    return lambda p, x: branch(x, x @ p["W"]) @ p["V"]
+
+
+FLIPPED = {
+    "where": lambda x, h: jnp.where(x.sum(-1, keepdims=True) > 50, h[:, ::-1], h),
+    "cond": lambda x, h: jax.lax.cond(x.sum() > 50, lambda y: y[:, ::-1], lambda y: y, h),
+    "dead units": lambda x, h: h + jax.nn.relu(h - 20)[:, ::-1],
+    "in a scan": lambda x, h: jax.lax.fori_loop(0, 2, lambda i, y: y + jnp.maximum(y - 20, 0)[:, ::-1], h),
+}
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_probes_reach_what_the_first_inputs_do_not(name):
+    function = flipping(FLIPPED[name])
+    space = nfn_jax.weight_space(function, WV, X)
+    assert patterns(space) == {"V": "4 out", "W": "in 4"}
+    assert space.verification.unreached == ()
+    assert len(space.verification.probes) > 1
+    assert space.verification.unnecessarily_fixed == ()  # the first inputs alone do not show the flip
+
+
+def test_what_no_probe_reaches_is_said():
+    never = flipping(lambda x, h: jnp.where(h > 1e9, -h, h))
+    assert nfn_jax.weight_space(never, WV, X).verification.unreached == ("select_n was always false",)
+    hidden = flipping(lambda x, h: jax.lax.while_loop(lambda y: y.max() > 1e9, lambda y: jnp.where(y > 0, y, -y), h))
+    assert nfn_jax.weight_space(hidden, WV, X).verification.unreached == (
+        "choices inside a while loop were not watched",
+    )
