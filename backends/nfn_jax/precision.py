@@ -38,7 +38,9 @@ class InDouble:
         """Results for operands, and record what the run reaches."""
         with jax.enable_x64(True):
             out, seen = self.compiled([jnp.asarray(x) for x in operands])
-        for name, found in zip(self.names, seen, strict=True) if reached is not None else ():
+        for name, found in zip(self.names, seen, strict=True):
+            if reached is None:
+                break
             if not found:
                 reached.unseen[name] = None
             elif name.startswith("max"):
@@ -125,18 +127,20 @@ class _Run:
         """Loop of which nothing is seen but the end."""
         first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
 
-        def inside(jaxpr: Any, operands: Sequence[Any]) -> list[Any]:
-            inner = _Run()
-            out = inner.jaxpr(jaxpr, operands, [False] * len(operands))
-            if inner.seen:
-                self._keep("choices inside a while loop were not watched", [])
-            return out
-
-        return jax.lax.while_loop(
-            lambda x: inside(params["cond_jaxpr"], [*given[:first], *x])[0],
-            lambda x: inside(params["body_jaxpr"], [*given[first:second], *x]),
+        end: list[Any] = jax.lax.while_loop(
+            lambda x: self._unwatched("a while loop", params["cond_jaxpr"], [*given[:first], *x])[0],
+            lambda x: self._unwatched("a while loop", params["body_jaxpr"], [*given[first:second], *x]),
             given[second:],
         )
+        return end
+
+    def _unwatched(self, place: str, closed: Any, operands: Sequence[Any]) -> list[Any]:
+        """Results of a jaxpr inside a primitive that hands out nothing of what it reaches."""
+        inner = _Run()
+        out = inner.jaxpr(closed, operands, [False] * len(operands))
+        if inner.seen:
+            self.seen[f"what is chosen inside {place} was not watched"] = []
+        return out
 
     def _cond(self, params: Any, given: list[Any]) -> list[Any]:
         """Choice between branches; all have to be taken."""
@@ -147,9 +151,10 @@ class _Run:
             self._keep(f"branch {k} of cond", [number == k, number != k])
 
         def branch(closed: Any) -> Callable[..., list[Any]]:
-            return lambda *x: _Run().jaxpr(closed, x, [False] * len(x))
+            return lambda *x: self._unwatched("a branch of cond", closed, x)
 
-        return jax.lax.switch(number, [branch(b) for b in params["branches"]], *operands)
+        out: list[Any] = jax.lax.switch(number, [branch(b) for b in params["branches"]], *operands)
+        return out
 
     def _note(self, name: str, eqn: Any, given: list[Any], still: list[bool]) -> None:
         """Record what an operation chooses."""

@@ -77,6 +77,8 @@ class Labeling:
         Patterns that were used.
     constants : list of Record
         Constants that belong to the model, which others may lack.
+    unused : str
+        Why tensors that the computation does not read are fixed.
     beyond : set of int
         Identities of leaves that are fixed because inputs of another size may need it.
     unruled : list of (str, Value)
@@ -95,6 +97,7 @@ class Labeling:
     names: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
     constants: list[Record] = field(default_factory=list)
+    unused: str = "not being used"
     beyond: set[int] = field(default_factory=set)
     unruled: list[tuple[str, Value]] = field(default_factory=list)
 
@@ -240,7 +243,7 @@ class Labeling:
             )
         for name, value in self.tensors.items():
             if name not in self.used:
-                with self.rules.at("not being used"):
+                with self.rules.at(self.unused):
                     self.rules.fix_axes(value, range(len(value.axes)))
         self._fix_what_examples_leave_out()
         self.names = names = self._names()

@@ -204,7 +204,8 @@ def rounding(
     def near(x: np.ndarray) -> np.ndarray:
         if x.dtype.kind != "f":
             return x
-        return (x * (1 + np.finfo(x.dtype).eps * rng.choice([-1, 1], x.shape))).astype(x.dtype)  # 0 stays 0
+        factor = 1 + np.finfo(x.dtype).eps * rng.choice([-1, 1], x.shape)
+        return np.asarray(x * factor, dtype=x.dtype)  # 0 stays 0
 
     moved = 0.0
     for _ in range(3):

@@ -171,7 +171,7 @@ class Rules(Algebra):
 
     def concatenate(self, values: Sequence[Value], axis: int) -> Value:
         """Concatenate along one axis; the other axes are made equal."""
-        values = [v for v in values if v.shape[axis]]
+        values = [v for v in values if 0 not in v.shape] or [values[0]]  # torch joins (0,) with any shape
         axes = list(values[0].axes)
         for value in values[1:]:
             for a, node in enumerate(value.axes):

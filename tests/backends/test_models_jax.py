@@ -306,5 +306,5 @@ def test_what_no_probe_reaches_is_said():
     assert nfn_jax.weight_space(never, WV, X).verification.unreached == ("select_n was always false",)
     hidden = flipping(lambda x, h: jax.lax.while_loop(lambda y: y.max() > 1e9, lambda y: jnp.where(y > 0, y, -y), h))
     assert nfn_jax.weight_space(hidden, WV, X).verification.unreached == (
-        "choices inside a while loop were not watched",
+        "what is chosen inside a while loop was not watched",
     )

@@ -527,3 +527,80 @@ def test_what_no_probe_reaches_is_said():
         nn.Sequential(nn.Linear(3, 4), Forward(lambda m, x: torch.relu(x - 1e9)), nn.Linear(4, 2)), X
     )
     assert dead.verification.unreached == ("relu in module '1' was 0 in 4 of 4 entries of axis 1",)
+
+
+def test_what_only_training_reads_is_said():
+    def forward(m, x):
+        h = m.a(x).tanh()
+        return (m.b(h), m.auxiliary(h)) if m.training else m.b(h)
+
+    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2), auxiliary=nn.Linear(4, 2))
+    space = nfn_torch.weight_space(net, X)
+    assert patterns(space)["auxiliary.weight"] == "2 4"
+    assert "not being used in evaluation mode; if training uses it" in dict(space.fixed)["auxiliary.weight"]
+
+
+def channels_last(pool):
+    return Forward(lambda m, x: m.b(pool(m.a(x).permute(0, 3, 1, 2)).flatten(1)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+
+
+@pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), lambda x: x.mean((2, 3), keepdim=True)])
+def test_pooling_of_channels_last(pool):
+    assert derived(channels_last(pool), torch.randn(2, 5, 5, 3))["b.weight"] == "out h1"
+
+
+def test_memory_read_in_another_order_is_fixed():
+    net = Forward(lambda m, x: m.b(m.a(x).as_strided((4, 2), (1, 4)).t()), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    assert patterns(nfn_torch.weight_space(net, X))["b.weight"] == "out 4"
+
+
+@pytest.mark.parametrize("space", [1, 2, 3])
+def test_pooling_without_a_batch(space):
+    net = Forward(
+        lambda m, x: m.b(m.pool(m.a(x).movedim(-1, 0)).movedim(0, -1)),
+        a=nn.Linear(3, 4),
+        pool=getattr(nn, f"MaxPool{space}d")(2),
+        b=nn.Linear(4, 2),
+    )
+    assert derived(net, torch.randn(*[6] * space, 3))["b.weight"] == "out h1"
+
+
+class Cache:
+    def __init__(self, keys):
+        self.keys = keys
+
+
+def test_attention_is_traced_in_its_plain_form_and_caches_are_left_out():
+    def forward(m, x):
+        q, k, v = (y.unflatten(-1, (2, 4)).transpose(1, 2) for y in m.qkv(x).split(8, -1))
+        y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return {"y": m.out(y.transpose(1, 2).flatten(2)), "past": Cache(k)}
+
+    net = Forward(forward, qkv=nn.Linear(6, 24), out=nn.Linear(8, 6))
+    with pytest.warns(nfn_core.LabelWarning, match=r"Cache are left out"):
+        found = patterns(nfn_torch.weight_space(net, torch.randn(2, 3, 6)))
+    assert found["qkv.weight"] == "((h1 h2) + (h1 h2) + (h1 h3)) in"
+    empty = Forward(lambda m, x: torch.cat([torch.zeros(0), m.a(x)], -2), a=nn.Linear(3, 4))
+    assert derived(empty, X)["a.weight"] == "out in"
+
+
+REASONS = {
+    "control flow": (lambda m, x: m.a(x) if m.a(x).sum() > 0 else x, "Control flow that depends on data has no graph"),
+    "inputs that do not fit": (lambda m, x: m.a(x[..., :2]), "cannot be run on its example inputs: RuntimeError: mat1"),
+    "code that leaves tensors": (
+        lambda m, x: torch.from_numpy(m.a(x.detach()).detach().numpy()),
+        "It runs, but torch.export has no graph",
+    ),
+    "no finite outputs": (
+        lambda m, x: torch.log(-m.a(x).square() - 1),
+        "not finite, neither for normal inputs nor near",
+    ),
+    "chaos": (lambda m, x: torch.sin(1e15 * torch.sin(1e9 * m.a(x))), "rounding alone changes an output"),
+}
+
+
+@pytest.mark.parametrize("reason", REASONS)
+def test_errors_give_the_real_reason(reason):
+    function, message = REASONS[reason]
+    with pytest.raises(LabelError, match=message):
+        nfn_torch.weight_space(Forward(function, a=nn.Linear(3, 3)), X)
