@@ -271,8 +271,7 @@ def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> V
     places = [a for a, n in enumerate(numbers) if n is not None]
     if len(places) == 1:
         return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
+    return r.take_each(x, numbers)
 
 
 POOLED = {
@@ -315,6 +314,11 @@ def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 
 
-@operation("arange", "eye", "linspace")
+@operation("eye")
+def _eye(r: Rules, call: Call, rows: int, columns: int | None = None, **_: Any) -> Value:
+    return r.identity(rows) if columns in (None, rows) else r.constant(call.shape, [True, True])
+
+
+@operation("arange", "linspace")
 def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))

@@ -92,7 +92,7 @@ def _export(module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
     try:
         with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")  # of the tracer about itself
-            program = torch.export.export(module, args, strict=False).run_decompositions()
+            program = torch.export.export(module, args, strict=False).run_decompositions(_decompositions())
     except Exception as error:
         with torch.no_grad(), running():  # inputs that do not fit are the cause, not the tracer
             module(*args)
@@ -117,6 +117,13 @@ def _export(module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
             stacklevel=4,
         )
     return program
+
+
+def _decompositions() -> dict[Any, Any]:
+    """Operations in terms of simpler ones, but for those that have more symmetries than these show."""
+    kept = ("aten::eye",)
+    table = cast("dict[Any, Any]", torch.export.default_decompositions())
+    return {target: rule for target, rule in table.items() if target.name().partition(".")[0] not in kept}
 
 
 def _place(module: torch.nn.Module, error: Exception) -> str:
@@ -161,7 +168,12 @@ def _constant(labeling: Labeling, x: torch.Tensor, name: str | None = None) -> V
 
 def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
     """Value, or list of values, of one operation."""
-    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), lambda n: values.get(n)))
+
+    def read(argument: torch.fx.Node) -> Any:
+        found = values.get(argument)
+        return labeling.rules.renewed(found) if isinstance(found, Value) else found
+
+    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), read))
     if node.target is operator.getitem:
         return args[0][args[1]]
     outputs = node.meta.get("val")

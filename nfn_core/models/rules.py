@@ -7,7 +7,7 @@ framework's operations into these rules and hold no rule of their own.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from nfn_core.models.axes import Algebra, Node, concat_of, product_of
+from nfn_core.models.axes import Algebra, Node, concat_of, product_of, resolve
 
 __all__ = ["Index", "Rules", "Value"]
 
@@ -86,6 +86,26 @@ class Rules(Algebra):
         """Constant: fixed along the axes on which its entries differ."""
         axes = tuple(self.fixed(n) if v else Node(n) for n, v in zip(shape, varies, strict=True))
         return Value(axes, constant=True, number=number)
+
+    def identity(self, size: int) -> Value:
+        """Identity matrix: one permutation of rows and columns leaves it as it is."""
+        node = Node(size)
+        return Value((node, node), constant=True)
+
+    def renewed(self, value: Value) -> Value:
+        """Constant for one more use: its entries are alike along axes that may move, which need not move alike elsewhere."""
+        if not value.constant:
+            return value
+        fresh: dict[int, Node] = {}
+        return replace(value, axes=tuple(self._renewed(node, fresh) for node in value.axes))
+
+    def _renewed(self, node: Node, fresh: dict[int, Node]) -> Node:
+        """Axis with new leaves in place of those that may move, the same one for the same leaf."""
+        node = resolve(node)
+        if node.parts:
+            parts = tuple(self._renewed(part, fresh) for part in node.parts)
+            return Node(node.size, node.kind, parts)
+        return node if node.fixed else fresh.setdefault(id(node), Node(node.size))
 
     def opaque(self, shape: Sequence[int]) -> Value:
         """Result of which every axis is fixed."""
@@ -279,6 +299,21 @@ class Rules(Algebra):
             if index.invalidated:
                 self.fix(node)
         return Value((*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
+
+    def take_each(self, table: Value, numbers: Sequence[Value | None]) -> Value:
+        """Look up entries at places given by several numbers, one for each axis or None: only those axes are fixed.
+
+        The axes of the numbers come first; where the axes are neighbors, they take their place.
+        """
+        places = [a for a, n in enumerate(numbers) if n is not None]
+        given = [n for n in numbers if n is not None]
+        for n in given:
+            if n.index is not None:
+                self.invalidate(n.index)
+        self.fix_axes(table, places)
+        first = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
+        kept = [node for a, node in enumerate(table.axes) if a not in places]
+        return Value((*kept[:first], *self.elementwise(*given).axes, *kept[first:]))
 
     def invalidate(self, index: Index) -> None:
         """Record that integers are used for something else than looking entries up, which fixes their axis."""
