@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
-__all__ = ["Algebra", "Node", "factors", "fixed_by", "leaves", "resolve", "segments"]
+__all__ = ["Algebra", "Group", "Node", "factors", "fixed_by", "leaves", "resolve", "segments"]
 
 
 class Node:
@@ -29,9 +29,11 @@ class Node:
         For a leaf that is not permuted, the operation that fixed it.
     read : bool
         For a leaf, whether entries along it meet in some result: they are summed, normalized, looked up, or are an output.
+    group : Group, optional
+        The group of axes that it belongs to, as long as nothing asks what it is.
     """
 
-    __slots__ = ("fixed", "kind", "link", "parts", "read", "size")
+    __slots__ = ("fixed", "group", "kind", "link", "parts", "read", "size")
 
     def __init__(
         self,
@@ -43,12 +45,48 @@ class Node:
     ) -> None:
         self.size, self.kind, self.parts, self.fixed, self.read = size, kind, parts, fixed, read
         self.link: Node | None = None
+        self.group: Group | None = None
+
+
+class Group:
+    """Axes that a reshape makes of one axis, which is divided only when something asks for one of them.
+
+    Until then, entries of one of these axes may be taken apart, each with axes of its own: the queries, keys and values of
+    a packed projection need not have their dimensions in one order.
+
+    Parameters
+    ----------
+    algebra : Algebra
+        What divides the axis.
+    whole : Node
+        The axis.
+    sizes : sequence of int
+        Sizes of the axes.
+    """
+
+    def __init__(self, algebra: "Algebra", whole: Node, sizes: Sequence[int]) -> None:
+        self.algebra, self.whole, self.where = algebra, whole, algebra.where
+        self.nodes = [Node(n) for n in sizes]
+        for node in self.nodes:
+            node.group = self
+
+    def divide(self) -> None:
+        """Divide the axis."""
+        for node in self.nodes:
+            node.group = None
+        with self.algebra.at(self.where):
+            for node, part in zip(
+                self.nodes, self.algebra.divided([self.whole], [n.size for n in self.nodes]), strict=True
+            ):
+                node.link = part
 
 
 def resolve(node: Node) -> Node:
     """Representative of a node's class."""
-    while node.link is not None:
-        node = node.link
+    while node.link is not None or node.group is not None:
+        if node.group is not None:
+            node.group.divide()
+        node = node.link or node
     return node
 
 
@@ -138,6 +176,7 @@ class Algebra:
 
     def unify(self, a: Node, b: Node) -> Node:
         """Make two axes of one size equal, and return them."""
+        resolve(b)  # which may divide a
         a, b = resolve(a), resolve(b)
         if a is b or a.size == 1:
             return b
@@ -212,6 +251,29 @@ class Algebra:
 
     def regroup(self, axes: Sequence[Node], shape: Sequence[int]) -> list[Node]:
         """Axes after a reshape in row-major order."""
+        if 0 in shape:
+            return self.divided(axes, shape)
+        # Runs of axes before and after that have as many entries are reshaped on their own.
+        given, out = [node for node in axes if node.size > 1], []
+        sizes = [n for n in shape if n > 1]
+        while sizes:
+            before, after = [given.pop(0)], [sizes.pop(0)]
+            while (one := prod(node.size for node in before)) != (other := prod(after)):
+                if one < other:
+                    before.append(given.pop(0))
+                else:
+                    after.append(sizes.pop(0))
+            if len(before) == len(after) == 1:
+                out += before
+            elif len(before) == 1:
+                out += Group(self, before[0], after).nodes
+            else:
+                out += self.divided(before, after)
+        rest = iter(out)
+        return [next(rest) if n > 1 else Node(1) for n in shape]
+
+    def divided(self, axes: Sequence[Node], shape: Sequence[int]) -> list[Node]:
+        """Axes of a shape that the product of some axes is divided into."""
         rest = product_of(axes)
         out = []
         for size in shape:

@@ -273,7 +273,7 @@ class Labeling:
         inputs = {id(leaf) for leaf in self._reached(self.inputs)}
         for where, kept, others, added in self.rules.partial:
             own = [leaf for leaf in leaves(kept) if id(leaf) in inputs]
-            rest = [leaf for node in others for leaf in leaves(node) if leaf.size and (added or not leaf.read)]
+            rest = [leaf for node in others for leaf in leaves(node) if leaf.size > 1 and (added or not leaf.read)]
             verb = "fills up" if added else "does not read"
             with self.rules.at(f"what {where} {verb}"):
                 self._fix_beyond(own * bool(rest) + rest * (bool(own) or not added))

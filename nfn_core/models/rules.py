@@ -6,8 +6,9 @@ framework's operations into these rules and hold no rule of their own.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import prod
 
-from nfn_core.models.axes import Algebra, Node, concat_of, product_of, resolve
+from nfn_core.models.axes import Algebra, Group, Node, concat_of, product_of, resolve
 
 __all__ = ["Index", "Rules", "Value"]
 
@@ -132,7 +133,8 @@ class Rules(Algebra):
 
     def activate(self, function: str, x: Value) -> Value:
         """Apply an activation function that has a symmetry of its own, and keep a record of it."""
-        self.activations.append((function, x))
+        whole = tuple(node.group.whole if node.group else node for node in x.axes)
+        self.activations.append((function, replace(x, axes=whole)))
         return self.same_shape(x)
 
     def _broadcast(self, nodes: Sequence[Node]) -> Node:
@@ -208,12 +210,28 @@ class Rules(Algebra):
         if step != 1:
             self.fix(axes[axis])
             axes[axis] = self.fixed(len(range(start, stop, step)))
+        elif (start, stop) != (0, n) and (group := axes[axis].group):
+            axes = self._slice_group(axes, group, group.nodes.index(axes[axis]), (start, stop))
         elif (start, stop) != (0, n):
-            sizes = [start, stop - start, n - stop]
-            pieces = iter(self.cut(axes[axis], [s for s in sizes if s]))
-            before, axes[axis], after = [next(pieces) if s else Node(0) for s in sizes]
-            self.partial.append((self.where, axes[axis], [before, after], False))
+            axes[axis] = self._kept(axes[axis], (start, stop - start, n - stop))
         return replace(value, axes=tuple(axes))
+
+    def _kept(self, node: Node, sizes: tuple[int, int, int]) -> Node:
+        """Cut an axis into what is before, in and after a slice, and keep what is in it."""
+        pieces = iter(self.cut(node, [s for s in sizes if s]))
+        before, kept, after = [next(pieces) if s else Node(0) for s in sizes]
+        self.partial.append((self.where, kept, [before, after], False))
+        return kept
+
+    def _slice_group(self, axes: list[Node], group: Group, place: int, bounds: tuple[int, int]) -> list[Node]:
+        """Keep some entries of one axis of a group: the axes inside it become axes of what is kept."""
+        sizes = [node.size for node in group.nodes]
+        *over, rest = self.divided([group.whole], [*sizes[:place], prod(sizes[place:])])
+        (start, stop), inner = bounds, prod(sizes[place + 1 :])
+        kept = self._kept(rest, (start * inner, (stop - start) * inner, (sizes[place] - stop) * inner))
+        new = [*over, *self.regroup([kept], [stop - start, *sizes[place + 1 :]])]
+        fresh = dict(zip(map(id, group.nodes), new, strict=True))
+        return [fresh.get(id(node), node) for node in axes]
 
     def split(self, value: Value, axis: int, sizes: Sequence[int]) -> list[Value]:
         """Cut one axis into consecutive parts."""

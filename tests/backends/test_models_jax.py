@@ -188,6 +188,24 @@ def test_constants_of_stacked_trees_are_those_of_the_first():
         nfn_jax.stack(space, [masked(1, 0, 1, 1)])
 
 
+def test_packed_queries_and_keys_part_from_values():
+    def network(p, x):
+        q, k, v = (x @ p["W"]).reshape(2, 3, 3, 2, 4).transpose(2, 0, 3, 1, 4)
+        y = jax.nn.softmax(q @ k.swapaxes(-1, -2)) @ v
+        return y.transpose(0, 2, 1, 3).reshape(2, 3, 8) @ p["V"]
+
+    params = {"V": jax.random.normal(jax.random.key(0), (8, 6)), "W": jax.random.normal(jax.random.key(1), (6, 24))}
+    found = patterns(nfn_jax.weight_space(network, params, jnp.ones((2, 3, 6))))
+    assert found == {"V": "(h1 h2) out", "W": "in ((h1 h3) + (h1 h3) + (h1 h2))"}
+
+
+def test_only_indexed_axes_are_fixed():
+    def network(p, x):
+        return (x @ p["W"])[jnp.arange(2), jnp.array([1, 0])] @ p["V"]
+
+    assert patterns(nfn_jax.weight_space(network, WV, jnp.ones((2, 3, 3)))) == {"V": "h1 out", "W": "in h1"}
+
+
 def test_round_trip_gradients_and_files(tmp_path):
     models = [plain(seed) for seed in range(3)]
     space = nfn_jax.weight_space(mlp, models[0], X)
