@@ -1,8 +1,9 @@
 """From the axes of a network's tensors, inputs and outputs to its weight space: the interface of the front ends."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from nfn_core.checks import shown
 from nfn_core.errors import LabelError
@@ -12,7 +13,21 @@ from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Derivation", "Labeling", "check_labels"]
+__all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels"]
+
+
+Frozen: TypeAlias = Callable[[Iterable[Value]], list[tuple[Axis, ...]]]
+"""From values to their axes, with names for the neuron sets that are to move."""
+
+
+class Candidate(NamedTuple):
+    """What may be one neuron set: where, a tensor that has it, its size, the leaves it is made of, and its axes."""
+
+    where: str
+    name: str
+    size: int
+    leaves: set[int]
+    frozen: Frozen
 
 
 class Derivation(NamedTuple):
@@ -292,18 +307,47 @@ class Labeling:
         for axis in value.axes:
             self.rules.read(axis)
 
-    def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
-        """Return the fixed leaves that another example input would not free, by where they are.
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield what may turn out to be one neuron set although the labeling does not move it as one.
 
-        Each has more than one entry, and comes with the name of its first tensor.
+        Whole axes in several parts, which are fixed or occur together only; pairs of fixed axes of one size that follow each
+        other, which a rule may have parted; and single fixed leaves. What another example input may need is none.
         """
-        found: dict[int, tuple[str, tuple[str, Node]]] = {}
+        keys: dict[tuple[int, ...], tuple[str, str, int]] = {}
+        alone: dict[int, set[tuple[int, ...]]] = {}
+        found: dict[int, tuple[str, str, Node]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
-                for leaf in leaves(axis):
-                    if leaf.fixed and leaf.size > 1 and name in self.used and id(leaf) not in self.beyond:
-                        found.setdefault(id(leaf), (f"axis {a} of {name!r}", (name, leaf)))
-        return dict(found.values())
+                where, key = f"axis {a} of {name!r}", _key(axis)
+                for leaf in (leaf for leaf in leaves(axis) if leaf.size > 1):
+                    alone.setdefault(id(leaf), set()).add(key)
+                    if name in self.used and id(leaf) not in self.beyond:
+                        keys.setdefault(key, (where, name, axis.size))
+                        if leaf.fixed:
+                            found.setdefault(id(leaf), (where, name, leaf))
+        for value in (*self.inputs, *self.outputs):
+            for axis in value.axes:
+                for i in _key(axis):
+                    alone.setdefault(i, set()).add(_key(axis))
+        fixed = [key for key in keys if all(i in found for i in key)]
+        for key, (where, name, size) in keys.items():
+            if len(key) > 1 and (key in fixed or all(i not in found and len(alone[i]) == 1 for i in key)):
+                yield Candidate(f"{where} as one set", name, size, {*key}, self._whole({key}))
+        for k, one in enumerate(fixed):
+            same = [key for key in fixed[k + 1 :] if keys[key][2] == keys[one][2] and not {*one} & {*key}]
+            for other in same[:2]:
+                where = f"{keys[one][0]} with {keys[other][0]}"
+                yield Candidate(where, keys[one][1], keys[one][2], {*one, *other}, self._whole({one, other}))
+        for i, (where, name, leaf) in found.items():
+            yield Candidate(where, name, leaf.size, {i}, partial(self.frozen, names={i: "?"}))
+
+    def _whole(self, keys: set[tuple[int, ...]]) -> Frozen:
+        """What freezes axes such that whole ones of some keys are one set and nothing else moves."""
+
+        def frozen(values: Iterable[Value]) -> list[tuple[Axis, ...]]:
+            return [tuple(Axis(n.size, label="?" if _key(n) in keys else None) for n in v.axes) for v in values]
+
+        return frozen
 
     def frozen(self, values: Iterable[Value], names: Mapping[int, str]) -> list[tuple[Axis, ...]]:
         """Axes of values, with the leaves of the given names (by identity) as neuron sets."""
@@ -350,3 +394,8 @@ class Labeling:
         """Leaves of some inputs or outputs, and of the axes that integers number."""
         axes = [axis for v in values for axis in (*v.axes, *([v.index.axis] if v.index and v.index.axis else []))]
         return [leaf for axis in axes for leaf in leaves(axis)]
+
+
+def _key(axis: Node) -> tuple[int, ...]:
+    """Leaves that an axis is made of."""
+    return tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1)

@@ -6,6 +6,7 @@ which the labeling was derived.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -14,7 +15,7 @@ import numpy as np
 from nfn_core.checks import natural_int
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Frozen, Labeling
 from nfn_core.models.probes import PROBES, Arrays, Probe, Reached, Run, difference, draw, rounding
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
@@ -42,7 +43,8 @@ class Verification:
     limit : float
         What it was held to: many times the change by the last places of tensors and inputs.
     unnecessarily_fixed : tuple of str
-        Axes that the labeling leaves fixed although every permutation of them leaves the outputs as they are.
+        Axes that the labeling leaves fixed, or moves in parts only, although every permutation of them leaves the outputs as
+        they are: alone, as one set, or with another axis.
     untested : tuple of str
         Tensors with neuron sets that can be permuted alone without any change of the outputs (a key's bias before a
         softmax, what is dead for these inputs): their labels rest on the derivation, not on this check.
@@ -116,12 +118,16 @@ def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.nd
             worst.append(trial.check(draws))
             untested = left
 
-    unnecessarily_fixed = []
-    for where, (name, leaf) in labeling.fixed_leaves().items():
-        freed = [_Trial(labeling, run, t.tensors, t.inputs, {id(leaf): "?"}, t.still, t.limit) for t in trials]
-        still = all(t.error({"?": image}) <= t.limit for t in freed for image in (_cycle(leaf.size), _swap(leaf.size)))
-        if still and freed[0].depends_on(name, rng):
-            unnecessarily_fixed.append(where)
+    unnecessarily_fixed: dict[str, set[int]] = {}
+    for candidate in labeling.candidates():
+        if any(candidate.leaves <= known for known in unnecessarily_fixed.values()):
+            continue  # part of what moves as a whole
+        freed = [_Trial(labeling, run, t.tensors, t.inputs, candidate.frozen, t.still, t.limit) for t in trials]
+        images = ({"?": _cycle(candidate.size)}, {"?": _swap(candidate.size)})
+        if all(t.error(image) <= t.limit for t in freed for image in images) and freed[0].depends_on(
+            candidate.name, rng
+        ):
+            unnecessarily_fixed[candidate.where] = candidate.leaves
     error, limit = max(worst, key=lambda pair: pair[0] / pair[1])
     return Verification(
         error,
@@ -153,7 +159,8 @@ class _Network:
         limit = rounding(self.run, tensors, inputs, still, self.rng)
         if limit <= WILD:
             self.reached.update(reached)
-        return _Trial(self.labeling, self.run, tensors, inputs, self.labeling.names, still, limit, probe)
+        frozen = partial(self.labeling.frozen, names=self.labeling.names)
+        return _Trial(self.labeling, self.run, tensors, inputs, frozen, still, limit, probe)
 
     def first(self) -> "_Trial":
         """Return the first trial: normal inputs, or inputs near the example; smaller weights where rounding grows."""
@@ -189,17 +196,17 @@ class _Trial:
         run: Run,
         tensors: Arrays,
         inputs: Sequence[np.ndarray],
-        names: Mapping[int, str],
+        frozen: Frozen,
         still: list[np.ndarray],
         limit: float,
         probe: Probe | None = None,
     ) -> None:
-        self.labeling, self.run, self.tensors, self.inputs, self.names = labeling, run, tensors, inputs, names
+        self.labeling, self.run, self.tensors, self.inputs = labeling, run, tensors, inputs
         self.still, self.limit, self.probe = still, limit, probe
-        self.axes = dict(zip(labeling.tensors, labeling.frozen(labeling.tensors.values(), names), strict=True))
-        self.input_axes = labeling.frozen(labeling.inputs, names)
-        self.output_axes = labeling.frozen(labeling.outputs, names)
-        self.numbered = labeling.frozen([Value(_numbered(v)) for v in labeling.inputs], names)
+        self.axes = dict(zip(labeling.tensors, frozen(labeling.tensors.values()), strict=True))
+        self.input_axes = frozen(labeling.inputs)
+        self.output_axes = frozen(labeling.outputs)
+        self.numbered = frozen([Value(_numbered(v)) for v in labeling.inputs])
         self.labels = {name: found for name, axes in self.axes.items() if (found := _labels(axes))}
 
     @property

@@ -181,7 +181,9 @@ def test_only_indexed_axes_are_fixed():
 
 
 def test_an_identity_matrix_moves_with_both_of_its_axes():
-    net = Forward(lambda m, x: x @ (m.a.weight + torch.eye(4)) @ m.b.weight.T, a=nn.Linear(4, 4, False), b=nn.Linear(4, 2, False))
+    net = Forward(
+        lambda m, x: x @ (m.a.weight + torch.eye(4)) @ m.b.weight.T, a=nn.Linear(4, 4, False), b=nn.Linear(4, 2, False)
+    )
     assert derived(net, torch.randn(2, 4)) == {"a.weight": "in in", "b.weight": "out in"}
 
 
