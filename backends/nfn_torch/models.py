@@ -126,7 +126,7 @@ def stack(
     for number, models in enumerate(channels):
         if _is_model(models):
             raise FeatureError(f"channel {number} is a single module: give a list of models for each channel.")
-    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem, host))
+    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem, _host))
     return features.map(torch.Tensor.detach) if boolean("detach", detach) else features
 
 
@@ -214,6 +214,11 @@ def _problem(x: Any) -> str | None:
     if x.is_quantized:
         return f"is quantized ({x.dtype}): give x.dequantize()"
     return None if x.layout == torch.strided and not x.is_nested else f"has layout {x.layout}: give x.to_dense()"
+
+
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with a tensor's entries, None for what has none."""
+    return host(x) if _problem(x) is None else None
 
 
 def _check_values(owner: str, values: Any, names: Iterable[str]) -> None:
