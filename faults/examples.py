@@ -178,6 +178,7 @@ EXAMPLES: dict[str, Any] = {
     "ModelSpace.inputs": ("in",),
     "ModelSpace.fixed": (),
     "ModelSpace.activations": (("h", "tanh", 1.0),),
+    "ModelSpace.constants": (("mask", "int32:0", (0,)),),
     "ModelSpace.from_patterns.shapes": {"a.weight": (4, 2)},
     "ModelSpace.from_patterns.labels": {"a.weight": "h in"},
     "ModelSpace.from_patterns.inputs": ("in",),

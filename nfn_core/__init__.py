@@ -10,6 +10,7 @@ from nfn_core.descriptions import from_json, to_json
 from nfn_core.errors import (
     FeatureError,
     LabelError,
+    LabelWarning,
     MissingDependencyError,
     NFNError,
     ParameterError,
@@ -69,6 +70,7 @@ __all__ = [
     "InstanceNorm",
     "InvariantPool",
     "LabelError",
+    "LabelWarning",
     "Layer",
     "LayerNorm",
     "LearnedEncoding",

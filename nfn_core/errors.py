@@ -6,6 +6,7 @@ Every message states what was expected, what was given, which argument or tensor
 __all__ = [
     "FeatureError",
     "LabelError",
+    "LabelWarning",
     "MissingDependencyError",
     "NFNError",
     "ParameterError",
@@ -46,6 +47,10 @@ class MissingDependencyError(NFNError, ImportError):
 
 class ResolutionWarning(UserWarning):
     """Fourier features whose frequencies do not suit the entries: nearly constant, or nearly random."""
+
+
+class LabelWarning(UserWarning):
+    """What `weight_space` left out of a network."""
 
 
 class StackWarning(UserWarning):

@@ -18,8 +18,10 @@ from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.probes import Arrays, Reached, Run, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import verify
+from nfn_jax.precision import InDouble
 from nfn_jax.tracing import walk
 
 __all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
@@ -87,30 +89,54 @@ def weight_space(
         with running():
             shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
+        try:
+            network = _in_double(InDouble(jax.make_jaxpr(run)(list(tensors.values()), arrays)), list(tensors))
+        except (TypeError, IndexError):  # control flow depends on data
+            network = _as_it_is(run, list(tensors), [*map(_widened, tensors.values())], [*map(_widened, arrays)])
     else:
-        walk(labeling, run, list(tensors.values()), arrays)
+        others = {name: x for name, x in _leaves(params).items() if _host(x) is not None and name not in tensors}
+        closed = walk(labeling, run, list(tensors.values()), arrays, others)
+        network = _in_double(InDouble(closed), list(tensors))
     space = ModelSpace(*labeling.finish())
     if not verification:
         return space
-    evaluate, compiled = (run, run) if labeling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
-    wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
-    try:
-        with jax.enable_x64(True):
-            evaluate(wide[: len(tensors)], wide[len(tensors) :])
-        mode: Callable[[], AbstractContextManager[Any]] = partial(jax.enable_x64, True)
-    except TypeError:  # the function has 32-bit arrays of its own that do not mix
-        mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
-
-    def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
-        with mode(), running():
-            out = compiled([jnp.asarray(values[name]) for name in tensors], [jnp.asarray(x) for x in examples])
-            return [np.asarray(y) for y in jax.tree.leaves(out)]
-
+    wide = [_widened(x) for x in (*tensors.values(), *arrays)]
     values = dict(zip(tensors, wide, strict=False))
     return replace(space, verification=verify(labeling, network, values, wide[len(tensors) :], seed))
 
 
-def _in_double(x: Any) -> np.ndarray:
+def _in_double(evaluate: InDouble, names: Sequence[str]) -> Run:
+    """A traced network, run in double precision throughout."""
+
+    def network(values: Arrays, inputs: Sequence[np.ndarray], reached: Reached | None) -> list[np.ndarray]:
+        with running():
+            return evaluate([*(values[name] for name in names), *inputs], reached)
+
+    return network
+
+
+def _as_it_is(
+    function: Callable[..., Any], names: Sequence[str], tensors: Sequence[Any], examples: Sequence[Any]
+) -> Run:
+    """A network without a graph: run with 64-bit arrays, or with 32-bit ones where its own do not mix with them."""
+    try:
+        with jax.enable_x64(True):
+            function([*map(jnp.asarray, tensors)], [*map(jnp.asarray, examples)])
+        mode: Callable[[], AbstractContextManager[Any]] = partial(jax.enable_x64, True)
+    except TypeError:
+        mode = nullcontext
+
+    def network(values: Arrays, inputs: Sequence[np.ndarray], reached: Reached | None) -> list[np.ndarray]:
+        if reached is not None:
+            reached.unseen["what a network without a graph chooses was not watched"] = None
+        with mode(), running():
+            out = function([jnp.asarray(values[name]) for name in names], [jnp.asarray(x) for x in inputs])
+            return [np.asarray(y) for y in jax.tree.leaves(out)]
+
+    return network
+
+
+def _widened(x: Any) -> np.ndarray:
     """Array of the host, in double precision where it is floating."""
     return np.asarray(x, dtype="float64" if jnp.issubdtype(x.dtype, jnp.floating) else None)
 
@@ -163,7 +189,7 @@ def stack(space: ModelSpace, *channels: Iterable[Any], fill: float | None = None
         If the trees do not fit the space, or a tensor is no array of JAX.
     """
     check_kind("space", space, ModelSpace)
-    features = stack_models(space, channels, fill, _named, _problem)
+    features = stack_models(space, channels, fill, _named, _problem, _host)
     return {name: jax.lax.stop_gradient(x) for name, x in features.items()} if boolean("detach", detach) else features
 
 
@@ -254,6 +280,11 @@ def _problem(x: Any) -> str | None:
 
 def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray)
+
+
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with an array's entries, None for what has none: keys of random numbers, functions."""
+    return np.asarray(x) if _is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.extended) else None
 
 
 def _filled(tree: Any, values: Mapping[str, Any]) -> Any:

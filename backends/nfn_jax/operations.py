@@ -194,10 +194,7 @@ def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
     simple = len(looked) == 1 and tuple(g.collapsed_slice_dims) == tuple(looked) and not g.operand_batching_dims
     whole = all(n == size for a, (n, size) in enumerate(zip(sizes, x.shape, strict=True)) if a not in looked)
     if not (simple and whole):
-        r.fix_axes(x, range(len(x.axes)))
-        if numbers.index is not None:
-            r.invalidate(numbers.index)
-        return r.opaque(call.shapes[0])
+        return _gather_each(r, call, x, numbers)
     rows = r.reshape(numbers, numbers.shape[:-1])  # numbers of one axis: their own last axis has size 1
     found = r.take(x, rows, looked[0])
     first, count = looked[0], len(rows.axes)
@@ -210,3 +207,19 @@ def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
     for place, source in zip(rest, range(first, first + count), strict=True):
         order[place] = source
     return r.transpose(found, order)
+
+
+def _gather_each(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
+    """Slices at places given by several numbers: only axes that are cut or numbered are fixed."""
+    g, sizes = call.params["dimension_numbers"], call.params["slice_sizes"]
+    if numbers.index is not None:
+        r.invalidate(numbers.index)
+    r.fix_axes(numbers, [len(numbers.axes) - 1])  # the numbers of one place
+    for mine, other in zip(g.operand_batching_dims, g.start_indices_batching_dims, strict=True):
+        r.unify(x.axes[mine], numbers.axes[other])
+    gone = {*g.collapsed_slice_dims, *g.operand_batching_dims}
+    cut = [a for a, n in enumerate(x.shape) if a in g.start_index_map or (sizes[a] != n and a not in gone)]
+    r.fix_axes(x, cut)
+    own = iter(r.fixed(sizes[a]) if a in cut else node for a, node in enumerate(x.axes) if a not in gone)
+    places = iter(numbers.axes[:-1])
+    return Value(tuple(next(own if a in g.offset_dims else places) for a in range(len(call.shape))))

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,13 @@ CONTROL = (
 """Primitives that hold a jaxpr of their own, which is walked."""
 
 
-def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
+def walk(
+    labeling: Labeling,
+    function: Callable[..., Any],
+    tensors: Sequence[Any],
+    inputs: Sequence[Any],
+    others: Mapping[str, Any],
+) -> ClosedJaxpr:
     """Walk a function's computation and record its constraints on axes in a labeling.
 
     Parameters
@@ -46,6 +52,13 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
         From a list of tensors and a list of inputs to outputs.
     tensors, inputs : sequence of array
         Tensors in the labeling's order, and example inputs.
+    others : mapping of str to array
+        Arrays that the model holds beside its tensors.
+
+    Returns
+    -------
+    jax.extend.core.ClosedJaxpr
+        The computation.
 
     Raises
     ------
@@ -64,16 +77,18 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
     names = list(labeling.tensors)
     labeling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
     given = [labeling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
-    walker = _Walker(labeling)
+    walker = _Walker(labeling, others)
     for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
         labeling.output(value)
+    return closed
 
 
 class _Walker:
     """Walks jaxprs, with a count of each primitive met."""
 
-    def __init__(self, labeling: Labeling) -> None:
+    def __init__(self, labeling: Labeling, others: Mapping[str, Any]) -> None:
         self.labeling, self.rules = labeling, labeling.rules
+        self.others = {name: np.asarray(x) for name, x in others.items()}
         self.met: Counter[str] = Counter()
 
     def walk(self, closed: Any, operands: Sequence[Value]) -> list[Value]:
@@ -83,7 +98,7 @@ class _Walker:
         values.update(zip(jaxpr.invars, operands, strict=True))
 
         def read(v: Any) -> Value:
-            return self._constant(v.val) if isinstance(v, Literal) else values[v]
+            return self._constant(v.val) if isinstance(v, Literal) else self.rules.renewed(values[v])
 
         for eqn in jaxpr.eqns:
             values.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))
@@ -147,15 +162,11 @@ class _Walker:
 
     def _constant(self, x: Any) -> Value:
         """Value of an array that is no part of the weight space."""
-        shape = tuple(np.shape(x))
-        varies, number = [True] * len(shape), None
-        if shape and isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            host = np.asarray(x)
-            varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
-        if np.size(x) == 1 and jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            number = float(np.asarray(x).reshape(()))
-        with self.rules.at("a constant"):
-            return self.rules.constant(shape, varies, number)
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.extended):  # keys of random numbers
+            return self.rules.constant(x.shape, [True] * x.ndim)
+        x = np.asarray(x)
+        same = (n for n, y in self.others.items() if y.dtype == x.dtype and np.array_equal(x, y))
+        return self.labeling.constant(x, next(same, None))
 
 
 def _place(error: Exception) -> str:

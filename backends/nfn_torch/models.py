@@ -16,10 +16,12 @@ from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.probes import Reached, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import verify
 from nfn_torch.features import WeightSpaceFeatures
-from nfn_torch.tracing import integers, walk
+from nfn_torch.precision import InDouble
+from nfn_torch.tracing import constants, host, integers, walk
 
 __all__ = ["stack", "stream", "unstack", "weight_space"]
 
@@ -124,7 +126,7 @@ def stack(
     for number, models in enumerate(channels):
         if _is_model(models):
             raise FeatureError(f"channel {number} is a single module: give a list of models for each channel.")
-    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem))
+    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem, _host))
     return features.map(torch.Tensor.detach) if boolean("detach", detach) else features
 
 
@@ -199,8 +201,8 @@ def _is_model(x: Any) -> bool:
 
 
 def _named(model: Any) -> Any:
-    """State dict of a module, with its history."""
-    return model.state_dict(keep_vars=True) if _is_model(model) else model
+    """State dict of a module, with its history, and its constants."""
+    return {**constants(model), **model.state_dict(keep_vars=True)} if _is_model(model) else model
 
 
 def _problem(x: Any) -> str | None:
@@ -212,6 +214,11 @@ def _problem(x: Any) -> str | None:
     if x.is_quantized:
         return f"is quantized ({x.dtype}): give x.dequantize()"
     return None if x.layout == torch.strided and not x.is_nested else f"has layout {x.layout}: give x.to_dense()"
+
+
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with a tensor's entries, None for what has none."""
+    return host(x) if _problem(x) is None else None
 
 
 def _check_values(owner: str, values: Any, names: Iterable[str]) -> None:
@@ -315,12 +322,14 @@ class _Call:
     def _wide(x: torch.Tensor) -> torch.Tensor:
         return x.detach().double() if x.is_floating_point() else x
 
-    def run(self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for tensors in place of the module's own, and for inputs."""
+    def run(
+        self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], reached: Reached | None = None
+    ) -> list[np.ndarray]:
+        """Outputs for tensors in place of the module's own, and for inputs, all in double precision."""
         given = iter([torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in inputs])
         leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self.leaves]
         own = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in tensors.items()}
-        with torch.no_grad(), running():
+        with torch.no_grad(), running(), InDouble(self.module, reached):
             out = torch.func.functional_call(self.module, own, pytree.tree_unflatten(leaves, self.spec))
         return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]
 

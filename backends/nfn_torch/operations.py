@@ -1,6 +1,6 @@
 """ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -113,7 +113,7 @@ def _layer_norm(r: Rules, call: Call, x: Value, size: Any, *vectors: Any) -> lis
         if isinstance(v, Value):
             r.equal(last, v)
     rest = Value(tuple(r.reduce(x, range(-len(size), 0), keep=True).axes))
-    return [r.same_shape(x), rest, rest]
+    return [r.normalize(x, range(-len(size), 0)), rest, rest]
 
 
 @operation("native_group_norm")
@@ -126,7 +126,7 @@ def _group_norm(
 
 @operation("_softmax", "_log_softmax", "_safe_softmax")
 def _softmax(r: Rules, call: Call, x: Value, dim: int, *_: Any) -> Value:
-    return r.same_shape(x)
+    return r.normalize(x, [dim])
 
 
 @operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")
@@ -188,6 +188,18 @@ def _view(r: Rules, call: Call, x: Value, *_: Any) -> Value:
 @operation("unsqueeze", "squeeze")
 def _squeeze(r: Rules, call: Call, x: Value, *_: Any) -> Value:
     return r.reshape(x, call.shape)
+
+
+@operation("as_strided")
+def _as_strided(
+    r: Rules, call: Call, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Value:
+    steps, start = call.params["memory"]
+    same = tuple(size) == x.shape and offset in (None, start)
+    if same and all(n == 1 or new == old for n, new, old in zip(size, stride, steps, strict=True)):
+        return x  # the same entries, whatever the strides of axes of size 1 are
+    r.fix_axes(x, range(len(x.axes)))
+    return r.opaque(call.shape)
 
 
 @operation("permute")
@@ -259,21 +271,42 @@ def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> V
     places = [a for a, n in enumerate(numbers) if n is not None]
     if len(places) == 1:
         return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
+    return r.take_each(x, numbers)
 
 
-@operation(
-    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
-    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
-    *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa"),
-    *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad2d", "replication_pad3d"),
-)
-def _pool(r: Rules, call: Call, x: Value, *_: Any) -> Any:
-    leading = 2 if len(call.shape) > 2 else 1
-    out = r.resize(x, call.shape, [a for a in range(leading, len(call.shape)) if (call.shape[a], x.shape[a]) != (1, 1)])
-    return [out, *map(r.opaque, call.shapes[1:])]
+POOLED = {
+    1: ("avg_pool1d", "upsample_nearest1d", "upsample_linear1d", "reflection_pad1d", "replication_pad1d"),
+    2: (
+        *("avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d"),
+        *(
+            "upsample_bilinear2d",
+            "upsample_bicubic2d",
+            "_upsample_bilinear2d_aa",
+            "reflection_pad2d",
+            "replication_pad2d",
+        ),
+    ),
+    3: (
+        *("avg_pool3d", "max_pool3d_with_indices", "_adaptive_avg_pool3d", "adaptive_max_pool3d", "upsample_nearest3d"),
+        *("upsample_trilinear3d", "reflection_pad3d", "replication_pad3d"),
+    ),
+}
+"""Operations that mix neighbors, by the number of their spatial axes, which are the last ones: a batch need not be there."""
+
+
+def _pooling(space: int) -> Callable[..., Any]:
+    """Rule of an operation with a number of spatial axes."""
+
+    def pool(r: Rules, call: Call, x: Value, *_: Any) -> list[Value]:
+        axes = range(len(call.shape) - space, len(call.shape))
+        out = r.resize(x, call.shape, [a for a in axes if (call.shape[a], x.shape[a]) != (1, 1)])
+        return [out, *map(r.opaque, call.shapes[1:])]
+
+    return pool
+
+
+for dimensions, names in POOLED.items():
+    operation(*names)(_pooling(dimensions))
 
 
 @operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
@@ -281,6 +314,11 @@ def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 
 
-@operation("arange", "eye", "linspace")
+@operation("eye")
+def _eye(r: Rules, call: Call, rows: int, columns: int | None = None, **_: Any) -> Value:
+    return r.identity(rows) if columns in (None, rows) else r.constant(call.shape, [True, True])
+
+
+@operation("arange", "linspace")
 def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))

@@ -7,19 +7,24 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
-from nfn_core.errors import LabelError
+from nfn_core.errors import LabelError, LabelWarning
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.operations import Call
+from nfn_core.models.probes import running
 from nfn_core.models.rules import Value
+from nfn_core.models.stacking import kind_of
 from nfn_torch.operations import rule_of
 
 LOOK_UPS = ("embedding", "index", "index_select")
 
-__all__ = ["integers", "walk"]
+__all__ = ["constants", "host", "integers", "walk"]
 
 
 def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], first: Mapping[str, str]) -> None:
@@ -42,9 +47,10 @@ def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], fir
         If the module cannot be traced, or an operation has no rule and no explicit label.
     """
     program = _export(module, args)
+    labeling.unused = "not being used in evaluation mode; if training uses it, permutations change what is trained"
     values: dict[torch.fx.Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
-    buffers = dict(module.named_buffers(remove_duplicate=False))
+    own = constants(module)
     for node in program.graph.nodes:
         if node.op == "placeholder":
             spec = specs[node.name]
@@ -58,7 +64,8 @@ def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], fir
                 example = node.meta["val"]
                 values[node] = labeling.input(tuple(example.shape), integers(example))
             else:
-                values[node] = _constant(labeling, buffers.get(spec.target, program.constants.get(spec.target)))
+                named = spec.target if spec.target in own else None
+                values[node] = _constant(labeling, own[named] if named else program.constants[spec.target], named)
         elif node.op == "get_attr":
             values[node] = _constant(
                 labeling, program.constants.get(node.target, getattr(program.graph_module, node.target))
@@ -72,18 +79,51 @@ def walk(labeling: Labeling, module: torch.nn.Module, args: tuple[Any, ...], fir
 
 
 def _export(module: torch.nn.Module, args: tuple[Any, ...]) -> Any:
-    """Graph of core ATen operations."""
+    """Graph of core ATen operations, with attention in its plain form; outputs that hold no plain tensors are left out."""
+    left_out: dict[str, None] = {}
+
+    def kept(output: Any) -> Any:
+        if isinstance(output, torch.Tensor | bool | int | float | str | None):
+            return output
+        left_out[kind_of(output)] = None
+        return None
+
+    hook = module.register_forward_hook(lambda _, __, outputs: pytree.tree_map(kept, outputs))
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
             warnings.simplefilter("ignore")  # of the tracer about itself
-            return torch.export.export(module, args, strict=False).run_decompositions()
+            program = torch.export.export(module, args, strict=False).run_decompositions(_decompositions())
     except Exception as error:
+        with torch.no_grad(), running():  # inputs that do not fit are the cause, not the tracer
+            module(*args)
         place = _place(module, error)
         reason = str(error).strip().split("\n")[0]
         raise LabelError(
-            f"the module cannot be traced{place}: {type(error).__name__}: {reason} Control flow that depends on data and "
-            "code that leaves tensors have no graph: label every tensor, input and output explicitly instead."
+            f"the module cannot be traced{place}: {type(error).__name__}: {reason} "
+            + (
+                "Control flow that depends on data has no graph: write it with torch.where, or label"
+                if isinstance(error, GuardOnDataDependentSymNode)
+                else "It runs, but torch.export has no graph of it: change what it stops at, or label"
+            )
+            + " every tensor, input and output explicitly instead."
         ) from error
+    finally:
+        hook.remove()
+    if left_out:
+        warnings.warn(
+            f"outputs of types {', '.join(left_out)} are left out: their tensors are neither labeled nor verified. Give "
+            "their tensors as outputs of their own, if neurons that reach them are outputs.",
+            LabelWarning,
+            stacklevel=4,
+        )
+    return program
+
+
+def _decompositions() -> dict[Any, Any]:
+    """Operations in terms of simpler ones, but for those that have more symmetries than these show."""
+    kept = ("aten::eye",)
+    table = cast("dict[Any, Any]", torch.export.default_decompositions())
+    return {target: rule for target, rule in table.items() if target.name().partition(".")[0] not in kept}
 
 
 def _place(module: torch.nn.Module, error: Exception) -> str:
@@ -104,18 +144,36 @@ def integers(x: torch.Tensor) -> bool:
     return not (x.is_floating_point() or x.is_complex() or x.dtype == torch.bool)
 
 
-def _constant(labeling: Labeling, x: Any) -> Value:
+def constants(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Tensors that a module holds beside its parameters, by name: buffers, and attributes that are not registered."""
+    loose = {
+        f"{prefix}.{name}".removeprefix("."): x
+        for prefix, child in module.named_modules()
+        for name, x in vars(child).items()
+        if isinstance(x, torch.Tensor)
+    }
+    return {**loose, **dict(module.named_buffers(remove_duplicate=False))}
+
+
+def host(x: torch.Tensor) -> np.ndarray:
+    """Array of NumPy with a tensor's entries."""
+    x = x.detach().cpu()
+    return x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+def _constant(labeling: Labeling, x: torch.Tensor, name: str | None = None) -> Value:
     """Value of a tensor that is no part of the weight space."""
-    x = x.detach()
-    varies = [bool((x != x.narrow(a, 0, 1)).any()) if x.shape[a] else False for a in range(x.ndim)]
-    number = float(x) if x.numel() == 1 and not x.is_complex() else None
-    with labeling.rules.at("a constant"):
-        return labeling.rules.constant(tuple(x.shape), varies, number)
+    return labeling.constant(host(x), name)
 
 
 def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
     """Value, or list of values, of one operation."""
-    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), lambda n: values.get(n)))
+
+    def read(argument: torch.fx.Node) -> Any:
+        found = values.get(argument)
+        return labeling.rules.renewed(found) if isinstance(found, Value) else found
+
+    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), read))
     if node.target is operator.getitem:
         return args[0][args[1]]
     outputs = node.meta.get("val")
@@ -126,9 +184,11 @@ def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node
     keys = [f"{node.name}[{k}]" for k in range(len(shapes))] if several else [node.name]
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Value)]
     rule = rule_of(node.target)
+    operand = node.args[0].meta.get("val") if node.args and isinstance(node.args[0], torch.fx.Node) else None
+    memory = (operand.stride(), operand.storage_offset()) if isinstance(operand, torch.Tensor) else None
 
     def call() -> list[Value]:
-        return rule(labeling.rules, Call(shapes), *args, **kwargs) if rule else []
+        return rule(labeling.rules, Call(shapes, {"memory": memory}), *args, **kwargs) if rule else []
 
     looks_up = any(str(node.target).startswith(f"aten.{name}.") for name in LOOK_UPS)
     found = labeling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)

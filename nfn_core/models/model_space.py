@@ -29,7 +29,7 @@ from nfn_core.models.labeling import Labeling, check_labels
 from nfn_core.models.stacking import copy_of, stack_models
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View, join_axes
-from nfn_core.registry import describable
+from nfn_core.registry import LATER, describable
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __all__ = ["ModelSpace"]
@@ -54,6 +54,9 @@ class ModelSpace:
         For each activation function with a symmetry of its own the neuron set that it acts on, its name (``"sin"``,
         ``"tanh"`` or ``"relu"``), and the number ω that its argument was multiplied by last: 30 for sin(30 (W x + v)),
         1 where there is none, None where it is hidden by a later operation, as in sin(30 W x + v).
+    constants : tuple of (str, str, tuple of int)
+        For each constant of the model (a mask, a table of numbers) its name, a digest of its entries, and the axes along
+        which they are all alike, so that neuron sets may permute them. `stack` compares them.
     verification : Verification, optional
         What running the network showed; None if it was not run.
 
@@ -68,10 +71,11 @@ class ModelSpace:
     outputs: tuple[str, ...] = ()
     fixed: tuple[tuple[str, str], ...] = ()
     activations: tuple[tuple[str, str, float | None], ...] = field(default=(), compare=False)
+    constants: tuple[tuple[str, str, tuple[int, ...]], ...] = field(default=(), metadata=LATER)
     verification: Verification | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for field_name in ("views", "fixed", "activations"):
+        for field_name in ("views", "fixed", "activations", "constants"):
             object.__setattr__(self, field_name, plain_tuple(field_name, getattr(self, field_name)))
         for role in ("inputs", "outputs"):
             object.__setattr__(self, role, plain_names(role, getattr(self, role)))
@@ -80,6 +84,7 @@ class ModelSpace:
         for field_name, kinds, words in (
             ("fixed", (str, str), "a tensor and what fixed it"),
             ("activations", (str, str, float | int | None), "a neuron set and a function and a frequency"),
+            ("constants", (str, str, tuple), "a constant, its digest and axes"),
         ):
             for k, row in enumerate(getattr(self, field_name)):
                 if not isinstance(row, tuple) or len(row) != len(kinds) or not all(map(isinstance, row, kinds)):

@@ -19,7 +19,8 @@ class Call:
     shapes : sequence of tuple of int
         Shape of each result.
     params : mapping of str to object
-        Parameters of a JAX primitive; ATen operations have theirs among the rule's arguments.
+        Parameters of a JAX primitive; ATen operations have theirs among the rule's arguments, and here, as ``"memory"``,
+        the strides and offset of their first operand.
     literals : sequence of object
         For each operand of a JAX primitive its value where it is a literal, otherwise None.
     """
