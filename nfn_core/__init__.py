@@ -15,6 +15,7 @@ from nfn_core.errors import (
     ParameterError,
     PermutationError,
     ResolutionWarning,
+    SizeWarning,
     SpecError,
     StackWarning,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "Signal",
     "SignedMessages",
     "SinusoidalEncoding",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
     "TensorSpec",

@@ -11,6 +11,7 @@ __all__ = [
     "ParameterError",
     "PermutationError",
     "ResolutionWarning",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
 ]
@@ -46,6 +47,10 @@ class MissingDependencyError(NFNError, ImportError):
 
 class ResolutionWarning(UserWarning):
     """Fourier features whose frequencies do not suit the entries: nearly constant, or nearly random."""
+
+
+class SizeWarning(UserWarning):
+    """An NF-layer under this group would have more than 10⁹ parameters."""
 
 
 class StackWarning(UserWarning):

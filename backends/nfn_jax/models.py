@@ -1,6 +1,5 @@
 """Parameter trees and checkpoints in and out of weight spaces."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -16,7 +15,7 @@ import numpy as np
 from nfn_core import Features
 from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.stacking import kind_of, stack_models
 from nfn_core.models.verification import running, verify
@@ -32,6 +31,8 @@ def weight_space(
     labels: Mapping[str, str] | None = None,
     verification: bool = True,
     seed: int = 0,
+    tensors: str | Iterable[str] | None = None,
+    **keywords: Any,
 ) -> ModelSpace:
     """Derive the weight space of a parameter tree from the computation, and verify it by running the computation.
 
@@ -42,7 +43,7 @@ def weight_space(
     Parameters
     ----------
     function : callable
-        ``function(params, *inputs)`` gives the network's outputs: ``model.apply`` in Linen,
+        ``function(params, *inputs, **keywords)`` gives the network's outputs: ``model.apply`` in Linen,
         ``lambda state, x: nnx.merge(graph, state)(x)`` in NNX, ``lambda model, x: model(x)`` in Equinox.
     params : pytree
         The parameters.
@@ -57,6 +58,12 @@ def weight_space(
         (and then to a coarser limit) with its own.
     seed : int
         Seed of the verification.
+    tensors : str or iterable of str, optional
+        Which tensors make the space, as patterns of their names: ``"*lora_*"``, ``"params.Dense_0.*"``; those after ``"!"``
+        are left out: ``["*", "!*Embed*"]``. All others are held fixed, and trees that are stacked need not have them.
+    **keywords : Any
+        Example inputs by keyword; the labels ``"input[0]"``, ... count them after the others. What is no array is passed
+        as it is.
 
     Returns
     -------
@@ -67,47 +74,51 @@ def weight_space(
     ------
     LabelError
         If the function cannot be traced or run; a primitive has no rule and no label; a label contradicts the computation;
-        tensors have several dtypes; or permutations change the output.
+        `tensors` chooses none; tensors have several dtypes; or permutations change the output.
     SpecError
         If `seed` is no non-negative integer, or `verification` neither True nor False.
     """
     seed, verification = natural_int("seed", seed), boolean("verification", verification)
-    tensors = leaves(params)
-    _check(tensors)
-    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, {} if labels is None else labels)
-    given, spec = jax.tree.flatten(inputs)
+    own = leaves(params)
+    kept = {name: own[name] for name in chosen(own, tensors)} if own else {}
+    _check(kept)
+    labeling = Labeling({name: tuple(x.shape) for name, x in kept.items()}, {} if labels is None else labels)
+    given, spec = jax.tree.flatten((inputs, list(keywords.values())))
     arrays = [x for x in given if _is_array(x)]
 
     def run(values: Sequence[Any], examples: Sequence[Any]) -> Any:
         rest = iter(examples)
-        filled = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
-        return function(_filled(params, dict(zip(tensors, values, strict=True))), *filled)
+        args, others = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
+        tree = _filled(params, dict(zip(own, values, strict=True)))
+        return function(tree, *args, **dict(zip(keywords, others, strict=True)))
 
     if labeling.explicit:
         with running():
-            shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
+            shapes = [np.shape(y) for y in jax.tree.leaves(run(list(own.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
     else:
-        walk(labeling, run, list(tensors.values()), arrays)
+        walk(labeling, run, own, arrays)
     space = ModelSpace(*labeling.finish())
     if not verification:
         return space
     evaluate, compiled = (run, run) if labeling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
-    wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
+    wide = [_in_double(x) for x in (*own.values(), *arrays)]
     try:
         with jax.enable_x64(True):
-            evaluate(wide[: len(tensors)], wide[len(tensors) :])
+            evaluate(wide[: len(own)], wide[len(own) :])
         mode: Callable[[], AbstractContextManager[Any]] = partial(jax.enable_x64, True)
     except TypeError:  # the function has 32-bit arrays of its own that do not mix
-        mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
+        mode, wide = nullcontext, [np.asarray(x) for x in (*own.values(), *arrays)]
+    held = dict(zip(own, wide, strict=False))
 
     def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
         with mode(), running():
-            out = compiled([jnp.asarray(values[name]) for name in tensors], [jnp.asarray(x) for x in examples])
+            filled = [jnp.asarray(x) for x in {**held, **values}.values()]
+            out = compiled(filled, [jnp.asarray(x) for x in examples])
             return [np.asarray(y) for y in jax.tree.leaves(out)]
 
-    values = dict(zip(tensors, wide, strict=False))
-    return replace(space, verification=verify(labeling, network, values, wide[len(tensors) :], seed))
+    values = {name: held[name] for name in kept}
+    return replace(space, verification=verify(labeling, network, values, wide[len(own) :], seed))
 
 
 def _in_double(x: Any) -> np.ndarray:
@@ -222,9 +233,25 @@ def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterat
     return space.stream(paths, batch, "jax")
 
 
+def _paths(tree: Any) -> list[tuple[Any, Any]]:
+    """Leaves of a tree with their paths; the only leaf of a variable of NNX has the path of the variable."""
+    found = []
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
+        inside = jax.tree_util.tree_flatten_with_path(node)[0]
+        found += [((*path, *(rest if len(inside) > 1 else ())), x) for rest, x in inside]
+    return found
+
+
+def _is_variable(node: Any) -> bool:
+    """Whether a node is a variable of NNX, which is not imported here."""
+    return any(
+        c.__module__.startswith("flax.nnx") and c.__name__ in ("Variable", "VariableState") for c in type(node).__mro__
+    )
+
+
 def _name(path: Any) -> str:
     """Dotted name of a path."""
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _named(tree: Any) -> Any:
@@ -235,13 +262,18 @@ def _named(tree: Any) -> Any:
 def _leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a tree by name."""
     try:
-        found, _ = jax.tree_util.tree_flatten_with_path(tree)
+        found = _paths(tree)
     except ValueError as error:  # JAX sorts the keys of mappings
         raise LabelError(f"the keys of a tree of tensors must be of one kind, which JAX can sort: {error}") from error
-    named = {_name(path): x for path, x in found}
-    if len(named) < len(found):
-        repeated = [name for name, count in Counter(_name(path) for path, _ in found).items() if count > 1]
-        raise LabelError(f"several leaves of the tree have the names {repeated[:5]}: rename keys that hold dots.")
+    named: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for path, x in found:
+        name, place = _name(path), jax.tree_util.keystr(path)
+        if name in named:
+            raise LabelError(
+                f"the leaves {places[name]} and {place} of the tree both have the name {name!r}: rename keys that hold dots."
+            )
+        named[name], places[name] = x, place
     return named
 
 
@@ -258,8 +290,7 @@ def _is_array(x: Any) -> bool:
 
 def _filled(tree: Any, values: Mapping[str, Any]) -> Any:
     """The tree with other values of its tensors."""
-    found, spec = jax.tree_util.tree_flatten_with_path(tree)
-    return jax.tree.unflatten(spec, [values.get(_name(path), x) for path, x in found])
+    return jax.tree.unflatten(jax.tree.structure(tree), [values.get(_name(path), x) for path, x in _paths(tree)])
 
 
 def _check(tensors: Mapping[str, Any]) -> None:

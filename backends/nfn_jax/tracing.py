@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ CONTROL = (
 """Primitives that hold a jaxpr of their own, which is walked."""
 
 
-def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
+def walk(labeling: Labeling, function: Callable[..., Any], tensors: Mapping[str, Any], inputs: Sequence[Any]) -> None:
     """Walk a function's computation and record its constraints on axes in a labeling.
 
     Parameters
@@ -44,8 +44,10 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
         The labeling, which holds the tensors.
     function : callable
         From a list of tensors and a list of inputs to outputs.
-    tensors, inputs : sequence of array
-        Tensors in the labeling's order, and example inputs.
+    tensors : mapping of str to array
+        Tensors by name; those that are not the labeling's are held fixed.
+    inputs : sequence of array
+        Example inputs.
 
     Raises
     ------
@@ -53,7 +55,7 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
         If the function cannot be traced, or a primitive has no rule and no explicit label.
     """
     try:
-        closed = jax.make_jaxpr(function)(list(tensors), list(inputs))
+        closed = jax.make_jaxpr(function)(list(tensors.values()), list(inputs))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise LabelError(
@@ -61,11 +63,11 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
             "data and code that leaves arrays have no jaxpr: label every tensor, input and output explicitly instead."
         ) from error
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
-    names = list(labeling.tensors)
-    labeling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
+    labeling.used.update(n for n, v in zip(tensors, closed.jaxpr.invars, strict=False) if id(v) in read)
+    own = [labeling.tensors.get(name) or labeling.held(x.shape) for name, x in tensors.items()]
     given = [labeling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
     walker = _Walker(labeling)
-    for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
+    for value in walker.walk(closed, [*own, *given]):
         labeling.output(value)
 
 

@@ -43,6 +43,11 @@ def _relu(r: Rules, call: Call, x: Value) -> Value:
     return r.activate("relu", x)
 
 
+@operation("_local_scalar_dense")
+def _number(r: Rules, call: Call, x: Value) -> Value:
+    return r.reshape(x, ())
+
+
 @operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")
 def _copy(r: Rules, call: Call, x: Value, **_: Any) -> Value:
     return x
@@ -284,3 +289,39 @@ def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
 @operation("arange", "eye", "linspace")
 def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))
+
+
+@operation("linalg_inv_ex")
+def _inverse(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
+    *batch, rows, columns = x.axes
+    return [Value((*batch, columns, rows)), Value(tuple(batch))]
+
+
+@operation("_linalg_solve_ex")
+def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True, *_: Any, **__: Any) -> list[Value]:
+    rank = len(matrix.axes) - 2
+    is_vector = len(right.axes) == rank + 1
+    if not left or right.shape[:rank] != matrix.shape[:rank]:
+        return _matrix(r, call, matrix, right)
+    for a in range(rank):
+        r.unify(matrix.axes[a], right.axes[a])
+    r.unify(matrix.axes[rank], right.axes[rank])
+    own = () if is_vector else (right.axes[-1],)
+    return [Value((*matrix.axes[:rank], matrix.axes[-1], *own)), *map(r.opaque, call.shapes[1:])]
+
+
+@operation("_linalg_det", "_linalg_slogdet")
+def _determinant(r: Rules, call: Call, x: Value, *_: Any) -> list[Value]:
+    r.unify(x.axes[-2], x.axes[-1])  # one order of rows and columns leaves the sign
+    return [r.reduce(x, [-2, -1]) if len(shape) == len(x.axes) - 2 else r.opaque(shape) for shape in call.shapes]
+
+
+@operation(
+    *("linalg_cholesky_ex", "cholesky", "linalg_qr", "_linalg_eigh", "_linalg_svd", "linalg_eig", "_linalg_eigvals"),
+    *("linalg_lu", "linalg_lu_factor_ex", "linalg_solve_triangular", "triangular_solve", "cholesky_solve"),
+)
+def _matrix(r: Rules, call: Call, *xs: Any, **_: Any) -> list[Value]:
+    for x in xs:
+        if isinstance(x, Value):
+            r.fix_axes(x, range(len(x.axes)))
+    return [r.opaque(shape) for shape in call.shapes]
