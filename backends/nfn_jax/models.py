@@ -111,7 +111,7 @@ def weight_space(
         mode, wide = nullcontext, [np.asarray(x) for x in (*own.values(), *arrays)]
     held = dict(zip(own, wide, strict=False))
 
-    def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
+    def network(values: Mapping[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
         with mode(), running():
             filled = [jnp.asarray(x) for x in {**held, **values}.values()]
             out = compiled(filled, [jnp.asarray(x) for x in examples])

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from weakref import ReferenceType, ref
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from nfn_core.errors import FeatureError, LabelError
 from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import Each, running, verify
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.tracing import integers, walk
 from nfn_torch.wrappers import copied, inner_names, named_tensors, plain_inputs, unwrapped
@@ -85,17 +86,17 @@ def weight_space(
     for number, x in enumerate(pytree.tree_leaves(call_with)):
         if isinstance(x, torch.Tensor) and (wrong := _problem(x)):
             raise LabelError(f"input {number} {wrong}.")
-    call = _Call(module, call_with)
-    if labeling.explicit:
+    call = _Call(module, call_with) if verification or labeling.explicit else None
+    if labeling.explicit and call is not None:
         examples = [x for x in pytree.tree_leaves(call_with) if isinstance(x, torch.Tensor)]
         shapes = [tuple(y.shape) for y in call.run({}, call.arrays)]
         labeling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
     else:
         walk(labeling, copied(module, [*module.parameters(), *module.buffers()]).eval(), call_with, first)
     space = ModelSpace(*labeling.finish())
-    if not verification:
+    if not verification or call is None:
         return space
-    arrays = {name: x.detach().double().cpu().numpy() for name, x in own.items()}
+    arrays = Each(own, lambda name: own[name].detach().double().cpu().numpy())
     return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed))
 
 
@@ -328,6 +329,9 @@ class _Call:
             for child in self.module.modules()
             for name, x in child.named_buffers(recurse=False)
         ]
+        self.held: dict[
+            str, ReferenceType[np.ndarray]
+        ] = {}  # what parameters have now: only what differs is put into them
         self.device = next((x.device for x in module.parameters()), torch.device("cpu"))
         self.leaves, self.spec = pytree.tree_flatten(call_with)
         self.arrays = [self._wide(x).cpu().numpy() for x in self.leaves if isinstance(x, torch.Tensor)]
@@ -345,6 +349,10 @@ class _Call:
             for child, name, buffer, value in self.before:  # the last run may have changed or replaced it
                 setattr(child, name, buffer.copy_(value))
             for name, x in tensors.items():
-                self.state[name].copy_(torch.from_numpy(np.ascontiguousarray(x)))
+                own = self.state[name]
+                before = self.held.get(name)
+                if before is None or before() is not x or not isinstance(own, torch.nn.Parameter):
+                    own.copy_(torch.from_numpy(np.ascontiguousarray(x)))
+                    self.held[name] = ref(x)
             out = self.module(*args, **keywords)
         return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]

@@ -4,7 +4,7 @@ This uses only the labeling and the network as a function from arrays to arrays.
 which the labeling was derived.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from operator import itemgetter
@@ -19,9 +19,9 @@ from nfn_core.models.labeling import Labeling
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
 
-__all__ = ["Run", "Verification", "random_like", "running", "verify"]
+__all__ = ["Each", "Run", "Verification", "random_like", "running", "verify"]
 
-Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
+Run: TypeAlias = Callable[[Mapping[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
 """A network: from its tensors by name and its inputs to its outputs."""
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
@@ -29,6 +29,32 @@ Sources: TypeAlias = Mapping[str, np.ndarray]
 
 ROUNDING = 2.0**12
 """Largest error that passes, in units of the outputs' rounding: deep networks add roundings up."""
+
+
+class Each(Mapping[str, np.ndarray]):
+    """Arrays by name, each made when it is asked for, so that there are never two copies of a large network.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names, in order.
+    make : callable
+        From a name to its array.
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], np.ndarray]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 @dataclass(frozen=True)
@@ -187,10 +213,12 @@ class _Trial:
 
         With `only`, nothing but these tensors is permuted.
         """
-        tensors = {
-            name: x if only is not None and name not in only else _act(x, self.axes[name], sources)
-            for name, x in self.tensors.items()
-        }
+
+        def permuted(name: str) -> np.ndarray:
+            still = (only is not None and name not in only) or not self._moved(name, sources)
+            return self.tensors[name] if still else _act(self.tensors[name], self.axes[name], sources)
+
+        tensors = Each(self.tensors, permuted)
         inputs, expected = list(self.inputs), self.still
         if only is None:
             for k, (x, axes, axis) in enumerate(zip(inputs, self.input_axes, self.numbered, strict=True)):
@@ -200,6 +228,10 @@ class _Trial:
                 inputs[k] = x
             expected = [_act(y, axes, sources) for y, axes in zip(self.still, self.output_axes, strict=True)]
         return max(_difference(y, e) for y, e in zip(self.run(tensors, inputs), expected, strict=True))
+
+    def _moved(self, name: str, sources: Sources) -> bool:
+        """Whether a tensor has one of these neuron sets."""
+        return not _labels(self.axes[name]).isdisjoint(sources)
 
     def depends_on(self, name: str, rng: np.random.Generator) -> bool:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
