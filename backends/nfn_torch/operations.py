@@ -8,7 +8,7 @@ import torch
 from nfn_core.models.operations import COMMON, Call, Registry, Rule
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["OPERATIONS", "rule_of"]
+__all__ = ["OPERATIONS", "name_of", "rule_of"]
 
 OPERATIONS = Registry(COMMON)
 """Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
@@ -17,14 +17,17 @@ operation = OPERATIONS.register
 POINTWISE = "every operation that torch tags as pointwise"
 
 
+def name_of(target: Any) -> str:
+    """ATen name of an operation of an exported graph, empty if it has none."""
+    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
+
+
 def rule_of(target: Any) -> Rule | None:
     """Rule of an operation of an exported graph, None if there is none."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    name = target._schema.name.removeprefix("aten::")
-    random = torch.Tag.nondeterministic_seeded in target.tags
-    is_pointwise = torch.Tag.pointwise in target.tags and not random
-    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise else None)
+    name = name_of(target)
+    is_pointwise = bool(name) and torch.Tag.pointwise in target.tags
+    is_random = is_pointwise and torch.Tag.nondeterministic_seeded in target.tags
+    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise and not is_random else None)
 
 
 @operation("pointwise")
@@ -151,21 +154,38 @@ def _var_mean(r: Rules, call: Call, x: Value, dims: Any, *_: Any, **__: Any) -> 
     return [_reduce(r, Call([shape]), x, dims) for shape in call.shapes]
 
 
-@operation("max", "min")
+@operation("max", "min", "median", "nanmedian")
 def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Any:
     if dim is None:
         return r.reduce(x, range(len(x.axes)))
-    r.fix_axes(x, [dim])  # its second result numbers the entries of this axis
-    return [r.reduce(x, [dim], keep), r.reduce(x, [dim], keep)]
+    return r.largest(x, dim, 1 if keep else None)
+
+
+@operation("kthvalue", "mode")
+def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
+    dims = [a for a in _ if isinstance(a, int) and not isinstance(a, bool)]
+    return _max(r, call, x, dims[-1] if dims else -1, len(call.shapes[0]) == len(x.axes))
 
 
 @operation("argmax", "argmin")
 def _argmax(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Value:
-    dims = range(len(x.axes)) if dim is None else [dim]
-    return r.reduce(r.fix_axes(x, dims), dims, keep)
+    if dim is None:
+        return r.reduce(r.fix_axes(x, range(len(x.axes))), range(len(x.axes)), keep)
+    return r.largest(x, dim, 1 if keep else None)[1]
 
 
-@operation("cumsum", "cumprod", "flip")
+@operation("topk")
+def _topk(r: Rules, call: Call, x: Value, count: int, dim: int = -1, *_: Any) -> list[Value]:
+    return r.largest(x, dim, count)
+
+
+@operation("sort")
+def _sort(r: Rules, call: Call, x: Value, *args: Any, dim: int = -1, **__: Any) -> list[Value]:
+    dim = next((a for a in args if isinstance(a, int) and not isinstance(a, bool)), dim)
+    return r.largest(x, dim, x.shape[dim] if x.axes else None)
+
+
+@operation("cumsum", "cumprod", "logcumsumexp", "flip")
 def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
     return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
 
@@ -173,11 +193,6 @@ def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
 @operation("roll")
 def _roll(r: Rules, call: Call, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
     return r.fix_axes(x, dims or range(len(x.axes)))
-
-
-@operation("sort")
-def _sort(r: Rules, call: Call, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
-    return [r.fix_axes(x, [dim])] * 2
 
 
 @operation("tril", "triu")
@@ -249,25 +264,6 @@ def _pad(r: Rules, call: Call, x: Value, pad: Sequence[int], *_: Any) -> Value:
     return r.pad(x, [(0, 0)] * (len(x.axes) - len(widths)) + widths)
 
 
-@operation("embedding")
-def _embedding(r: Rules, call: Call, table: Value, numbers: Value, *_: Any) -> Value:
-    return r.take(table, numbers, 0)
-
-
-@operation("index_select")
-def _index_select(r: Rules, call: Call, x: Value, dim: int, numbers: Value) -> Value:
-    return r.take(x, numbers, dim)
-
-
-@operation("index")
-def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> Value:
-    places = [a for a, n in enumerate(numbers) if n is not None]
-    if len(places) == 1:
-        return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
-
-
 @operation(
     *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
@@ -286,42 +282,12 @@ def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 
 
-@operation("arange", "eye", "linspace")
-def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+@operation("arange")
+def _arange(r: Rules, call: Call, *numbers: Any, **_: Any) -> Value:
+    start, step = (numbers[0] if len(numbers) > 1 else 0), (numbers[2] if len(numbers) > 2 else 1)
+    return r.enumerate(call.shape, 0) if (start, step) == (0, 1) else _ramp(r, call)
+
+
+@operation("eye", "linspace", "logspace")
+def _ramp(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))
-
-
-@operation("linalg_inv_ex")
-def _inverse(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
-    *batch, rows, columns = x.axes
-    return [Value((*batch, columns, rows)), Value(tuple(batch))]
-
-
-@operation("_linalg_solve_ex")
-def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True, *_: Any, **__: Any) -> list[Value]:
-    rank = len(matrix.axes) - 2
-    is_vector = len(right.axes) == rank + 1
-    if not left or right.shape[:rank] != matrix.shape[:rank]:
-        return _matrix(r, call, matrix, right)
-    for a in range(rank):
-        r.unify(matrix.axes[a], right.axes[a])
-    r.unify(matrix.axes[rank], right.axes[rank])
-    own = () if is_vector else (right.axes[-1],)
-    return [Value((*matrix.axes[:rank], matrix.axes[-1], *own)), *map(r.opaque, call.shapes[1:])]
-
-
-@operation("_linalg_det", "_linalg_slogdet")
-def _determinant(r: Rules, call: Call, x: Value, *_: Any) -> list[Value]:
-    r.unify(x.axes[-2], x.axes[-1])  # one order of rows and columns leaves the sign
-    return [r.reduce(x, [-2, -1]) if len(shape) == len(x.axes) - 2 else r.opaque(shape) for shape in call.shapes]
-
-
-@operation(
-    *("linalg_cholesky_ex", "cholesky", "linalg_qr", "_linalg_eigh", "_linalg_svd", "linalg_eig", "_linalg_eigvals"),
-    *("linalg_lu", "linalg_lu_factor_ex", "linalg_solve_triangular", "triangular_solve", "cholesky_solve"),
-)
-def _matrix(r: Rules, call: Call, *xs: Any, **_: Any) -> list[Value]:
-    for x in xs:
-        if isinstance(x, Value):
-            r.fix_axes(x, range(len(x.axes)))
-    return [r.opaque(shape) for shape in call.shapes]

@@ -16,10 +16,9 @@ from nfn_core.errors import LabelError
 from nfn_core.models.labeling import Labeling
 from nfn_core.models.operations import Call
 from nfn_core.models.rules import Value
-from nfn_torch.operations import rule_of
+from nfn_torch.indexing import LOOK_UPS
+from nfn_torch.operations import name_of, rule_of
 from nfn_torch.wrappers import inner_names
-
-LOOK_UPS = ("embedding", "index", "index_select")
 
 __all__ = ["integers", "walk"]
 
@@ -192,13 +191,13 @@ class _Walker:
         shapes = [tuple(getattr(x, "shape", ())) for x in (outputs if several else [outputs])]
         keys = [f"{node.name}[{k}]" for k in range(len(shapes))] if several else [node.name]
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Value)]
-        rule = rule_of(node.target)
+        rule, name = rule_of(node.target), name_of(node.target)
+        call_of = Call(shapes, {"name": name, "args": node.args})
 
         def call() -> list[Value]:
-            return rule(rules, Call(shapes), *args, **kwargs) if rule else []
+            return rule(rules, call_of, *args, **kwargs) if rule else []
 
-        looks_up = any(str(node.target).startswith(f"aten.{name}.") for name in LOOK_UPS)
-        found = self.labeling.apply(_describe(node), keys, shapes, tensors, call if rule else None, looks_up)
+        found = self.labeling.apply(_describe(node), keys, shapes, tensors, call if rule else None, name in LOOK_UPS)
         return found if several else found[0]
 
     @staticmethod

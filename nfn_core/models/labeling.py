@@ -217,6 +217,9 @@ class Labeling:
         if given is not None:
             with self.rules.at("being an output"):
                 self.rules.equal(given, value)
+        if value.index is not None:
+            with self.rules.at("being an output"):
+                self.rules.invalidate(value.index)
         self.outputs.append(value)
 
     def input(self, shape: Sequence[int], integer: bool) -> Value:
