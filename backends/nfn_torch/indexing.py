@@ -12,29 +12,22 @@ __all__ = ["LOOK_UPS"]
 operation = OPERATIONS.register
 
 LOOK_UPS = (
-    *("embedding", "index", "index_select", "gather", "scatter", "scatter_add", "scatter_reduce", "index_add"),
-    *("index_copy", "index_put", "_embedding_bag_forward_only", "eq", "ne"),
+    *("embedding", "index", "index_select", "gather", "scatter", "scatter_add", "scatter_reduce", "index_put"),
+    *("_embedding_bag", "_embedding_bag_forward_only", "eq", "ne", "ge", "lt", "remainder"),
 )
 """Operations that use integers only to look entries up; their rules see to it."""
 
 
-@operation("embedding")
-def _embedding(r: Rules, call: Call, table: Value, numbers: Value, *_: Any) -> Value:
-    return r.take(table, numbers, 0)
-
-
-@operation("index_select")
-def _index_select(r: Rules, call: Call, x: Value, dim: int, numbers: Value) -> Value:
-    return r.take(x, numbers, dim)
-
-
-@operation("index")
-def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> Value:
-    places = [a for a, n in enumerate(numbers) if n is not None]
-    if len(places) == 1:
-        return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
+@operation("ge", "lt", "remainder")
+def _range(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
+    values = [v for v in (x, y) if isinstance(v, Value)]
+    found = [v.index for v in values if v.index is not None]
+    size = found[0].axis.size if found and found[0].axis is not None else None
+    if size is not None and (call.params["name"], y) in {("ge", 0), ("lt", 0), ("lt", size), ("remainder", size)}:
+        return values[0] if call.params["name"] == "remainder" else r.elementwise(values[0])  # as all numbers are
+    for index in found:
+        r.invalidate(index)
+    return r.elementwise(*values)
 
 
 @operation("gather")
@@ -48,17 +41,6 @@ def _scatter(
 ) -> Value:
     in_order = not (how or _) and isinstance(part, Value) and call.params["name"] == "scatter"
     return r.scatter(x, numbers, part if isinstance(part, Value) else None, dim, in_order)
-
-
-@operation("index_add", "index_copy")
-def _index_add(r: Rules, call: Call, x: Value, dim: int, numbers: Value, part: Value, **_: Any) -> Value:
-    dim %= len(x.axes)
-    rows = r.broadcast(numbers, part.shape, [dim])  # every row has the same numbers
-    for a, node in enumerate(x.axes):
-        if a != dim:
-            r.unify(node, part.axes[a])
-            r.unify(node, rows.axes[a])
-    return r.scatter(x, rows, part, dim, call.params["name"] == "index_copy")
 
 
 @operation("index_put", "_unsafe_index_put")
@@ -184,24 +166,6 @@ def _diagonal(r: Rules, call: Call, x: Value, offset: int = 0, dim1: int = 0, di
 def _windows(r: Rules, call: Call, x: Value, dim: int, size: int, step: int) -> Value:
     moved = r.resize(x, call.shape[:-1], [dim]) if x.axes else x
     return Value((*moved.axes, r.fixed(size)))
-
-
-@operation("im2col")
-def _patches(r: Rules, call: Call, x: Value, kernel: Sequence[int], *_: Any) -> Value:
-    *batch, channels, rows, columns = x.axes
-    r.fix(rows)
-    r.fix(columns)
-    (merged,) = r.regroup([channels, r.fixed(call.shape[-2] // channels.size)], [call.shape[-2]])
-    return Value((*batch, merged, r.fixed(call.shape[-1])))
-
-
-@operation("col2im")
-def _image(r: Rules, call: Call, x: Value, *_: Any) -> Value:
-    *batch, merged, patches = x.axes
-    channels, inside = r.take_factor(merged, call.shape[-3])
-    r.fix(inside)
-    r.fix(patches)
-    return Value((*batch, channels, *map(r.fixed, call.shape[-2:])))
 
 
 @operation("cummax", "cummin")

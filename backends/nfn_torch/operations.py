@@ -264,6 +264,25 @@ def _pad(r: Rules, call: Call, x: Value, pad: Sequence[int], *_: Any) -> Value:
     return r.pad(x, [(0, 0)] * (len(x.axes) - len(widths)) + widths)
 
 
+@operation("embedding")
+def _embedding(r: Rules, call: Call, table: Value, numbers: Value, *_: Any) -> Value:
+    return r.take(table, numbers, 0)
+
+
+@operation("index_select")
+def _index_select(r: Rules, call: Call, x: Value, dim: int, numbers: Value) -> Value:
+    return r.take(x, numbers, dim)
+
+
+@operation("index")
+def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> Value:
+    places = [a for a, n in enumerate(numbers) if n is not None]
+    if len(places) == 1:
+        return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
+    r.fix_axes(x, range(len(x.axes)))
+    return r.opaque(call.shape)
+
+
 @operation(
     *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
     *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
