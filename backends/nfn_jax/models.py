@@ -51,7 +51,7 @@ def weight_space(
         Example inputs, pytrees of arrays.
     labels : mapping of str to str, optional
         Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"in h"`` (see
-        `nfn_core.models.patterns`) by the name of a tensor, of a primitive as messages name it (``"fft[0]"``), ``"input[0]"``
+        `nfn_core.models.patterns`) by the name of a tensor, of a primitive as messages name it (``"svd[0]"``), ``"input[0]"``
         or ``"output[0]"``. If they label every tensor, input and output, the function need not be traceable.
     verification : bool
         Whether to run the function on permuted tensors and inputs: with 64-bit arrays where it takes them, otherwise

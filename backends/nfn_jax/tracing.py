@@ -31,6 +31,8 @@ CONTROL = (
     "custom_jvp_call",
     "custom_vjp_call",
     "checkpoint",
+    "remat2",
+    "custom_vjp_call_jaxpr",
 )
 """Primitives that hold a jaxpr of their own, which is walked."""
 
@@ -102,7 +104,9 @@ class _Walker:
         shapes = [tuple(v.aval.shape) for v in eqn.outvars]
         keys = [key] if len(shapes) == 1 else [f"{key}[{k}]" for k in range(len(shapes))]
         inside = str(eqn.source_info.name_stack)
-        call = Call(shapes, eqn.params, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
+        call = Call(
+            shapes, {**eqn.params, "name": name}, [v.val if isinstance(v, Literal) else None for v in eqn.invars]
+        )
         rule = OPERATIONS.get(name)
         return self.labeling.apply(
             f"primitive {key}" + (f" in {inside!r}" if inside else ""),

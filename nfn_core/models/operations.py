@@ -19,8 +19,8 @@ class Call:
     shapes : sequence of tuple of int
         Shape of each result.
     params : mapping of str to object
-        Parameters of a JAX primitive. ATen operations have theirs among the rule's arguments, and here their ``"name"`` and
-        ``"args"``, the nodes of their arguments.
+        The ``"name"``, and the parameters of a JAX primitive or the ``"args"`` of an ATen operation: the nodes of its
+        arguments.
     literals : sequence of object
         For each operand of a JAX primitive its value where it is a literal, otherwise None.
     """

@@ -1,5 +1,11 @@
 """Rules of operations: what moves, what is fixed, and that verification would tell a wrong rule."""
 
+import re
+
+import jax
+import jax.numpy as jnp
+import nfn_jax
+import nfn_jax.operations
 import nfn_torch
 import nfn_torch.operations
 import pytest
@@ -222,3 +228,102 @@ def test_wrong_rules_are_told(case, monkeypatch):
     monkeypatch.setitem(nfn_torch.operations.OPERATIONS, name, registry[name])
     with pytest.raises(LabelError, match="the labeling is no symmetry of the network"):
         derived(Net(CASES[case][0]), X)
+
+
+def jax_net(function):
+    def network(p, x, *others):
+        return function(p, x @ p["a"], *others) @ p["b"]
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    shapes = {"a": (3, 6), "b": (6, 2), "experts": (3, 6, 6), "router": (6, 3)}
+    return network, {n: jax.random.normal(k, shape) for k, (n, shape) in zip(keys, shapes.items(), strict=True)}
+
+
+def jax_derived(function, *others):
+    network, params = jax_net(function)
+    space = nfn_jax.weight_space(network, params, jax.random.normal(jax.random.key(1), (5, 3)), *others)
+    assert space.verification.error < space.verification.limit
+    return patterns(space)
+
+
+def jax_dense_mixture(p, h):
+    weights, chosen = jax.lax.top_k(jax.nn.softmax(h @ p["router"]), 2)
+    gates = (jax.nn.one_hot(chosen, 3) * weights[..., None]).sum(1)
+    return jnp.einsum("be,bi,eij->bj", gates, h, p["experts"])
+
+
+def jax_sparse_mixture(p, h):
+    weights, chosen = jax.lax.top_k(jax.nn.softmax(h @ p["router"]), 2)
+    return (jnp.einsum("bi,bkij->bkj", h, p["experts"][chosen]) * weights[..., None]).sum(1)
+
+
+ROWS, PLACES = jnp.array([0, 2]), jnp.array([1, 3])
+JAX_CASES = {
+    "remat": (lambda p, h: jax.checkpoint(lambda y: jnp.sin(y @ p["experts"][0]))(h), "moves"),
+    "top_k": (lambda p, h: h * jax.lax.top_k(h, 2)[0].sum(1, keepdims=True), "moves"),
+    "top_k, its numbers": (lambda p, h: h * jax.lax.top_k(h, 2)[1].sum(1, keepdims=True), "fixed"),
+    "argmax, one hot": (lambda p, h: h * jax.nn.one_hot(h.argmax(1), 6), "moves"),
+    "argmax, compared": (lambda p, h: h * (h.argmax(1) == 2)[:, None], "fixed"),
+    "take_along_axis": (lambda p, h: h * jnp.take_along_axis(h, h.argmax(1)[:, None], 1), "moves"),
+    "sort": (lambda p, h: h * jnp.sort(h, 1), "fixed"),
+    "sorted and summed": (lambda p, h: h * (jnp.sort(h, 1) * jnp.arange(6)).sum(1, keepdims=True), "moves"),
+    "argsort of rows": (lambda p, h: jnp.take_along_axis(h, jnp.argsort(h, 0), 0), "moves"),
+    "entries": (lambda p, h: h * h[:, 2:3], "parts"),
+    "scatter of rows": (lambda p, h: h.at[ROWS].set(2 * h[:2]), "moves"),
+    "scatter of columns": (lambda p, h: h.at[:, PLACES].set(2 * h[:, :2]), "fixed"),
+    "scatter-add of rows": (lambda p, h: h.at[ROWS].add(h[:2]), "moves"),
+    "scatter-add of columns": (lambda p, h: h.at[:, PLACES].add(h[:, :2]), "fixed"),
+    "scatter-max": (lambda p, h: h.at[jnp.arange(5), h.argmax(1)].max(0.0), "fixed"),
+    "two numbers": (lambda p, h: h * h[ROWS, PLACES].sum(), "fixed"),
+    "fft": (lambda p, h: jnp.abs(jnp.fft.fft(h, axis=1)), "fixed"),
+    "fft of rows": (lambda p, h: jnp.abs(jnp.fft.fft(h, axis=0)), "moves"),
+    "random factors": (lambda p, h: h * jax.random.uniform(jax.random.key(0), h.shape), "fixed"),
+    "random factors of rows": (lambda p, h: h * jax.random.uniform(jax.random.key(0), (5, 1)), "moves"),
+    "eye": (lambda p, h: h @ jnp.eye(6), "moves"),
+    "cholesky": (lambda p, h: h @ jnp.linalg.cholesky(h.T @ h + 9 * jnp.eye(6)), "fixed"),
+}
+JAX_PATTERNS = {"moves": r"in h\d", "fixed": "in 6", "parts": r"in \(h1 \+ 1 \+ h2\)"}
+
+
+@pytest.mark.parametrize("case", JAX_CASES)
+def test_rules_of_primitives(case):
+    function, expected = JAX_CASES[case]
+    assert re.fullmatch(JAX_PATTERNS[expected], jax_derived(function)["a"])
+
+
+@pytest.mark.parametrize("mixture", [jax_dense_mixture, jax_sparse_mixture])
+def test_experts_move_in_jax(mixture):
+    found = jax_derived(mixture)
+    experts, inside, _ = found["experts"].split()
+    assert experts.startswith("h")
+    assert found["router"] == f"{inside} {experts}"
+
+
+def test_graphs_as_lists_of_edges_in_jax():
+    edges = jnp.asarray(EDGES.numpy())
+    found = jax_derived(lambda p, h, e: jnp.zeros_like(h).at[e[1]].add(jnp.tanh(h[e[0]])), edges)
+    assert found["a"] == "in h1"
+    found = jax_derived(lambda p, h, e: jax.ops.segment_sum(h[e[0]], e[1], 5), edges)
+    assert found["a"] == "in h1"
+
+
+JAX_WRONG = {
+    "sort": ("sort", lambda r, call, x: [x]),
+    "fft": ("fft", lambda r, call, x: r.tensor(call.shape)),
+    "scatter of columns": ("scatter", lambda r, call, x, n, part: r.same_shape(x)),
+    "scatter-add of columns": ("scatter-add", lambda r, call, x, n, part: r.same_shape(x)),
+    "two numbers": ("gather", lambda r, call, x, n: r.tensor(call.shape)),
+    "top_k, its numbers": ("top_k", lambda r, call, x: [r.tensor(s) for s in call.shapes]),
+    "argmax, compared": ("eq", lambda r, call, *xs: r.tensor(call.shape)),
+}
+
+
+@pytest.mark.parametrize("case", JAX_WRONG)
+def test_wrong_rules_of_primitives_are_told(case, monkeypatch):
+    name, rule = JAX_WRONG[case]
+    registry = Registry()
+    registry.register(name)(rule)
+    assert name in nfn_jax.operations.OPERATIONS
+    monkeypatch.setitem(nfn_jax.operations.OPERATIONS, name, registry[name])
+    with pytest.raises(LabelError, match="the labeling is no symmetry of the network"):
+        jax_derived(JAX_CASES[case][0])
