@@ -81,6 +81,17 @@ def _baddbmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) ->
     return r.elementwise(bias, _bmm(r, call.shape, x, y))
 
 
+@operation("_trilinear")
+def _trilinear(r: Rules, call: Call, *args: Any) -> Value:
+    values, spread, summed = args[:3], args[3:6], args[6]
+    rank = len(values[0].axes) + len(spread[0])
+    shaped = []
+    for x, axes in zip(values, spread, strict=True):
+        sizes = iter(x.shape)
+        shaped.append(r.reshape(x, [1 if a in axes else next(sizes) for a in range(rank)]))
+    return r.reduce(r.elementwise(*shaped), summed)
+
+
 @operation("convolution")
 def _convolution(
     r: Rules,
