@@ -1,9 +1,10 @@
 """Families of networks that are surveyed: our own, those of timm, transformers and torchvision, and JAX's."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -137,6 +138,11 @@ def _package(name: str) -> Any:
         raise MissingDependencyError(f"this family of networks needs {name!r}: pip install {error.name}") from error
 
 
+def _each(names: Iterable[str], options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The same options for several networks."""
+    return {name: dict(options) for name in names}
+
+
 def _images(size: int, count: int) -> Inputs:
     return (torch.randn(count, 3, size, size),), {}
 
@@ -149,20 +155,20 @@ def _timm() -> dict[str, Example]:
     stages: dict[str, Any] = {"depths": (1, 1, 1, 1)}
     window: dict[str, Any] = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2)}
     sized: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(("vit_tiny_patch16_224", "deit_tiny_patch16_224", "vit_relpos_small_patch16_224"), vit),
-        **dict.fromkeys(("beit_base_patch16_224", "cait_xxs24_224", "deit3_small_patch16_224"), vit),
-        **dict.fromkeys(("mixer_s32_224", "gmixer_12_224", "resmlp_12_224", "gmlp_ti16_224"), mixer),
+        **_each(("vit_tiny_patch16_224", "deit_tiny_patch16_224", "vit_relpos_small_patch16_224"), vit),
+        **_each(("beit_base_patch16_224", "cait_xxs24_224", "deit3_small_patch16_224"), vit),
+        **_each(("mixer_s32_224", "gmixer_12_224", "resmlp_12_224", "gmlp_ti16_224"), mixer),
         "swin_tiny_patch4_window7_224": {**window, "num_heads": (2, 4)},
         "swinv2_tiny_window8_256": {**window, "num_heads": (2, 4)},
     }
     free: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(("convnext_atto", "convnextv2_atto"), {**stages, "dims": (8, 8, 16, 16)}),
+        **_each(("convnext_atto", "convnextv2_atto"), {**stages, "dims": (8, 8, 16, 16)}),
         "poolformer_s12": {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16)},
         "pvt_v2_b0": {**stages, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)},
         "convmixer_768_32": {"dim": 16, "depth": 2},
-        **dict.fromkeys(("resnet10t", "mobilenetv3_small_050", "mobilenetv2_035", "tinynet_e", "mnasnet_small"), {}),
-        **dict.fromkeys(("lcnet_035", "regnetx_002", "regnety_002", "ghostnet_050", "dla46_c", "test_byobnet"), {}),
-        **dict.fromkeys(("test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "test_mambaout"), {}),
+        **_each(("resnet10t", "mobilenetv3_small_050", "mobilenetv2_035", "tinynet_e", "mnasnet_small"), {}),
+        **_each(("lcnet_035", "regnetx_002", "regnety_002", "ghostnet_050", "dla46_c", "test_byobnet"), {}),
+        **_each(("test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "test_mambaout"), {}),
     }
     found: dict[str, Example] = {}
     for table, sizes in ((sized, (32, 32)), (free, (64, 96))):
@@ -189,23 +195,24 @@ def _transformers() -> dict[str, Example]:
     old = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 32, "n_positions": 64, "bos_token_id": 1}
     t5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
     made: dict[str, dict[str, Any]] = {
-        **dict.fromkeys(("Bert", "Roberta", "Electra", "Albert", "DistilBert", "MPNet", "Deberta", "DebertaV2"), plain),
-        **dict.fromkeys(("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Phi3", "Olmo2", "Cohere"), grouped),
-        **dict.fromkeys(("Phi", "GPTNeoX", "OPT", "StableLm", "Starcoder2"), plain),
-        **dict.fromkeys(("Mixtral", "Qwen3Moe"), {**grouped, **experts}),
+        **_each(("Bert", "Roberta", "Electra", "Albert", "DistilBert", "MPNet", "Deberta", "DebertaV2"), plain),
+        **_each(("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Phi3", "Olmo2", "Cohere"), grouped),
+        **_each(("Phi", "GPTNeoX", "OPT", "StableLm", "Starcoder2"), plain),
+        **_each(("Mixtral", "Qwen3Moe"), {**grouped, **experts}),
         "GPT2": {**old, "eos_token_id": 2},
         "Rwkv": {**narrow, "attention_hidden_size": 16, "context_length": 64},
         "Mamba": {**narrow, "state_size": 4, "expand": 1, "conv_kernel": 3, "time_step_rank": 4},
     }
-    extra = {"Albert": {"embedding_size": 8}, "Electra": {"embedding_size": 8}, "Opt": {"ffn_dim": 24}}
+    extra = {"Albert": {"embedding_size": 8}, "Electra": {"embedding_size": 8}, "OPT": {"ffn_dim": 24}}
     tokens = [{"input_ids": torch.randint(3, 32, (1, n))} for n in (5, 9)]
     found: dict[str, Example] = {}
+
+    def narrow_model(name: str, options: Mapping[str, Any]) -> Any:
+        config = getattr(library, f"{name}Config")(attn_implementation="eager", use_cache=False, **options)
+        return getattr(library, f"{name}Model")(config)
+
     for name, options in made.items():
-        config = getattr(library, f"{name}Config")
-
-        def make(name: str = name, config: Any = config, options: Any = {**options, **extra.get(name, {})}) -> Any:  # noqa: B006
-            return getattr(library, f"{name}Model")(config(attn_implementation="eager", use_cache=False, **options))
-
+        make = partial(narrow_model, name, {**options, **extra.get(name, {})})
         found[name] = TorchExample(make, ((), tokens[0]), ((), tokens[1]))
     encoder = [{**each, "decoder_input_ids": each["input_ids"][:, :3]} for each in tokens]
     found["T5"] = TorchExample(lambda: library.T5Model(library.T5Config(**t5)), ((), encoder[0]), ((), encoder[1]))
@@ -226,8 +233,8 @@ def _jax() -> dict[str, Example]:
 
         def make(seed: int) -> tuple[Callable[..., Any], Any]:
             keys = jax.random.split(jax.random.key(seed), len(sizes))
-            pairs = zip(keys, sizes, sizes[1:], strict=False)
-            return network, [(jax.random.normal(k, (a, b)), jnp.zeros(b)) for k, a, b in pairs]
+            pairs = zip(keys, pairwise(sizes), strict=False)
+            return network, [(jax.random.normal(k, (a, b)), jnp.zeros(b)) for k, (a, b) in pairs]
 
         return make
 

@@ -1,6 +1,7 @@
 """Networks of every kind, a few lines each and a few neurons wide: what the survey of architectures is made of."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -28,7 +29,7 @@ class Network(nn.Module):
 def mlp(*sizes: int, activation: Callable[[], nn.Module] = nn.ReLU) -> nn.Sequential:
     """Linear layers with an activation between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(sizes, sizes[1:], strict=False):
+    for before, after in pairwise(sizes):
         layers += [nn.Linear(before, after), activation()]
     return nn.Sequential(*layers[:-1])
 
@@ -342,7 +343,7 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], tupl
     layer = nn.TransformerEncoderLayer
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten())
     return {
-        "MLP": (lambda: mlp(3, 6, 5, 2), *rows),
+        "MLP": (lambda: mlp(3, 6, 6, 2), *rows),
         "MLP, batch norm": (lambda: stacked(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)), *rows),
         "MLP, weight norm": (
             lambda: stacked(parametrizations.weight_norm(nn.Linear(3, 6)), nn.Tanh(), nn.Linear(6, 2)),
@@ -368,7 +369,7 @@ def networks() -> dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], tupl
             lambda: Network(lambda m, x: m.b(m.a(x, x).tanh()), a=nn.Bilinear(3, 3, 6), b=nn.Linear(6, 2)),
             *rows,
         ),
-        "CNN": (lambda: stacked(conv(3, 6), nn.MaxPool2d(2), conv(6, 8), *head, nn.Linear(8, 3)), images, larger),
+        "CNN": (lambda: stacked(conv(3, 8), nn.MaxPool2d(2), conv(8, 8), *head, nn.Linear(8, 3)), images, larger),
         "CNN, depthwise": (
             lambda: stacked(conv(3, 6), conv(6, 6, groups=6), conv(6, 8, 1), *head, nn.Linear(8, 3)),
             images,
