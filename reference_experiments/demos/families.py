@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 from nfn_core import MissingDependencyError, ModelSpace
 from reference_experiments.demos.small_networks import networks
 
-__all__ = ["FAMILIES", "QUICK", "Example", "JaxExample", "TorchExample"]
+__all__ = ["Example", "FAMILIES", "JaxExample", "QUICK", "TorchExample"]
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 """Inputs of a network, and those by keyword."""

@@ -47,10 +47,10 @@ class Result:
     passed: bool = False
 
 
-def check(space: ModelSpace, example: Example, seed: int = 1) -> float:
+def check(space: ModelSpace, example: Example, moved: Iterable[str] | None = None, seed: int = 1) -> float:
     """Largest relative change of the outputs for inputs of another size when fresh weights are permuted.
 
-    All sets move that neither inputs nor outputs have, so no output may change.
+    No output may change, since sets of inputs and outputs stay.
 
     Parameters
     ----------
@@ -58,6 +58,8 @@ def check(space: ModelSpace, example: Example, seed: int = 1) -> float:
         The space to check.
     example : Example
         The network.
+    moved : iterable of str, optional
+        Sets that move; by default all that neither inputs nor outputs have.
     seed : int
         Seed of weights and permutation.
 
@@ -68,12 +70,26 @@ def check(space: ModelSpace, example: Example, seed: int = 1) -> float:
     """
     rng = np.random.default_rng(seed)
     drawn = random_like(example.draw(seed), rng)
-    outer = {*space.inputs, *space.outputs}
-    group = space.space.group([label for label in space.space.sizes if label not in outer])
+    labels = _hidden(space) if moved is None else moved
+    group = space.space.group(list(labels))
+    sigma = group.permutation({label: _derangement(space.space.sizes[label], rng) for label in group.permuted})
     features = space.stack([drawn])
-    moved = group.act(group.sample(rng), features)
-    pairs = zip(example.outputs(space, features), example.outputs(space, moved), strict=True)
+    other = group.act(sigma, features)
+    pairs = zip(example.outputs(space, features), example.outputs(space, other), strict=True)
     return max((_change(a, b) for a, b in pairs), default=0.0)
+
+
+def _hidden(space: ModelSpace) -> list[str]:
+    """Sets that neither inputs nor outputs have."""
+    return [label for label in space.space.sizes if label not in (*space.inputs, *space.outputs)]
+
+
+def _derangement(size: int, rng: np.random.Generator) -> list[int]:
+    """A permutation that leaves nothing at its place."""
+    order = rng.permutation(size)
+    images = np.empty(size, int)
+    images[order] = np.roll(order, 1)
+    return [int(n) for n in images]
 
 
 def _change(a: np.ndarray, b: np.ndarray) -> float:
@@ -83,7 +99,7 @@ def _change(a: np.ndarray, b: np.ndarray) -> float:
     return change if np.isfinite(change) else float("inf")
 
 
-def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, ModelSpace]]:
+def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, str, ModelSpace]]:
     """Labelings that are wrong in one tensor each: two axes swapped, one set for another, a set cut off.
 
     Tensors that the verification could not test are left out, and so are sets of inputs and outputs.
@@ -97,27 +113,27 @@ def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, ModelS
 
     Yields
     ------
-    tuple of (str, ModelSpace)
-        What is wrong, and the space; nothing for what no tensor allows.
+    tuple of (str, str, ModelSpace)
+        What is wrong, the set by which it can be told, and the space; nothing for what no tensor allows.
     """
     rng = np.random.default_rng(seed)
     untested = space.verification.untested if space.verification else ()
     sizes = space.space.sizes
-    hidden = {n for n in sizes if n not in (*space.inputs, *space.outputs)}
-    found: dict[str, list[View]] = {"swapped": [], "mixed up": [], "cut off": []}
+    hidden = set(_hidden(space))
+    found: dict[str, list[tuple[str, View]]] = {"swapped": [], "mixed up": [], "cut off": []}
     for view in space.views:
         own = [label for label in dict.fromkeys(_labels(view.axes)) if label in hidden]
         if view.name in untested or not own:
             continue
         pairs = [(a, b) for a in own for b in own if a < b and sizes[a] == sizes[b]]
         others = [(a, b) for a in own for b in sorted(hidden - set(own)) if sizes[a] == sizes[b]]
-        found["swapped"] += [_renamed(view, {a: b, b: a}) for a, b in pairs]
-        found["mixed up"] += [_renamed(view, {a: b}) for a, b in others]
-        found["cut off"] += [_renamed(view, {a: None}) for a in own]
-    for kind, views in found.items():
-        if views:
-            view = views[int(rng.integers(len(views)))]
-            yield kind, replace(space, views=tuple(view if v.name == view.name else v for v in space.views))
+        found["swapped"] += [(a, _renamed(view, {a: b, b: a})) for a, b in pairs]
+        found["mixed up"] += [(a, _renamed(view, {a: b})) for a, b in others]
+        found["cut off"] += [(a, _renamed(view, {a: None})) for a in own]
+    for kind, choices in found.items():
+        if choices:
+            label, view = choices[int(rng.integers(len(choices)))]
+            yield kind, label, replace(space, views=tuple(view if v.name == view.name else v for v in space.views))
 
 
 def _labels(axes: Iterable[Axis]) -> Iterator[str]:
@@ -160,7 +176,7 @@ def survey(name: str, example: Example) -> Result:
     if verification is None:
         raise ExperimentError(f"{name}: the weight space was not verified: leave the verification on.")
     change = check(space, example)
-    wrong = [(kind, check(other, example) > TOLERANCE) for kind, other in wrong_spaces(space)]
+    wrong = [(kind, check(other, example, [label]) > TOLERANCE) for kind, label, other in wrong_spaces(space)]
     told = [kind for kind, is_told in wrong if is_told]
     missed = [kind for kind, is_told in wrong if not is_told]
     cells = (
