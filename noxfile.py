@@ -182,6 +182,14 @@ def quickstart(session: nox.Session) -> None:
 
 
 @nox.session
+def models(session: nox.Session) -> None:
+    """Survey architectures as they come, timm's and transformers' among them, and write the table of docs/architectures.md."""
+    install(session, EVERYTHING, *PEERS)
+    session.install("timm", "transformers", "torchvision")
+    session.run("python", "-m", "reference_experiments", "survey", *session.posargs, env=ONE_THREAD)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """Time NF-layers against other implementations, as ratios in one process; `-- --gpu` on a GPU."""
     install(session, ".[torch,jax,experiments]", "nfn", "einops")

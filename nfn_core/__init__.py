@@ -16,6 +16,7 @@ from nfn_core.errors import (
     ParameterError,
     PermutationError,
     ResolutionWarning,
+    SizeWarning,
     SpecError,
     StackWarning,
 )
@@ -101,6 +102,7 @@ __all__ = [
     "Signal",
     "SignedMessages",
     "SinusoidalEncoding",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
     "TensorSpec",

@@ -12,6 +12,7 @@ __all__ = [
     "ParameterError",
     "PermutationError",
     "ResolutionWarning",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
 ]
@@ -51,6 +52,10 @@ class ResolutionWarning(UserWarning):
 
 class LabelWarning(UserWarning):
     """What `weight_space` left out of a network."""
+
+
+class SizeWarning(UserWarning):
+    """An NF-layer under this group would have more than 10⁹ parameters."""
 
 
 class StackWarning(UserWarning):

@@ -31,6 +31,8 @@ CONTROL = (
     "custom_jvp_call",
     "custom_vjp_call",
     "checkpoint",
+    "remat2",
+    "custom_vjp_call_jaxpr",
 )
 """Primitives that hold a jaxpr of their own, which is walked."""
 
@@ -38,7 +40,7 @@ CONTROL = (
 def walk(
     labeling: Labeling,
     function: Callable[..., Any],
-    tensors: Sequence[Any],
+    tensors: Mapping[str, Any],
     inputs: Sequence[Any],
     others: Mapping[str, Any],
 ) -> ClosedJaxpr:
@@ -50,8 +52,10 @@ def walk(
         The labeling, which holds the tensors.
     function : callable
         From a list of tensors and a list of inputs to outputs.
-    tensors, inputs : sequence of array
-        Tensors in the labeling's order, and example inputs.
+    tensors : mapping of str to array
+        Tensors by name; those that are not the labeling's are held fixed.
+    inputs : sequence of array
+        Example inputs.
     others : mapping of str to array
         Arrays that the model holds beside its tensors.
 
@@ -66,7 +70,7 @@ def walk(
         If the function cannot be traced, or a primitive has no rule and no explicit label.
     """
     try:
-        closed = jax.make_jaxpr(function)(list(tensors), list(inputs))
+        closed = jax.make_jaxpr(function)(list(tensors.values()), list(inputs))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise LabelError(
@@ -74,11 +78,11 @@ def walk(
             "data and code that leaves arrays have no jaxpr: label every tensor, input and output explicitly instead."
         ) from error
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
-    names = list(labeling.tensors)
-    labeling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
+    labeling.used.update(n for n, v in zip(tensors, closed.jaxpr.invars, strict=False) if id(v) in read)
+    own = [labeling.tensors.get(name) or labeling.held(x.shape) for name, x in tensors.items()]
     given = [labeling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
     walker = _Walker(labeling, others)
-    for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
+    for value in walker.walk(closed, [*own, *given]):
         labeling.output(value)
     return closed
 
@@ -115,7 +119,9 @@ class _Walker:
         shapes = [tuple(v.aval.shape) for v in eqn.outvars]
         keys = [key] if len(shapes) == 1 else [f"{key}[{k}]" for k in range(len(shapes))]
         inside = str(eqn.source_info.name_stack)
-        call = Call(shapes, eqn.params, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
+        call = Call(
+            shapes, {**eqn.params, "name": name}, [v.val if isinstance(v, Literal) else None for v in eqn.invars]
+        )
         rule = OPERATIONS.get(name)
         return self.labeling.apply(
             f"primitive {key}" + (f" in {inside!r}" if inside else ""),
@@ -130,7 +136,7 @@ class _Walker:
         """Values of the results of a loop, a choice or a call."""
         if name == "scan":
             fixed, state = params["num_consts"], params["num_consts"] + params["num_carry"]
-            before = [replace(x, constant=False) for x in operands[fixed:state]]
+            before = [replace(x, constant=False, number=None) for x in operands[fixed:state]]
             rows = []
             for x in operands[state:]:
                 with self.rules.at("the steps of a scan"):
@@ -143,7 +149,7 @@ class _Walker:
                 return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
         if name == "while":
             first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-            before = [replace(x, constant=False) for x in operands[second:]]
+            before = [replace(x, constant=False, number=None) for x in operands[second:]]
             self.walk(params["cond_jaxpr"], [*operands[:first], *before])
             self._same(before, self.walk(params["body_jaxpr"], [*operands[first:second], *before]))
             return before
@@ -151,7 +157,7 @@ class _Walker:
             results = [self.walk(branch, operands[1:]) for branch in params["branches"]]
             for other in results[1:]:
                 self._same(results[0], other)
-            return [replace(x, constant=False) for x in results[0]]
+            return [replace(x, constant=False, number=None) for x in results[0]]
         inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
         return self.walk(inner, operands)
 

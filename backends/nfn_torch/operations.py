@@ -8,7 +8,7 @@ import torch
 from nfn_core.models.operations import COMMON, Call, Registry, Rule
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["OPERATIONS", "rule_of"]
+__all__ = ["OPERATIONS", "name_of", "rule_of"]
 
 OPERATIONS = Registry(COMMON)
 """Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
@@ -17,14 +17,17 @@ operation = OPERATIONS.register
 POINTWISE = "every operation that torch tags as pointwise"
 
 
+def name_of(target: Any) -> str:
+    """ATen name of an operation of an exported graph, empty if it has none."""
+    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
+
+
 def rule_of(target: Any) -> Rule | None:
     """Rule of an operation of an exported graph, None if there is none."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    name = target._schema.name.removeprefix("aten::")
-    random = torch.Tag.nondeterministic_seeded in target.tags
-    is_pointwise = torch.Tag.pointwise in target.tags and not random
-    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise else None)
+    name = name_of(target)
+    is_pointwise = bool(name) and torch.Tag.pointwise in target.tags
+    is_random = is_pointwise and torch.Tag.nondeterministic_seeded in target.tags
+    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise and not is_random else None)
 
 
 @operation("pointwise")
@@ -41,6 +44,11 @@ def _div(r: Rules, call: Call, x: Value, y: Value | float, rounding_mode: str | 
 @operation("relu")
 def _relu(r: Rules, call: Call, x: Value) -> Value:
     return r.activate("relu", x)
+
+
+@operation("_local_scalar_dense")
+def _number(r: Rules, call: Call, x: Value) -> Value:
+    return r.reshape(x, ())
 
 
 @operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")
@@ -71,6 +79,17 @@ def _addmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> V
 @operation("baddbmm")
 def _baddbmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> Value:
     return r.elementwise(bias, _bmm(r, call.shape, x, y))
+
+
+@operation("_trilinear")
+def _trilinear(r: Rules, call: Call, *args: Any) -> Value:
+    values, spread, summed = args[:3], args[3:6], args[6]
+    rank = len(values[0].axes) + len(spread[0])
+    shaped = []
+    for x, axes in zip(values, spread, strict=True):
+        sizes = iter(x.shape)
+        shaped.append(r.reshape(x, [1 if a in axes else next(sizes) for a in range(rank)]))
+    return r.reduce(r.elementwise(*shaped), summed)
 
 
 @operation("convolution")
@@ -146,21 +165,38 @@ def _var_mean(r: Rules, call: Call, x: Value, dims: Any, *_: Any, **__: Any) -> 
     return [_reduce(r, Call([shape]), x, dims) for shape in call.shapes]
 
 
-@operation("max", "min")
+@operation("max", "min", "median", "nanmedian")
 def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Any:
     if dim is None:
         return r.reduce(x, range(len(x.axes)))
-    r.fix_axes(x, [dim])  # its second result numbers the entries of this axis
-    return [r.reduce(x, [dim], keep), r.reduce(x, [dim], keep)]
+    return r.largest(x, dim, 1 if keep else None)
+
+
+@operation("kthvalue", "mode")
+def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
+    dims = [a for a in _ if isinstance(a, int) and not isinstance(a, bool)]
+    return _max(r, call, x, dims[-1] if dims else -1, len(call.shapes[0]) == len(x.axes))
 
 
 @operation("argmax", "argmin")
 def _argmax(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Value:
-    dims = range(len(x.axes)) if dim is None else [dim]
-    return r.reduce(r.fix_axes(x, dims), dims, keep)
+    if dim is None:
+        return r.reduce(r.fix_axes(x, range(len(x.axes))), range(len(x.axes)), keep)
+    return r.largest(x, dim, 1 if keep else None)[1]
 
 
-@operation("cumsum", "cumprod", "flip")
+@operation("topk")
+def _topk(r: Rules, call: Call, x: Value, count: int, dim: int = -1, *_: Any) -> list[Value]:
+    return r.largest(x, dim, count)
+
+
+@operation("sort")
+def _sort(r: Rules, call: Call, x: Value, *args: Any, dim: int = -1, **__: Any) -> list[Value]:
+    dim = next((a for a in args if isinstance(a, int) and not isinstance(a, bool)), dim)
+    return r.largest(x, dim, x.shape[dim] if x.axes else None)
+
+
+@operation("cumsum", "cumprod", "logcumsumexp", "flip")
 def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
     return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
 
@@ -168,11 +204,6 @@ def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
 @operation("roll")
 def _roll(r: Rules, call: Call, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
     return r.fix_axes(x, dims or range(len(x.axes)))
-
-
-@operation("sort")
-def _sort(r: Rules, call: Call, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
-    return [r.fix_axes(x, [dim])] * 2
 
 
 @operation("tril", "triu")
@@ -316,9 +347,15 @@ def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
 
 @operation("eye")
 def _eye(r: Rules, call: Call, rows: int, columns: int | None = None, **_: Any) -> Value:
-    return r.identity(rows) if columns in (None, rows) else r.constant(call.shape, [True, True])
+    return r.identity(rows) if columns in (None, rows) else _ramp(r, call)
 
 
-@operation("arange", "linspace")
-def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+@operation("arange")
+def _arange(r: Rules, call: Call, *numbers: Any, **_: Any) -> Value:
+    start, step = (numbers[0] if len(numbers) > 1 else 0), (numbers[2] if len(numbers) > 2 else 1)
+    return r.enumerate(call.shape, 0) if (start, step) == (0, 1) else _ramp(r, call)
+
+
+@operation("linspace", "logspace")
+def _ramp(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
@@ -13,7 +14,7 @@ from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels"]
+__all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels", "chosen"]
 
 
 Frozen: TypeAlias = Callable[[Iterable[Value]], list[tuple[Axis, ...]]]
@@ -59,6 +60,47 @@ def check_labels(labels: Any) -> None:
     for name, pattern in labels.items():
         if not isinstance(pattern, str):
             raise LabelError(f"label of {name!r} must be a pattern such as 'out in', not {shown(pattern)}.")
+
+
+def chosen(names: Iterable[str], patterns: str | Iterable[str] | None) -> list[str]:
+    """Choose tensors by patterns of their names.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All names.
+    patterns : str or iterable of str, optional
+        Patterns as of file names, ``"*lora_*"``; those after ``"!"`` take names out again. None chooses all.
+
+    Returns
+    -------
+    list of str
+        The chosen names, in their order.
+
+    Raises
+    ------
+    LabelError
+        If a pattern is no string or matches no name, or nothing is chosen.
+    """
+    names = list(names)
+    if patterns is None:
+        return names
+    given = (
+        [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    )
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise LabelError(f"tensors must be patterns of names such as '*lora_*', not {shown(pattern)}.")
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            raise LabelError(
+                f"tensors: pattern {pattern!r} matches no name of the network's tensors, which are {names}."
+            )
+    kept = [p for p in given if not p.startswith("!")] or ["*"]
+    out = [p[1:] for p in given if p.startswith("!")]
+    found = [n for n in names if any(fnmatchcase(n, p) for p in kept) and not any(fnmatchcase(n, p) for p in out)]
+    if not found:
+        raise LabelError(f"tensors={given} chooses none of the network's tensors, which are {names}.")
+    return found
 
 
 @dataclass
@@ -205,6 +247,9 @@ class Labeling:
         if given is not None:
             with self.rules.at("being an output"):
                 self.rules.equal(given, value)
+        if value.index is not None:
+            with self.rules.at("being an output"):
+                self.rules.invalidate(value.index)
         self.outputs.append(value)
         self._read(value)
 
@@ -221,6 +266,11 @@ class Labeling:
             self.constants.append(record(name, x))
         with self.rules.at("a constant"):
             return self.rules.constant(x.shape, varying(x), number)
+
+    def held(self, shape: Sequence[int]) -> Value:
+        """Value of a tensor that is not chosen: it is the same in every model."""
+        with self.rules.at("a tensor that is held fixed"):
+            return self.rules.opaque(shape)
 
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
         """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""

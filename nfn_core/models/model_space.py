@@ -1,7 +1,8 @@
 """Models as points of a weight space: their tensors become features, and features become tensors again."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from os import PathLike
@@ -20,13 +21,15 @@ from nfn_core.checks import (
     positive_ints,
     shown,
 )
-from nfn_core.errors import FeatureError, LabelError, SpecError
+from nfn_core.errors import FeatureError, LabelError, SizeWarning, SpecError
 from nfn_core.features import check_features
 from nfn_core.files import FRAMEWORKS, read_shapes, read_tensors
 from nfn_core.groups import Group
 from nfn_core.layers.elementwise import ODD_ACTIVATIONS
-from nfn_core.models.labeling import Labeling, check_labels
+from nfn_core.models.labeling import Labeling, check_labels, chosen
+from nfn_core.models.patterns import adapter_patterns
 from nfn_core.models.stacking import copy_of, stack_models
+from nfn_core.models.summary import CHANNELS, LIMIT, layer_size, summary
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View, join_axes
 from nfn_core.registry import LATER, describable
@@ -166,6 +169,34 @@ class ModelSpace:
                 tensors.append(TensorSpec(name, tuple(a.size for a in axes), tuple(a.label for a in axes), layer))
         return WeightSpace(tuple(tensors), self.inputs, self.outputs)
 
+    def only(self, tensors: str | Iterable[str]) -> "ModelSpace":
+        """Space of some tensors, under the same group: the others are left out of features, but move with them.
+
+        To hold the others fixed instead, give ``tensors`` to `nfn_torch.weight_space` or `nfn_jax.weight_space`.
+
+        Parameters
+        ----------
+        tensors : str or iterable of str
+            Patterns of names, ``"*.weight"``; those after ``"!"`` are left out: ``["*", "!*embed*"]``.
+
+        Returns
+        -------
+        ModelSpace
+            The space.
+
+        Raises
+        ------
+        LabelError
+            If a pattern is no string or matches no name, or nothing is chosen.
+        """
+        names = set(chosen([view.name for view in self.views], tensors))
+        views = tuple(view for view in self.views if view.name in names)
+        known = {axis.label for view in views for axes in view.pieces.values() for axis in axes}
+        inputs, outputs = (tuple(label for label in side if label in known) for side in (self.inputs, self.outputs))
+        fixed = tuple((name, why) for name, why in self.fixed if name in names)
+        activations = tuple(row for row in self.activations if row[0] in known)
+        return replace(self, views=views, inputs=inputs, outputs=outputs, fixed=fixed, activations=activations)
+
     @cached_property
     def names(self) -> frozenset[str]:
         """All names of the model's tensors, also those of tied ones."""
@@ -209,7 +240,7 @@ class ModelSpace:
         Returns
         -------
         Group
-            The group.
+            The group. A `SizeWarning` says if an NF-layer of 16 channels would have more than 10⁹ parameters.
 
         Raises
         ------
@@ -228,7 +259,69 @@ class ModelSpace:
                     f"signed names neuron set {label!r}, on which the network has {', '.join(sorted(functions))}: a change of "
                     "sign is a symmetry only of odd activations (tanh, sin). Leave it out."
                 )
+        size = layer_size(group)
+        if size > LIMIT:
+            warnings.warn(
+                f"an NF-layer of {CHANNELS} channels under {group.name} would have {size:.1e} parameters: `summary()` of the "
+                "space says which fixed axes make it so large, and which group or choice of tensors does not.",
+                SizeWarning,
+                stacklevel=2,
+            )
         return group
+
+    def summary(self, channels: int = CHANNELS) -> str:
+        """How large an NF-layer would be, in Markdown, before anything is built.
+
+        Parameters
+        ----------
+        channels : int
+            Channels in and out.
+
+        Returns
+        -------
+        str
+            Parameters under NP and HNP; where they are more than 10⁹, the tensors whose fixed axes make it so large, what
+            fixed them, and the size without these tensors.
+
+        Raises
+        ------
+        SpecError
+            If `channels` is not a positive integer.
+        """
+        return summary(self, positive_int("channels", channels))
+
+    @classmethod
+    def from_adapters(cls, shapes: Mapping[str, Sequence[int]] | str | Path) -> "ModelSpace":
+        """Weight space of low-rank adapters (LoRA) from a checkpoint, as PEFT, diffusers and others write it.
+
+        The rank of each pair of factors A (rank, inputs) and B (outputs, rank) is a neuron set: B A stays as it is if it is
+        permuted. Inputs and outputs belong to the layer that is adapted and are fixed, as are magnitudes (DoRA) and scales.
+
+        Parameters
+        ----------
+        shapes : mapping of str to sequence of int, or path
+            Shape of each tensor, or a safetensors file that holds them. What has not ``lora`` in its name is not in the
+            space.
+
+        Returns
+        -------
+        ModelSpace
+            The weight space; sets are called r1, r2, ... in order.
+
+        Raises
+        ------
+        LabelError
+            If there is no pair, a factor has no partner, or partners have different ranks.
+
+        Examples
+        --------
+        >>> space = ModelSpace.from_adapters({"q.lora_A.weight": (4, 32), "q.lora_B.weight": (64, 4)})
+        >>> [(t.name, t.labels) for t in space.space.tensors]
+        [('q.lora_A.weight', ('r1', None)), ('q.lora_B.weight', (None, 'r1'))]
+        """
+        check_kind("shapes", shapes, Mapping | str | PathLike)
+        known = shapes if isinstance(shapes, Mapping) else read_shapes(shapes)
+        return cls.from_patterns(known, adapter_patterns(known))
 
     def stack(self, *channels: Iterable[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.

@@ -1,6 +1,6 @@
 """What a network is run on to verify its labeling: drawn tensors and inputs, the limit that rounding sets, what they reach."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
@@ -10,7 +10,10 @@ import numpy as np
 from nfn_core.errors import LabelError, NFNError
 from nfn_core.models.rules import Value
 
-__all__ = ["PROBES", "Arrays", "Probe", "Reached", "Run", "difference", "draw", "random_like", "rounding", "running"]
+__all__ = [
+    *("PROBES", "Arrays", "Each", "Probe", "Reached", "Run", "difference", "draw", "of_both_signs", "random_like"),
+    *("rounding", "running"),
+]
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]
 Run: TypeAlias = Callable[[Arrays, Sequence[np.ndarray], "Reached | None"], list[np.ndarray]]
@@ -21,6 +24,32 @@ ROUNDING = 2.0**12
 
 SLACK = 2.0**10
 """Limit, in units of what the last places of tensors and inputs do to the outputs."""
+
+
+class Each(Mapping[str, np.ndarray]):
+    """Arrays by name, each made when it is asked for, so that there are never two copies of a large network.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The names, in order.
+    make : callable
+        From a name to its array.
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], np.ndarray]) -> None:
+        self._names, self._make = dict.fromkeys(names), make
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._make(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class Probe(NamedTuple):
@@ -133,9 +162,19 @@ def random_like(arrays: Arrays, rng: np.random.Generator) -> dict[str, np.ndarra
     }
 
 
+def of_both_signs(arrays: Arrays) -> set[str]:
+    """Names of arrays with entries of both signs, or with zeros only: what is always positive is left out."""
+    return {name for name, x in arrays.items() if (x.min(initial=0) < 0) == (x.max(initial=0) > 0)}
+
+
 def draw(
-    probe: Probe, tensors: Arrays, inputs: Sequence[np.ndarray], values: Sequence[Value], rng: np.random.Generator
-) -> tuple[dict[str, np.ndarray], list[np.ndarray]]:
+    probe: Probe,
+    tensors: Arrays,
+    scaled: Collection[str],
+    inputs: Sequence[np.ndarray],
+    values: Sequence[Value],
+    rng: np.random.Generator,
+) -> tuple[Arrays, list[np.ndarray]]:
     """Draw tensors and inputs.
 
     Parameters
@@ -143,9 +182,11 @@ def draw(
     probe : Probe
         How to draw them.
     tensors : mapping of str to numpy.ndarray
-        The network's tensors, floating dtype.
+        Tensors, floating dtype, in which no two neurons are alike.
+    scaled : collection of str
+        Names of the tensors that get the probe's factor and signs.
     inputs : sequence of numpy.ndarray
-        Its example inputs. Integers that number an axis become random ones; other integers stay as they are.
+        The network's example inputs. Integers that number an axis become random ones; other integers stay as they are.
     values : sequence of Value
         What is known of the inputs.
     rng : numpy.random.Generator
@@ -153,18 +194,22 @@ def draw(
 
     Returns
     -------
-    dict of str to numpy.ndarray
-        Tensors.
+    mapping of str to numpy.ndarray
+        Tensors, each made when it is asked for.
     list of numpy.ndarray
         Inputs.
     """
     drawn = [_input(probe, x, value, rng) for x, value in zip(inputs, values, strict=True)]
-    varied = random_like(tensors, rng)
-    for name, x in tensors.items():
-        if (x.min(initial=0) < 0) == (x.max(initial=0) > 0):  # both signs, or all zero
-            signs = rng.choice([-1, 1], x.shape) if probe.signs else 1
-            varied[name] = (varied[name] * (probe.weights * signs)).astype(x.dtype)
-    return varied, drawn
+    seeds = dict(zip(tensors, rng.integers(2**32, size=len(tensors)).tolist(), strict=True))
+
+    def varied(name: str) -> np.ndarray:
+        x = tensors[name]
+        if name not in scaled or (probe.weights == 1 and not probe.signs):
+            return x
+        signs = np.random.default_rng(seeds[name]).choice([-1, 1], x.shape) if probe.signs else 1
+        return np.asarray(x * (probe.weights * signs), dtype=x.dtype)
+
+    return Each(tensors, varied), drawn
 
 
 def _input(probe: Probe, x: np.ndarray, value: Value, rng: np.random.Generator) -> np.ndarray:
@@ -209,7 +254,7 @@ def rounding(
 
     moved = 0.0
     for _ in range(3):
-        out = run({name: near(x) for name, x in tensors.items()}, [near(x) for x in inputs], None)
+        out = run(Each(tensors, lambda name: near(tensors[name])), [near(x) for x in inputs], None)
         moved = max(moved, difference(out, still))
     kinds = [y.dtype for y in (*still, *tensors.values()) if y.dtype.kind in "fc"]
     return max(ROUNDING * max(float(np.finfo(kind).eps) for kind in kinds), SLACK * moved)

@@ -301,22 +301,135 @@ class Rules(Algebra):
         self.read(value.axes[axis])
         return Value(value.axes)
 
-    def take(self, table: Value, numbers: Value, axis: int) -> Value:
-        """Look entries of one axis up; it is permuted only where the numbers are taken directly from the network's input."""
-        node, index = table.axes[axis], numbers.index
+    def number(self, node: Node, numbers: Value) -> None:
+        """Let integers number the entries of an axis; it is permuted only where they are known to be permuted with it."""
+        index = numbers.index
         self.read(node)
-        if index is None:
+        if index is None or numbers.constant:
             self.fix(node)
-        else:
-            index.axis = index.axis or node
-            if index.axis.size == node.size and numbers.shifts <= {0, node.size}:
-                self.unify(index.axis, node)
-            else:
-                self.fix(node)
+            if index is not None:
                 self.invalidate(index)
-            if index.invalidated:
+            return
+        index.axis = index.axis or node
+        if index.axis.size == node.size and numbers.shifts <= {0, node.size}:
+            self.unify(index.axis, node)
+        else:
+            self.fix(node)
+            self.invalidate(index)
+        if index.invalidated:
+            self.fix(node)
+
+    def looked_up(self, table: Value, axes: Sequence[Node]) -> Value:
+        """Entries of a table that were looked up: they are what its entries are, but no constant."""
+        return replace(table, axes=tuple(axes), constant=False, number=None)
+
+    def take(self, table: Value, numbers: Value, axis: int) -> Value:
+        """Look entries of one axis up; it is permuted only where the numbers come from the input or from its own maxima."""
+        self.number(table.axes[axis], numbers)
+        return self.looked_up(table, (*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
+
+    def gather(self, table: Value, numbers: Value, axis: int) -> Value:
+        """Look entries of one axis up, other entries in each row; the other axes are made equal."""
+        axis %= len(table.axes)
+        self.number(table.axes[axis], numbers)
+        for a, (node, other) in enumerate(zip(table.axes, numbers.axes, strict=True)):
+            if a != axis:
+                self.match(node, other)
+        return self.looked_up(table, numbers.axes)
+
+    def match(self, a: Node, b: Node) -> Node:
+        """Make two axes equal; if one is shorter, because only a part is used, both are fixed."""
+        if a.size == b.size:
+            return self.unify(a, b)
+        self.fix(a)
+        self.fix(b)
+        return a
+
+    def scatter(self, x: Value, numbers: Value, part: Value | None, axis: int, in_order: bool) -> Value:
+        """Put or add entries at numbered places of one axis, other places in each row; what overwrites acts in order."""
+        axis %= len(x.axes)
+        self.number(x.axes[axis], numbers)
+        for value in (x, part):
+            if value is not None and value.index is not None:
+                self.invalidate(value.index)
+        for a, node in enumerate(numbers.axes):
+            if part is not None and len(part.axes) == len(numbers.axes):
+                self.match(node, part.axes[a])
+                if a == axis:  # entries for one place meet
+                    self.read(part.axes[a])
+            if a != axis:
+                self.match(node, x.axes[a])
+            elif in_order:
                 self.fix(node)
-        return Value((*table.axes[:axis], *numbers.axes, *table.axes[axis + 1 :]))
+        return Value(x.axes)
+
+    def largest(self, value: Value, axis: int, count: int | None = None) -> list[Value]:
+        """Take the first entries of an axis by size, and their numbers, which are permuted with the axis."""
+        axis %= max(1, len(value.axes))
+        if not value.axes:
+            return [value, Value(())]
+        node = value.axes[axis]
+        self.read(node)
+        kept = () if count is None else (self.fixed(count),)
+        axes = (*value.axes[:axis], *kept, *value.axes[axis + 1 :])
+        return [Value(axes), Value(axes, index=Index(node))]
+
+    def enumerate(self, shape: Sequence[int], axis: int) -> Value:
+        """Constant that numbers an axis: its numbers are permuted with the axis as long as they are only compared."""
+        axes = tuple(map(Node, shape))
+        return Value(axes, constant=True, index=Index(axes[axis]))
+
+    def same_number(self, x: Value | float, y: Value | float) -> Value:
+        """Compare for equality; numbers of two axes are equal alike if these are one axis."""
+        values = [v for v in (x, y) if isinstance(v, Value)]
+        found = [v.index for v in values if v.index is not None]
+        known = [index.axis for index in found if index.axis is not None]
+        alike = len(found) == 2 and bool(known) and all(v.shifts == {0} for v in values)
+        if alike and len({node.size for node in known}) == 1:
+            for index in found:
+                index.axis = index.axis or known[0]
+                self.unify(index.axis, known[0])
+            for index in found:
+                if index.invalidated:
+                    self.fix(known[0])
+        else:
+            for index in found:
+                self.invalidate(index)
+        return self.elementwise(*values)
+
+    def diagonal(self, value: Value, first: int, second: int, size: int, offset: int) -> Value:
+        """Take a diagonal, the last axis of the result: the two axes are made equal; another diagonal than the main one fixes them."""
+        first, second = first % len(value.axes), second % len(value.axes)
+        a, b = value.axes[first], value.axes[second]
+        if offset == 0 and a.size == b.size:
+            joined = self.unify(a, b)
+        else:
+            self.fix(a)
+            self.fix(b)
+            joined = self.fixed(size)
+        return Value((*[n for k, n in enumerate(value.axes) if k not in (first, second)], joined))
+
+    def place(self, x: Value, part: Value, axis: int, start: int, stop: int, step: int = 1) -> Value:
+        """Put a tensor in place of a part of one axis; the other axes are made equal."""
+        axis %= len(x.axes)
+        axes, n = list(x.axes), x.shape[axis]
+        for a, node in enumerate(part.axes):
+            if a != axis:
+                axes[a] = self.unify(axes[a], node)
+        if step != 1:
+            self.fix(axes[axis])
+            self.fix(part.axes[axis])
+        elif (start, stop) == (0, n):
+            axes[axis] = part.axes[axis]
+        else:
+            sizes = [start, stop - start, n - stop]
+            pieces = iter(self.cut(axes[axis], [size for size in sizes if size]))
+            cut = [next(pieces) if size else None for size in sizes]
+            if x.constant:
+                others = [p for k, p in enumerate(cut) if k != 1 and p is not None]
+                self.partial.append((self.where, part.axes[axis], others, True))
+            axes[axis] = concat_of([part.axes[axis] if k == 1 else p for k, p in enumerate(cut) if p is not None])
+        return Value(tuple(axes))
 
     def take_each(self, table: Value, numbers: Sequence[Value | None]) -> Value:
         """Look up entries at places given by several numbers, one for each axis or None: only those axes are fixed.

@@ -16,7 +16,19 @@ from nfn_core.checks import natural_int
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node
 from nfn_core.models.labeling import Frozen, Labeling
-from nfn_core.models.probes import PROBES, Arrays, Probe, Reached, Run, difference, draw, rounding
+from nfn_core.models.probes import (
+    PROBES,
+    Arrays,
+    Each,
+    Probe,
+    Reached,
+    Run,
+    difference,
+    draw,
+    of_both_signs,
+    random_like,
+    rounding,
+)
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
 
@@ -146,12 +158,13 @@ class _Network:
     def __init__(
         self, labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.ndarray], rng: np.random.Generator
     ) -> None:
-        self.labeling, self.run, self.tensors, self.inputs, self.rng = labeling, run, tensors, inputs, rng
+        self.labeling, self.run, self.inputs, self.rng = labeling, run, inputs, rng
+        self.tensors, self.scaled = random_like(tensors, rng), of_both_signs(tensors)
         self.reached = Reached()
 
     def trial(self, probe: Probe) -> "_Trial | None":
         """Draw a trial, None if its outputs are not finite."""
-        tensors, inputs = draw(probe, self.tensors, self.inputs, self.labeling.inputs, self.rng)
+        tensors, inputs = draw(probe, self.tensors, self.scaled, self.inputs, self.labeling.inputs, self.rng)
         reached = Reached()
         still = self.run(tensors, inputs, reached)
         if not all(np.all(np.isfinite(y.astype("complex128"))) for y in still):
@@ -241,10 +254,12 @@ class _Trial:
 
         With `only`, nothing but these tensors is permuted.
         """
-        tensors = {
-            name: x if only is not None and name not in only else _act(x, self.axes[name], sources)
-            for name, x in self.tensors.items()
-        }
+
+        def permuted(name: str) -> np.ndarray:
+            still = (only is not None and name not in only) or not self._moved(name, sources)
+            return self.tensors[name] if still else _act(self.tensors[name], self.axes[name], sources)
+
+        tensors = Each(self.tensors, permuted)
         inputs, expected = list(self.inputs), self.still
         if only is None:
             for k, (x, axes, axis) in enumerate(zip(inputs, self.input_axes, self.numbered, strict=True)):
@@ -255,10 +270,15 @@ class _Trial:
             expected = [_act(y, axes, sources) for y, axes in zip(self.still, self.output_axes, strict=True)]
         return difference(self.run(tensors, inputs, None), expected)
 
+    def _moved(self, name: str, sources: Sources) -> bool:
+        """Whether a tensor has one of these neuron sets."""
+        return not _labels(self.axes[name]).isdisjoint(sources)
+
     def depends_on(self, name: str, rng: np.random.Generator) -> bool:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
         x = self.tensors[name]
-        changed = {**self.tensors, name: (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)}
+        other = (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)
+        changed = Each(self.tensors, lambda n: other if n == name else self.tensors[n])
         return difference(self.run(changed, self.inputs, None), self.still) > self.limit
 
     def diagnosis(self, error: float, draws: Sequence[Sources]) -> str:
