@@ -307,7 +307,19 @@ def _pool(r: Rules, call: Call, x: Value, *_: Any) -> Any:
     return [out, *map(r.opaque, call.shapes[1:])]
 
 
-@operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
+@operation(
+    "full",
+    "zeros",
+    "ones",
+    "empty",
+    "scalar_tensor",
+    "full_like",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "empty_permuted",
+    "empty_strided",
+)
 def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 
