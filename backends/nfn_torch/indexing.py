@@ -126,9 +126,21 @@ def _distances(r: Rules, call: Call, x: Value, y: Value, *_: Any) -> Value:
     return Value((*batch.axes, x.axes[-2], y.axes[-2]))
 
 
+@operation("_grouped_mm", "transformers::grouped_mm_fallback")
+def _grouped(r: Rules, call: Call, x: Value, matrices: Value, *others: Any, **_: Any) -> Value:
+    if len(x.axes) != 2 or len(matrices.axes) != 3:
+        return _in_order(r, call, x, matrices)
+    r.fix_axes(x, [0])  # rows are cut into groups in order
+    r.fix_axes(matrices, [0])
+    r.unify(x.axes[1], matrices.axes[1])
+    return Value((x.axes[0], matrices.axes[2]))
+
+
 @operation("_pdist_forward", "histc", "bincount")
-def _in_order(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> Value:
-    r.fix_axes(x, range(len(x.axes)))
+def _in_order(r: Rules, call: Call, *xs: Any, **_: Any) -> Value:
+    for x in xs:
+        if isinstance(x, Value):
+            r.fix_axes(x, range(len(x.axes)))
     return r.opaque(call.shape)
 
 

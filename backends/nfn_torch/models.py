@@ -256,10 +256,10 @@ def _put(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
                 f"tensor {name!r} of `like` has dtype {own[name].dtype}, but the features have {x.dtype}: cast one to the "
                 "other."
             )
-    outer = {short: name for name, short in inner_names(module, module.state_dict()).items()}
-    module.load_state_dict(
-        {outer[n]: x for n, x in state.items()}, strict=False
-    )  # all are known, others stay as they were
+    full = module.state_dict()  # with the version of its format
+    outer = {short: name for name, short in inner_names(module, full).items()}
+    full.update({outer[name]: x for name, x in state.items()})
+    module.load_state_dict(full)
     own = named_tensors(module)
     for name, x in state.items():
         if not torch.allclose(own[name], x.to(own[name].device), rtol=0, atol=0, equal_nan=True):

@@ -340,7 +340,19 @@ for dimensions, names in POOLED.items():
     operation(*names)(_pooling(dimensions))
 
 
-@operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
+@operation(
+    "full",
+    "zeros",
+    "ones",
+    "empty",
+    "scalar_tensor",
+    "full_like",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "empty_permuted",
+    "empty_strided",
+)
 def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 

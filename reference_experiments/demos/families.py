@@ -151,24 +151,21 @@ def _timm() -> dict[str, Example]:
     timm = _package("timm")
     small = {"img_size": 32, "patch_size": 8, "embed_dim": 16}
     vit: dict[str, Any] = {**small, "depth": 2, "num_heads": 2}
-    mixer: dict[str, Any] = {**small, "num_blocks": 2}
     stages: dict[str, Any] = {"depths": (1, 1, 1, 1)}
     window: dict[str, Any] = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (2, 2)}
     sized: dict[str, dict[str, Any]] = {
         **_each(("vit_tiny_patch16_224", "deit_tiny_patch16_224", "vit_relpos_small_patch16_224"), vit),
         **_each(("beit_base_patch16_224", "cait_xxs24_224", "deit3_small_patch16_224"), vit),
-        **_each(("mixer_s32_224", "gmixer_12_224", "resmlp_12_224", "gmlp_ti16_224"), mixer),
         "swin_tiny_patch4_window7_224": {**window, "num_heads": (2, 4)},
         "swinv2_tiny_window8_256": {**window, "num_heads": (2, 4)},
     }
     free: dict[str, dict[str, Any]] = {
         **_each(("convnext_atto", "convnextv2_atto"), {**stages, "dims": (8, 8, 16, 16)}),
-        "poolformer_s12": {"layers": (1, 1, 1, 1), "embed_dims": (8, 8, 16, 16)},
         "pvt_v2_b0": {**stages, "embed_dims": (8, 8, 16, 16), "num_heads": (1, 1, 2, 2)},
-        "convmixer_768_32": {"dim": 16, "depth": 2},
         **_each(("resnet10t", "mobilenetv3_small_050", "mobilenetv2_035", "tinynet_e", "mnasnet_small"), {}),
         **_each(("lcnet_035", "regnetx_002", "regnety_002", "ghostnet_050", "dla46_c", "test_byobnet"), {}),
         **_each(("test_resnet", "test_efficientnet", "test_convnext", "test_nfnet", "test_mambaout"), {}),
+        **_each(("test_efficientnet_gn", "test_efficientnet_ln", "test_convnext2", "repvit_m0_9", "dla60x_c"), {}),
     }
     found: dict[str, Example] = {}
     for table, sizes in ((sized, (32, 32)), (free, (64, 96))):
@@ -193,11 +190,11 @@ def _transformers() -> dict[str, Example]:
     grouped = {**plain, "num_key_value_heads": 1, "head_dim": 8}
     experts = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 12}
     old = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 32, "n_positions": 64, "bos_token_id": 1}
-    t5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
+    t5 = {"use_cache": False, "d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2, "vocab_size": 32}
     made: dict[str, dict[str, Any]] = {
         **_each(("Bert", "Roberta", "Electra", "Albert", "DistilBert", "MPNet", "Deberta", "DebertaV2"), plain),
         **_each(("Llama", "Mistral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Phi3", "Olmo2", "Cohere"), grouped),
-        **_each(("Phi", "GPTNeoX", "OPT", "StableLm", "Starcoder2"), plain),
+        **_each(("Phi", "GPTNeoX", "OPT", "Starcoder2"), plain),
         **_each(("Mixtral", "Qwen3Moe"), {**grouped, **experts}),
         "GPT2": {**old, "eos_token_id": 2},
         "Rwkv": {**narrow, "attention_hidden_size": 16, "context_length": 64},
@@ -214,6 +211,9 @@ def _transformers() -> dict[str, Example]:
     for name, options in made.items():
         make = partial(narrow_model, name, {**options, **extra.get(name, {})})
         found[name] = TorchExample(make, ((), tokens[0]), ((), tokens[1]))
+    for name in ("Mixtral", "Qwen3Moe"):
+        make = partial(narrow_model, name, {**grouped, **experts, "experts_implementation": "batched_mm"})
+        found[f"{name}, experts in a batch"] = TorchExample(make, ((), tokens[0]), ((), tokens[1]))
     encoder = [{**each, "decoder_input_ids": each["input_ids"][:, :3]} for each in tokens]
     found["T5"] = TorchExample(lambda: library.T5Model(library.T5Config(**t5)), ((), encoder[0]), ((), encoder[1]))
     return found

@@ -69,7 +69,7 @@ def check(space: ModelSpace, example: Example, moved: Iterable[str] | None = Non
         The change; nothing is known where no set moves, so that is 0.
     """
     rng = np.random.default_rng(seed)
-    drawn = random_like(example.draw(seed), rng)
+    drawn = {name: _sized(x) for name, x in random_like(example.draw(seed), rng).items()}
     labels = _hidden(space) if moved is None else moved
     group = space.space.group(list(labels))
     sigma = group.permutation({label: _derangement(space.space.sizes[label], rng) for label in group.permuted})
@@ -77,6 +77,12 @@ def check(space: ModelSpace, example: Example, moved: Iterable[str] | None = Non
     other = group.act(sigma, features)
     pairs = zip(example.outputs(space, features), example.outputs(space, other), strict=True)
     return max((_change(a, b) for a, b in pairs), default=0.0)
+
+
+def _sized(x: np.ndarray) -> np.ndarray:
+    """The tensor with a largest entry of at least a half: small starts (layer scales) would hide what is wrong behind them."""
+    largest = float(np.abs(x).max(initial=0.0))
+    return x * (0.5 / largest) if 0 < largest < 0.5 else x
 
 
 def _hidden(space: ModelSpace) -> list[str]:

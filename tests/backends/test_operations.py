@@ -84,6 +84,7 @@ CASES = {
     "one hot of argmax": (lambda m, h: h * functional.one_hot(h.argmax(1), 6), "moves"),
     "one hot, shifted": (lambda m, h: h * functional.one_hot(h.argmax(1) * 0 + 1, 6), "fixed"),
     "argmax, compared": (lambda m, h: h * (h.argmax(1, True) == 2), "fixed"),
+    "bilinear": (lambda m, h: h * functional.bilinear(h, h, m.experts).sum(1, keepdim=True), "moves"),
     "eye": (lambda m, h: h @ torch.eye(6, dtype=h.dtype), "moves"),
     "scatter_add": (lambda m, h: torch.zeros_like(h).scatter_add(0, h.argsort(0), h), "moves"),
     "scatter_add along the axis": (
