@@ -98,7 +98,7 @@ class _Walker:
         values.update(zip(jaxpr.invars, operands, strict=True))
 
         def read(v: Any) -> Value:
-            return self._constant(v.val) if isinstance(v, Literal) else self.rules.renewed(values[v])
+            return self._constant(v.val) if isinstance(v, Literal) else values[v]
 
         for eqn in jaxpr.eqns:
             values.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))

@@ -309,9 +309,19 @@ for dimensions, names in POOLED.items():
     operation(*names)(_pooling(dimensions))
 
 
-@operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
-def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+@operation("ones", "empty", "scalar_tensor", "ones_like", "empty_like")
+def _ones(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
+
+
+@operation("zeros", "zeros_like")
+def _zeros(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=True)
+
+
+@operation("full", "full_like")
+def _full(r: Rules, call: Call, _: Any, entry: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=entry == 0)
 
 
 @operation("eye")

@@ -168,12 +168,7 @@ def _constant(labeling: Labeling, x: torch.Tensor, name: str | None = None) -> V
 
 def _call(labeling: Labeling, node: torch.fx.Node, values: Mapping[torch.fx.Node, Any]) -> Any:
     """Value, or list of values, of one operation."""
-
-    def read(argument: torch.fx.Node) -> Any:
-        found = values.get(argument)
-        return labeling.rules.renewed(found) if isinstance(found, Value) else found
-
-    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), read))
+    args, kwargs = cast("tuple[Any, Any]", torch.fx.map_arg((node.args, node.kwargs), lambda n: values.get(n)))
     if node.target is operator.getitem:
         return args[0][args[1]]
     outputs = node.meta.get("val")

@@ -220,7 +220,7 @@ class Labeling:
         if name is not None and x.ndim and all(known[0] != name for known in self.constants):
             self.constants.append(record(name, x))
         with self.rules.at("a constant"):
-            return self.rules.constant(x.shape, varying(x), number)
+            return self.rules.constant(x.shape, varying(x), number, not x.any())
 
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
         """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
