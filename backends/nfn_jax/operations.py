@@ -219,7 +219,7 @@ def _dynamic_update(r: Rules, call: Call, x: Value, part: Value, *_: Value) -> V
 
 @operation("iota")
 def _iota(r: Rules, call: Call) -> Value:
-    return r.enumerate(call.shapes[0], call.params["dimension"])
+    return r.numbering(call.shapes[0], call.params["dimension"])
 
 
 @operation("gather")

@@ -102,7 +102,7 @@ class _Walker:
         values.update(zip(jaxpr.invars, operands, strict=True))
 
         def read(v: Any) -> Value:
-            return self._constant(v.val) if isinstance(v, Literal) else self.rules.renewed(values[v])
+            return self._constant(v.val) if isinstance(v, Literal) else values[v]
 
         for eqn in jaxpr.eqns:
             values.update(zip(eqn.outvars, self._equation(eqn, [read(v) for v in eqn.invars]), strict=True))
@@ -136,7 +136,7 @@ class _Walker:
         """Values of the results of a loop, a choice or a call."""
         if name == "scan":
             fixed, state = params["num_consts"], params["num_consts"] + params["num_carry"]
-            before = [replace(x, constant=False, number=None) for x in operands[fixed:state]]
+            before = [replace(x, constant=False, number=None, zero=False) for x in operands[fixed:state]]
             rows = []
             for x in operands[state:]:
                 with self.rules.at("the steps of a scan"):
@@ -149,7 +149,7 @@ class _Walker:
                 return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
         if name == "while":
             first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-            before = [replace(x, constant=False, number=None) for x in operands[second:]]
+            before = [replace(x, constant=False, number=None, zero=False) for x in operands[second:]]
             self.walk(params["cond_jaxpr"], [*operands[:first], *before])
             self._same(before, self.walk(params["body_jaxpr"], [*operands[first:second], *before]))
             return before
@@ -157,7 +157,7 @@ class _Walker:
             results = [self.walk(branch, operands[1:]) for branch in params["branches"]]
             for other in results[1:]:
                 self._same(results[0], other)
-            return [replace(x, constant=False, number=None) for x in results[0]]
+            return [replace(x, constant=False, number=None, zero=False) for x in results[0]]
         inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
         return self.walk(inner, operands)
 

@@ -340,21 +340,19 @@ for dimensions, names in POOLED.items():
     operation(*names)(_pooling(dimensions))
 
 
-@operation(
-    "full",
-    "zeros",
-    "ones",
-    "empty",
-    "scalar_tensor",
-    "full_like",
-    "zeros_like",
-    "ones_like",
-    "empty_like",
-    "empty_permuted",
-    "empty_strided",
-)
-def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+@operation("ones", "empty", "scalar_tensor", "ones_like", "empty_like", "empty_permuted", "empty_strided")
+def _ones(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
+
+
+@operation("zeros", "zeros_like")
+def _zeros(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=True)
+
+
+@operation("full", "full_like")
+def _full(r: Rules, call: Call, _: Any, entry: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=entry == 0)
 
 
 @operation("eye")
@@ -365,7 +363,7 @@ def _eye(r: Rules, call: Call, rows: int, columns: int | None = None, **_: Any) 
 @operation("arange")
 def _arange(r: Rules, call: Call, *numbers: Any, **_: Any) -> Value:
     start, step = (numbers[0] if len(numbers) > 1 else 0), (numbers[2] if len(numbers) > 2 else 1)
-    return r.enumerate(call.shape, 0) if (start, step) == (0, 1) else _ramp(r, call)
+    return r.numbering(call.shape, 0) if (start, step) == (0, 1) else _ramp(r, call)
 
 
 @operation("linspace", "logspace")

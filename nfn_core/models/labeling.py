@@ -265,7 +265,7 @@ class Labeling:
         if name is not None and x.ndim and all(known[0] != name for known in self.constants):
             self.constants.append(record(name, x))
         with self.rules.at("a constant"):
-            return self.rules.constant(x.shape, varying(x), number)
+            return self.rules.constant(x.shape, varying(x), number, not x.any())
 
     def held(self, shape: Sequence[int]) -> Value:
         """Value of a tensor that is not chosen: it is the same in every model."""

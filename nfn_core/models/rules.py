@@ -45,6 +45,8 @@ class Value:
         What may have been added to such integers: 0, or the axis's size where negative numbers count from its end.
     number : float, optional
         For a constant of one entry, the entry.
+    zero : bool
+        Whether it is a constant of zeros.
     factor : float, optional
         What the tensor was multiplied by last; 1 if it is no multiple, None if that is hidden by a later operation.
     """
@@ -54,6 +56,7 @@ class Value:
     index: Index | None = None
     shifts: frozenset[int] = field(default=frozenset({0}))
     number: float | None = None
+    zero: bool = False
     factor: float | None = 1.0
 
     @property
@@ -83,10 +86,12 @@ class Rules(Algebra):
         """Return a new tensor of which nothing is known yet."""
         return Value(tuple(Node(n) for n in shape))
 
-    def constant(self, shape: Sequence[int], varies: Sequence[bool], number: float | None = None) -> Value:
+    def constant(
+        self, shape: Sequence[int], varies: Sequence[bool], number: float | None = None, zero: bool = False
+    ) -> Value:
         """Constant: fixed along the axes on which its entries differ."""
         axes = tuple(self.fixed(n) if v else Node(n) for n, v in zip(shape, varies, strict=True))
-        return Value(axes, constant=True, number=number)
+        return Value(axes, constant=True, number=number, zero=zero)
 
     def identity(self, size: int) -> Value:
         """Identity matrix: one permutation of rows and columns leaves it as it is."""
@@ -94,8 +99,8 @@ class Rules(Algebra):
         return Value((node, node), constant=True)
 
     def renewed(self, value: Value) -> Value:
-        """Constant for one more use: its entries are alike along axes that may move, which need not move alike elsewhere."""
-        if not value.constant:
+        """Constant with axes of its own: a part is alike along axes that may move, however these move in other parts."""
+        if not value.constant or value.index is not None:  # what numbers an axis moves with it
             return value
         fresh: dict[int, Node] = {}
         return replace(value, axes=tuple(self._renewed(node, fresh) for node in value.axes))
@@ -214,7 +219,9 @@ class Rules(Algebra):
             axes = self._slice_group(axes, group, group.nodes.index(axes[axis]), (start, stop))
         elif (start, stop) != (0, n):
             axes[axis] = self._kept(axes[axis], (start, stop - start, n - stop))
-        return replace(value, axes=tuple(axes))
+        else:
+            return value
+        return self.renewed(replace(value, axes=tuple(axes)))
 
     def _kept(self, node: Node, sizes: tuple[int, int, int]) -> Node:
         """Cut an axis into what is before, in and after a slice, and keep what is in it."""
@@ -255,7 +262,9 @@ class Rules(Algebra):
     ) -> Value:
         """Product summed over pairs of axes; the result has the batch axes, then the rest of x, then of y."""
         for i, j in summed:
-            self.read(self.unify(x.axes[i], y.axes[j]))
+            node = self.unify(x.axes[i], y.axes[j])
+            if not (x.zero or y.zero):  # a first state of zeros does not show what is multiplied by it
+                self.read(node)
         common = [self.unify(x.axes[i], y.axes[j]) for i, j in batch]
         left = {i for i, _ in (*summed, *batch)}
         right = {j for _, j in (*summed, *batch)}
@@ -321,7 +330,7 @@ class Rules(Algebra):
 
     def looked_up(self, table: Value, axes: Sequence[Node]) -> Value:
         """Entries of a table that were looked up: they are what its entries are, but no constant."""
-        return replace(table, axes=tuple(axes), constant=False, number=None)
+        return replace(table, axes=tuple(axes), constant=False, number=None, zero=False)
 
     def take(self, table: Value, numbers: Value, axis: int) -> Value:
         """Look entries of one axis up; it is permuted only where the numbers come from the input or from its own maxima."""
@@ -374,7 +383,7 @@ class Rules(Algebra):
         axes = (*value.axes[:axis], *kept, *value.axes[axis + 1 :])
         return [Value(axes), Value(axes, index=Index(node))]
 
-    def enumerate(self, shape: Sequence[int], axis: int) -> Value:
+    def numbering(self, shape: Sequence[int], axis: int) -> Value:
         """Constant that numbers an axis: its numbers are permuted with the axis as long as they are only compared."""
         axes = tuple(map(Node, shape))
         return Value(axes, constant=True, index=Index(axes[axis]))

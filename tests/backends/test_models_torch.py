@@ -182,6 +182,13 @@ def test_one_initial_state_ties_no_layers(case):
     assert {name: found[f"cell.{name}"] for name in expected} == expected
 
 
+def test_a_first_state_of_zeros_does_not_free_what_later_steps_read():
+    net = Forward(lambda m, x: m.cell(x)[0], cell=nn.LSTM(3, 4, batch_first=True))
+    space = nfn_torch.weight_space(net, torch.randn(2, 1, 3))
+    assert patterns(space)["cell.weight_hh_l0"] == "(4 out) 4"
+    assert dict(space.fixed)["cell.weight_hh_l0"] == "not being read"
+
+
 def test_only_indexed_axes_are_fixed():
     net = Forward(
         lambda m, t: m.b(m.a(m.table(t))[torch.arange(2), t.argmax(-1)]),
@@ -329,7 +336,11 @@ SMALL = {
     "ViT": (
         lambda: ViT(4, 2, 4, 2, 1, 3, 6),
         (2, 3, 4, 4),
-        {"blocks.0.attn.qkv.weight": "(3 h2 h3) h1", "patch_embed.weight": "h1 in 2 2", "pos_embed": "1 5 h1"},
+        {
+            "blocks.0.attn.qkv.weight": "((h2 h3) + (h2 h3) + (h2 h4)) h1",
+            "patch_embed.weight": "h1 in 2 2",
+            "pos_embed": "1 5 h1",
+        },
     ),
     "GPT-2": (
         lambda: GPT2(5, 4, 4, 2, 1, 6),
