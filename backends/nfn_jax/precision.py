@@ -96,6 +96,8 @@ class _Run:
         if inner is not None:
             return self.jaxpr(inner, given, still)
         params = {**params, **{key: _wide_dtype(params[key]) for key in DTYPES if params.get(key) is not None}}
+        if params.get("update_jaxpr") is not None:  # how a scatter joins two entries
+            params["update_jaxpr"], params["update_consts"] = _widened(params["update_jaxpr"], params["update_consts"])
         if name == "bitcast_convert_type":  # bits have a meaning in one precision only
             given = [x.astype(v.aval.dtype) for x, v in zip(given, eqn.invars, strict=True)]
             params = eqn.params
@@ -188,6 +190,13 @@ def _wide(x: Any) -> Any:
     x = jnp.asarray(x)
     dtype = _wide_dtype(x.dtype)
     return x if dtype == x.dtype else x.astype(dtype)
+
+
+def _widened(jaxpr: Any, consts: Sequence[Any]) -> tuple[Any, tuple[Any, ...]]:
+    """A jaxpr of scalars, traced in 64 bits, and its constants."""
+    operands = [jnp.zeros(v.aval.shape, _wide_dtype(v.aval.dtype)) for v in jaxpr.invars]
+    closed = jax.make_jaxpr(lambda *x: _Run().jaxpr(ClosedJaxpr(jaxpr, consts), x, [False] * len(x)))(*operands)
+    return closed.jaxpr, tuple(closed.consts)
 
 
 def _alike(given: list[Any], variables: Sequence[Any]) -> list[Any]:

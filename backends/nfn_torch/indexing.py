@@ -121,7 +121,7 @@ def _grid(r: Rules, call: Call, x: Value, grid: Value, *_: Any) -> Value:
 
 @operation("_cdist_forward", "_euclidean_dist")
 def _distances(r: Rules, call: Call, x: Value, y: Value, *_: Any) -> Value:
-    r.unify(x.axes[-1], y.axes[-1])
+    r.read(r.unify(x.axes[-1], y.axes[-1]))
     batch = r.elementwise(Value(x.axes[:-2]), Value(y.axes[:-2])) if len(call.shape) > 2 else Value(())
     return Value((*batch.axes, x.axes[-2], y.axes[-2]))
 
@@ -132,7 +132,7 @@ def _grouped(r: Rules, call: Call, x: Value, matrices: Value, *others: Any, **_:
         return _in_order(r, call, x, matrices)
     r.fix_axes(x, [0])  # rows are cut into groups in order
     r.fix_axes(matrices, [0])
-    r.unify(x.axes[1], matrices.axes[1])
+    r.read(r.unify(x.axes[1], matrices.axes[1]))
     return Value((x.axes[0], matrices.axes[2]))
 
 
@@ -204,7 +204,7 @@ def _search(r: Rules, call: Call, edges: Value, x: Value | float, **_: Any) -> V
 
 @operation("linalg_inv_ex")
 def _inverse(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
-    *batch, rows, columns = x.axes
+    *batch, rows, columns = r.normalize(x, [-2, -1]).axes
     return [Value((*batch, columns, rows)), Value(tuple(batch))]
 
 
@@ -217,6 +217,7 @@ def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True,
     for a in range(rank):
         r.unify(matrix.axes[a], right.axes[a])
     r.unify(matrix.axes[rank], right.axes[rank])
+    r.normalize(matrix, [-2, -1])
     own = () if is_vector else (right.axes[-1],)
     return [Value((*matrix.axes[:rank], matrix.axes[-1], *own)), *map(r.opaque, call.shapes[1:])]
 
