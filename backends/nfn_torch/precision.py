@@ -36,6 +36,8 @@ class InDouble(TorchDispatchMode):
         What takes note of the choices that the run makes, and of the units that are alive.
     """
 
+    supports_higher_order_operators = True
+
     def __init__(self, module: torch.nn.Module, reached: Reached | None = None) -> None:
         super().__init__()
         self.module, self.reached = module, reached
@@ -64,6 +66,10 @@ class InDouble(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation."""
+        if isinstance(func, torch._ops.HigherOrderOperator):  # branches and loops run by themselves
+            if self.reached is not None:
+                self.reached.unseen[f"what is chosen inside {func.name()} was not watched"] = None
+            return func(*args, **(kwargs or {}))
         wanted = pytree.tree_map(_dtype, (args, kwargs or {}))
         if func._schema.is_mutable:  # what it writes into must stay what it is
             out = func(*wanted[0], **wanted[1])

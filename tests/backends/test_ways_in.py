@@ -64,7 +64,7 @@ def test_inputs_by_keyword_and_as_mappings():
     assert derived(two(masked), mask=mask, ids=X, extra=UserDict(by=by)) == TWO
     space = nfn_torch.weight_space(two(masked), mask=mask, ids=X, extra={"by": by}, labels={"input[1]": "_ pixels"})
     assert patterns(space)["a.weight"] == "h1 pixels"
-    with pytest.raises(LabelError, match="cannot be traced.*unexpected keyword"):
+    with pytest.raises(LabelError, match="cannot be run on its example inputs.*unexpected keyword"):
         nfn_torch.weight_space(mlp(), X, mask=mask)
 
     def network(p, x, scale=True, mask=None):
