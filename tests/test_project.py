@@ -230,4 +230,4 @@ def test_script_says_what_it_needs(tmp_path):
 
 
 def test_pages_have_their_snippets():
-    assert len(SNIPPETS) == 12
+    assert len(SNIPPETS) == 13

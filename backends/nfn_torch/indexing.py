@@ -127,7 +127,7 @@ def _distances(r: Rules, call: Call, x: Value, y: Value, *_: Any) -> Value:
 
 
 @operation("_grouped_mm", "transformers::grouped_mm_fallback")
-def _grouped(r: Rules, call: Call, x: Value, matrices: Value, *others: Any, **_: Any) -> Value:
+def _grouped(r: Rules, call: Call, x: Value, matrices: Value, *others: Any, **_: Any) -> Any:
     if len(x.axes) != 2 or len(matrices.axes) != 3:
         return _in_order(r, call, x, matrices)
     r.fix_axes(x, [0])  # rows are cut into groups in order
@@ -209,7 +209,7 @@ def _inverse(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
 
 
 @operation("_linalg_solve_ex")
-def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True, *_: Any, **__: Any) -> list[Value]:
+def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True, *_: Any, **__: Any) -> Any:
     rank = len(matrix.axes) - 2
     is_vector = len(right.axes) == rank + 1
     if not left or right.shape[:rank] != matrix.shape[:rank]:

@@ -173,7 +173,7 @@ def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = Fa
 
 
 @operation("kthvalue", "mode")
-def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> list[Value]:
+def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> Any:
     dims = [a for a in _ if isinstance(a, int) and not isinstance(a, bool)]
     return _max(r, call, x, dims[-1] if dims else -1, len(call.shapes[0]) == len(x.axes))
 

@@ -243,7 +243,7 @@ class _Walker:
                     rules.equal(x, y)
             return state
         several = isinstance(outputs, list | tuple)
-        shapes = [tuple(getattr(x, "shape", ())) for x in (outputs if several else [outputs])]
+        shapes = [tuple(getattr(x, "shape", ())) for x in (outputs if isinstance(outputs, list | tuple) else [outputs])]
         keys = [f"{node.name}[{k}]" for k in range(len(shapes))] if several else [node.name]
         tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Value)]
         rule, name = rule_of(node.target), name_of(node.target)

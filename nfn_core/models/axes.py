@@ -29,6 +29,9 @@ class Node:
         For a leaf that is not permuted, the operation that fixed it.
     read : bool
         For a leaf, whether entries along it meet in some result: they are summed, normalized, looked up, or are an output.
+
+    Attributes
+    ----------
     group : Group, optional
         The group of axes that it belongs to, as long as nothing asks what it is.
     """

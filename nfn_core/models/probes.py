@@ -11,8 +11,18 @@ from nfn_core.errors import LabelError, NFNError
 from nfn_core.models.rules import Value
 
 __all__ = [
-    *("PROBES", "Arrays", "Each", "Probe", "Reached", "Run", "difference", "draw", "of_both_signs", "random_like"),
-    *("rounding", "running"),
+    "PROBES",
+    "Arrays",
+    "Each",
+    "Probe",
+    "Reached",
+    "Run",
+    "difference",
+    "draw",
+    "of_both_signs",
+    "random_like",
+    "rounding",
+    "running",
 ]
 
 Arrays: TypeAlias = Mapping[str, np.ndarray]

@@ -27,7 +27,9 @@ QUICK = ("MLP", "CNN", "CNN, groups", "LSTM", "SIREN", "NeRF", "Tri-planes", "Gr
 class Example(Protocol):
     """A network that is surveyed."""
 
-    labels: Mapping[str, str]
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """Labels of what cannot be derived."""
 
     def derive(self) -> ModelSpace:
         """Derive and verify the weight space of a first draw, for the first inputs."""
@@ -201,7 +203,7 @@ def _transformers() -> dict[str, Example]:
         "Mamba": {**narrow, "state_size": 4, "expand": 1, "conv_kernel": 3, "time_step_rank": 4},
     }
     extra = {"Albert": {"embedding_size": 8}, "Electra": {"embedding_size": 8}, "OPT": {"ffn_dim": 24}}
-    tokens = [{"input_ids": torch.randint(3, 32, (1, n))} for n in (5, 9)]
+    tokens: Any = [{"input_ids": torch.randint(3, 32, (1, n))} for n in (5, 9)]
     found: dict[str, Example] = {}
 
     def narrow_model(name: str, options: Mapping[str, Any]) -> Any:
@@ -283,11 +285,11 @@ def _jax() -> dict[str, Example]:
 
     def of_nnx(seed: int) -> tuple[Callable[..., Any], Any]:
         model = Residual(nnx.Rngs(seed))
-        model.eval()
+        model.eval()  # type: ignore[no-untyped-call]
         described, state = nnx.split(model)
         return lambda s, x: nnx.merge(described, s)(x), state
 
-    class Attend(equinox.Module):  # type: ignore[misc]
+    class Attend(equinox.Module):
         layer: Any
 
         def __call__(self, x: Any) -> Any:

@@ -16,8 +16,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nfn_core import LabelError, ModelSpace, View, __version__
-from nfn_core.models.summary import layer_size
 from nfn_core.models.probes import random_like
+from nfn_core.models.summary import layer_size
 from nfn_core.models.views import Axis
 from reference_experiments.demos.families import FAMILIES, Example
 from reference_experiments.files import ExperimentError, claimed, read_json, write_json
