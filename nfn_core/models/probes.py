@@ -11,9 +11,9 @@ from nfn_core.errors import LabelError, NFNError
 from nfn_core.models.rules import Value
 
 __all__ = [
-    "PROBES",
     "Arrays",
     "Each",
+    "PROBES",
     "Probe",
     "Reached",
     "Run",

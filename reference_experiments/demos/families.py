@@ -269,7 +269,8 @@ def _jax() -> dict[str, Example]:
         def __call__(self, tokens: Any) -> Any:
             x = linen.Embed(11, 6)(tokens)
             x = x + linen.MultiHeadDotProductAttention(2)(linen.LayerNorm()(x))
-            return linen.Dense(2)(linen.RNN(linen.LSTMCell(5))(x)[:, -1])
+            states: Any = linen.RNN(linen.LSTMCell(5))(x)
+            return linen.Dense(2)(states[:, -1])
 
     def of_linen(module: Any, x: Any) -> Callable[[int], tuple[Callable[..., Any], Any]]:
         return lambda seed: (module.apply, module.init(jax.random.key(seed), x))
