@@ -24,6 +24,7 @@ SMOKE: dict[
             *(("table3", "MNIST"), ("table6-dilate", "MNIST"), ("table6-contrast", "CIFAR-10")),
             ("siren-messages", "MNIST", "--method", "SignedMessages", "--method", "Values at 16 drawn points"),
             ("siren-gates", "MNIST", "--method", "NFN_HNP gated"),
+            ("siren-signs", "MNIST", "--method", "NFN_HNP signed", "--method", "NFN_HNP signed with phases"),
             ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points"),
             ("dilate-study", "MNIST", "--method", "NFN_HNP gated", "--method", "Messages"),
         ],
@@ -178,6 +179,14 @@ def quickstart(session: nox.Session) -> None:
     parser.add_argument("--backend", choices=list(EXPERIMENTS), default="torch")
     install(session, *EXPERIMENTS[parser.parse_known_args(session.posargs)[0].backend])
     session.run("python", "-m", "reference_experiments", "quickstart", *session.posargs)
+
+
+@nox.session
+def models(session: nox.Session) -> None:
+    """Survey architectures as they come, timm's and transformers' among them, and write the table of docs/architectures.md."""
+    install(session, EVERYTHING, *PEERS)
+    session.install("timm", "transformers", "torchvision")
+    session.run("python", "-m", "reference_experiments", "survey", *session.posargs, env=ONE_THREAD)
 
 
 @nox.session

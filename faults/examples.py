@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 import nfn_core
 from nfn_core import Group, Layer, MessageState, ModelSpace, NFLayer, Permutation, WeightSpace, initialize
 from nfn_core.arrays import is_array
+from nfn_core.checks import plain_int
 from nfn_core.layers.parameters import first_array
 from nfn_core.models.views import Axis
 
@@ -56,6 +57,12 @@ def features(channels: int = 1, convert: Callable[[np.ndarray], Any] = np.asarra
     return {t.name: convert(rng.normal(size=(2, *t.shape, channels)).astype(kind)) for t in SPACE.tensors}
 
 
+def graded_features(channels: int) -> Any:
+    """Drawn features of all grades."""
+    rng = np.random.default_rng(0)
+    return {t.name: rng.normal(size=(2, *t.shape, channels)) for t in GRADED.space.tensors}
+
+
 def parameters(convert: Callable[[np.ndarray], Any], layer: Layer) -> dict[str, Any]:
     """Initial parameters, float32."""
     return {name: convert(p.astype("float32")) for name, p in initialize(layer, 0).items()}
@@ -64,6 +71,10 @@ def parameters(convert: Callable[[np.ndarray], Any], layer: Layer) -> dict[str, 
 FOLDER = tempfile.TemporaryDirectory(prefix="faults-")
 SPACE = WeightSpace.mlp([2, 4, 3, 1])
 GROUP = SPACE.group("HNP")
+SIGNED = SPACE.group("HNP", signed=["h1", "h2"])
+GRADED = SIGNED.graded("all")
+LOW_RANK = WeightSpace.from_axes({"B": [("out", 3), ("r", 2)], "A": [("r", 2), ("in", 4)]})
+FACTORS = {t.name: np.random.default_rng(0).normal(size=(2, *t.shape, 1)) for t in LOW_RANK.tensors}
 LAYER = NFLayer(GROUP, 1, 2)
 MODEL_SHAPES = {"a.weight": (4, 2), "b.weight": (3, 4)}
 MODEL = ModelSpace.from_patterns(MODEL_SHAPES, {"a.weight": "h in", "b.weight": "out h"})
@@ -123,7 +134,34 @@ EXAMPLES: dict[str, Any] = {
     "Dropout.rate": 0.1,
     "GaussianFourierFeatures.tensor_scales": tuple((t.name, 2.0) for t in SPACE.tensors),
     "GaussianFourierFeatures.scale": 1.0,
+    "BiasPhases.group": SIGNED,
+    "ByParity.group": GRADED,
+    "ByParity.even": nfn_core.Activation("relu"),
+    "ByParity.odd": nfn_core.Activation("tanh"),
+    "CanonicalFactors.space": LOW_RANK,
+    "CanonicalFactors.pairs": (("B", "A"),),
+    "CanonicalFactors.apply.features": FACTORS,
+    "CanonicalFactors.singular_values.features": FACTORS,
+    "CanonicalScales.sets": ("h1", "h2"),
+    "CanonicalScales.normalized": ("W1",),
+    "CanonicalScales.variances": ("v1",),
+    "GradedFourierFeatures.group": SIGNED,
+    "GradedGate.group": GRADED,
+    "GradedProduct.group": GRADED,
+    "InCanonicalScales.form": nfn_core.CanonicalScales(SPACE),
+    "odd": True,
+    **{f"{name}.apply.features": graded_features(2) for name in ("ByParity", "GradedGate")},
+    "GradedProduct.apply.features": graded_features(1),
     "Group.permuted": ("h1", "h2"),
+    "Group.signed": ("h1",),
+    "Group.grades": ((1, 0), (1,), (0, 1), (0,), (0, 0), (0,)),
+    "Group.grade.tensor": "W1",
+    "Group.graded.grades": "all",
+    "signed": ("h1",),
+    "signs": {},
+    "Permutation.signs": (),
+    "Permutation.factors.label": "h1",
+    "Permutation.factors.grade": 1,
     "Group.act.sigma": GROUP.sample(0),
     "Group.permutation.images": {"h1": [1, 0, 2, 3]},
     "InvariantPool.statistics": ("mean", "max"),
@@ -140,6 +178,7 @@ EXAMPLES: dict[str, Any] = {
     "ModelSpace.inputs": ("in",),
     "ModelSpace.fixed": (),
     "ModelSpace.activations": (("h", "tanh", 1.0),),
+    "ModelSpace.constants": (("mask", "int32:0", (0,)),),
     "ModelSpace.from_patterns.shapes": {"a.weight": (4, 2)},
     "ModelSpace.from_patterns.labels": {"a.weight": "h in"},
     "ModelSpace.from_patterns.inputs": ("in",),
@@ -270,6 +309,12 @@ def known_sets(value: Any, example: Any) -> bool:
     return texts and all(isinstance(s, str) and s in {*SPACE.sizes, "h", "in", "out"} for s in value)
 
 
+def known_tensors(value: Any, example: Any) -> bool:
+    """Tensors of the example's space, as an iterable that is no text."""
+    texts = isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    return texts and all(isinstance(s, str) and s in SPACE.by_name for s in value)
+
+
 def real_dtype(value: Any, example: Any) -> bool:
     """None, or a floating dtype of any library."""
     return value is None or value is float or ("float" in str(getattr(value, "dtype", value)) and not is_array(value))
@@ -370,6 +415,19 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
         isinstance(value, Mapping) and all(repr(value.get(name)) == repr(shape) for name, shape in example.items())
     ),
     "images": the_example_or_nothing,
+    "signed": known_sets,
+    "Group.grades": lambda value, example: (
+        isinstance(value, tuple | list) and repr(tuple(value)) in ("()", repr(example))
+    ),
+    "Group.graded.grades": lambda value, example: isinstance(value, str) and value in ("all", "even"),
+    "Group.grade.tensor": lambda value, example: isinstance(value, str) and value in SPACE.by_name,
+    "Group.permutation.signs": lambda value, example: value is None or (isinstance(value, Mapping) and not value),
+    "Permutation.signs": lambda value, example: isinstance(value, tuple | list) and not value,
+    "Permutation.factors.label": lambda value, example: isinstance(value, str),
+    "Permutation.factors.grade": lambda value, example: isinstance(plain_int(value), int) and plain_int(value) >= 0,
+    "CanonicalFactors.pairs": the_example_or_nothing,
+    "CanonicalScales.sets": lambda value, example: value is None or known_sets(value, example),
+    **dict.fromkeys(("CanonicalScales.normalized", "CanonicalScales.variances"), known_tensors),
     "Permutation.images": lambda value, example: (
         isinstance(value, tuple | list) and all(any(pair is own for own in example) for pair in value)
     ),

@@ -10,21 +10,25 @@ from nfn_core.descriptions import from_json, to_json
 from nfn_core.errors import (
     FeatureError,
     LabelError,
+    LabelWarning,
     MissingDependencyError,
     NFNError,
     ParameterError,
     PermutationError,
     ResolutionWarning,
+    SizeWarning,
     SpecError,
     StackWarning,
 )
 from nfn_core.features import check_features
 from nfn_core.files import fingerprint, load_parameters, save_parameters
-from nfn_core.groups import Group, Permutation, images_of_assignment, images_of_matrix
+from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer, Noise
+from nfn_core.layers.canonical import CanonicalFactors, CanonicalScales, InCanonicalScales
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
+from nfn_core.layers.graded import ByParity, GradedFourierFeatures, GradedGate, GradedProduct, parity_space
 from nfn_core.layers.message_networks import MessageBlock, MessageInput, message_network
 from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
@@ -32,11 +36,12 @@ from nfn_core.layers.neurons import MessageState, NeuronPool, neuron_group
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec, check_parameters, initialize
-from nfn_core.layers.phases import NeuronPhases
+from nfn_core.layers.phases import BiasPhases, NeuronPhases
 from nfn_core.layers.signed import SignedMessages
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View
+from nfn_core.permutations import Permutation, images_of_assignment, images_of_matrix
 from nfn_core.signal import Signal, signal_report
 from nfn_core.spaces import TensorSpec, WeightSpace
 
@@ -47,6 +52,10 @@ __all__ = [
     "Activation",
     "Array",
     "BatchNorm",
+    "BiasPhases",
+    "ByParity",
+    "CanonicalFactors",
+    "CanonicalScales",
     "Composite",
     "Dropout",
     "Execution",
@@ -54,10 +63,15 @@ __all__ = [
     "Features",
     "Gate",
     "GaussianFourierFeatures",
+    "GradedFourierFeatures",
+    "GradedGate",
+    "GradedProduct",
     "Group",
+    "InCanonicalScales",
     "InstanceNorm",
     "InvariantPool",
     "LabelError",
+    "LabelWarning",
     "Layer",
     "LayerNorm",
     "LearnedEncoding",
@@ -88,6 +102,7 @@ __all__ = [
     "Signal",
     "SignedMessages",
     "SinusoidalEncoding",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
     "TensorSpec",
@@ -107,6 +122,7 @@ __all__ = [
     "load_parameters",
     "message_network",
     "neuron_group",
+    "parity_space",
     "save_parameters",
     "signal_report",
     "to_json",

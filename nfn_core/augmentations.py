@@ -2,6 +2,7 @@
 
 A network that sees its inputs as W x + v, applied to A x + t, has W A and v + W t: rotations, scalings and shifts of an
 image are linear in the first layer. A neuron with an odd activation (sine, tanh) may change its sign with all its weights.
+A ReLU neuron may be scaled by a positive factor, and its outgoing weights by the inverse.
 All functions are pure, take the random numbers from outside, and leave their arguments as they are.
 """
 
@@ -13,7 +14,7 @@ from nfn_core.errors import FeatureError, SpecError
 from nfn_core.features import check_features
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["flip_signs", "transform_inputs"]
+__all__ = ["flip_signs", "scale_neurons", "transform_inputs"]
 
 
 def transform_inputs(
@@ -100,24 +101,64 @@ def flip_signs(
     SpecError
         If a neuron set is unknown, or is an input or output of the network.
     """
+    return _multiplied(space, features, "signs", signs, inverse=False)
+
+
+def scale_neurons(
+    space: WeightSpace, features: Mapping[str, AnyArray], factors: Mapping[str, AnyArray]
+) -> dict[str, AnyArray]:
+    """Weights of the same function after neurons with positively homogeneous activations (ReLU) were scaled.
+
+    Parameters
+    ----------
+    space : WeightSpace
+        The space of the features.
+    features : mapping of str to array
+        Weights, each tensor of shape (batch, *axes, channels), whose first axis is that of the neurons it goes to.
+    factors : mapping of str to array
+        For some neuron sets a positive factor for each network and neuron, shape (batch, n). Where the set labels the first
+        axis entries are multiplied by it, elsewhere divided.
+
+    Returns
+    -------
+    dict of str to array
+        The new weights.
+
+    Raises
+    ------
+    FeatureError
+        If the features do not fit the space, or factors do not fit the batch.
+    SpecError
+        If a neuron set is unknown, or is an input or output of the network.
+    """
+    return _multiplied(space, features, "factors", factors, inverse=True)
+
+
+def _multiplied(
+    space: WeightSpace, features: Mapping[str, AnyArray], name: str, given: Mapping[str, AnyArray], inverse: bool
+) -> dict[str, AnyArray]:
+    """Weights with every axis of some sets multiplied, or with all axes but the first divided."""
     xp = check_features(space, features)
-    if not isinstance(signs, Mapping):
-        raise SpecError(f"signs must be a mapping from neuron sets to arrays, not {type(signs).__name__}.")
-    for label, values in signs.items():
+    if not isinstance(given, Mapping):
+        raise SpecError(f"{name} must be a mapping from neuron sets to arrays, not {type(given).__name__}.")
+    for label, values in given.items():
         if label not in space.sizes or label in (*space.inputs, *space.outputs):
-            raise SpecError(f"signs name {label!r}, which is no hidden neuron set of this space: {tuple(space.sizes)}.")
+            raise SpecError(
+                f"{name} name {label!r}, which is no hidden neuron set of this space: {tuple(space.sizes)}."
+            )
         first = features[space.tensors[0].name]
         namespace_of(first, values)
         expected = (first.shape[0], space.sizes[label])
         if tuple(values.shape) != expected:
-            raise FeatureError(f"signs of {label!r} must have shape {expected}, not {tuple(values.shape)}.")
+            raise FeatureError(f"{name} of {label!r} must have shape {expected}, not {tuple(values.shape)}.")
     out: dict[str, Any] = {}
     for t in space.tensors:
         x: Array = features[t.name]
         for axis, neurons in enumerate(t.labels):
-            if neurons is not None and neurons in signs:
+            if neurons is not None and neurons in given:
                 shape = [x.shape[0], *(1,) * (len(t.shape) + 1)]
                 shape[axis + 1] = t.shape[axis]
-                x = x * xp.reshape(xp.astype(signs[neurons], x.dtype, copy=False), tuple(shape))
+                by = xp.reshape(xp.astype(given[neurons], x.dtype, copy=False), tuple(shape))
+                x = x / by if inverse and axis else x * by
         out[t.name] = x
     return out

@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Any
 
 from nfn_core.errors import NFNError, SpecError
-from nfn_core.registry import DESCRIPTIONS, name_of
+from nfn_core.registry import DESCRIPTIONS, left_out, name_of
 from nfn_core.spaces import WeightSpace
 
 __all__ = ["from_json", "to_json"]
@@ -107,7 +107,8 @@ def _encoded(value: Any, spaces: dict[WeightSpace, int], where: str) -> Any:
 
 def _arguments(value: Any, spaces: dict[WeightSpace, int], where: str) -> dict[str, Any]:
     """Arguments of a description's constructor."""
-    given = {f.name: getattr(value, f.name) for f in fields(value) if f.init and f.compare}
+    wanted = [(f, getattr(value, f.name)) for f in fields(value) if f.init and f.compare]
+    given = {f.name: v for f, v in wanted if not left_out(f, v)}
     if "type" in given:
         raise SpecError(f"{where} has a field named 'type', which JSON descriptions use for the class: rename it.")
     return {name: _encoded(v, spaces, f"{where}.{name}") for name, v in given.items()}

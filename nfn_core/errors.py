@@ -6,11 +6,13 @@ Every message states what was expected, what was given, which argument or tensor
 __all__ = [
     "FeatureError",
     "LabelError",
+    "LabelWarning",
     "MissingDependencyError",
     "NFNError",
     "ParameterError",
     "PermutationError",
     "ResolutionWarning",
+    "SizeWarning",
     "SpecError",
     "StackWarning",
 ]
@@ -46,6 +48,14 @@ class MissingDependencyError(NFNError, ImportError):
 
 class ResolutionWarning(UserWarning):
     """Fourier features whose frequencies do not suit the entries: nearly constant, or nearly random."""
+
+
+class LabelWarning(UserWarning):
+    """What `weight_space` left out of a network."""
+
+
+class SizeWarning(UserWarning):
+    """An NF-layer under this group would have more than 10⁹ parameters."""
 
 
 class StackWarning(UserWarning):

@@ -1,7 +1,14 @@
-"""Neuron permutations and their action on features (paper, Eq. 1 and table 1)."""
+"""Groups of neuron permutations, with signs, and their action on features (paper, Eq. 1 and table 1).
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+A neuron with an odd activation (tanh, sine) may change its sign together with all its weights, and the function of its
+network stays the same. Sets of such neurons are *signed*: the group's elements are then signed permutations of them.
+Entries of a tensor change by the signs of the axes that are odd. Which are odd is the tensor's *grade*.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import product
 from math import factorial, prod
 from typing import Any
 
@@ -11,98 +18,21 @@ from nfn_core.arrays import AnyArray, Array, device_of
 from nfn_core.checks import check_kind, natural_int, plain_int, plain_names, plain_tuple, shown
 from nfn_core.errors import PermutationError, SpecError
 from nfn_core.features import check_features
-from nfn_core.registry import describable
+from nfn_core.permutations import Permutation, check_permutation, images_of, inverse_images, signs_of
+from nfn_core.registry import LATER, describable
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["Group", "Permutation", "images_of_assignment", "images_of_matrix"]
+__all__ = ["Grade", "Group", "graded_name"]
 
-
-@dataclass(frozen=True)
-class Permutation:
-    """An element σ of a group: for each permuted neuron set the images σ(0), σ(1), ...
-
-    Made by `Group.permutation`, `Group.sample` or `Group.identity`.
-
-    Parameters
-    ----------
-    images : tuple of (str, tuple of int)
-        Pairs of a neuron set and its images: neuron j goes to place ``images[j]``.
-
-    Raises
-    ------
-    PermutationError
-        If the images of a set of size n are not each of 0, ..., n-1 once.
-    """
-
-    images: tuple[tuple[str, tuple[int, ...]], ...]
-
-    def __post_init__(self) -> None:
-        try:
-            pairs = [(label, image) for label, image in plain_tuple("images", self.images)]
-        except (TypeError, ValueError):  # SpecError is a ValueError
-            raise PermutationError(
-                f"images must be pairs of a neuron set and its images, not {shown(self.images)}: use Group.permutation."
-            ) from None
-        for label, _ in pairs:
-            if not isinstance(label, str):
-                raise PermutationError(f"images must name neuron sets, not {shown(label)}: use Group.permutation.")
-        object.__setattr__(
-            self,
-            "images",
-            tuple((label, _images(f"permutation of neuron set {label!r}", image)) for label, image in pairs),
-        )
-
-    def __getitem__(self, label: str) -> tuple[int, ...]:
-        """Images of one neuron set.
-
-        Raises
-        ------
-        PermutationError
-            If the permutation has no such set.
-        """
-        for name, image in self.images:
-            if name == label:
-                return image
-        raise PermutationError(
-            f"the permutation has no neuron set {shown(label)}, but {tuple(name for name, _ in self.images)}."
-        )
-
-    def inverse(self) -> "Permutation":
-        """Return σ⁻¹."""
-        return Permutation(tuple((label, _inverse(image)) for label, image in self.images))
-
-    def compose(self, first: "Permutation") -> "Permutation":
-        """Return the product that applies `first`, then this permutation: (στ)U = σ(τU).
-
-        Parameters
-        ----------
-        first : Permutation
-            An element τ of the same group.
-
-        Returns
-        -------
-        Permutation
-            The product στ.
-
-        Raises
-        ------
-        PermutationError
-            If the two move different neuron sets or sets of different sizes.
-        """
-        _check_permutation("first", first)
-        theirs = dict(first.images)
-        mine = dict(self.images)
-        if {k: len(v) for k, v in mine.items()} != {k: len(v) for k, v in theirs.items()}:
-            raise PermutationError(
-                f"only elements of one group compose: this one moves {_sizes(mine)}, the other {_sizes(theirs)}."
-            )
-        return Permutation(tuple((k, tuple(image[j] for j in theirs[k])) for k, image in self.images))
+Grade = tuple[int, ...]
+"""For each axis of a tensor 1 if its entries change by the sign of the axis's neurons, and 0 if not. Of a set with two
+signs, 2 has the second and 3 has both."""
 
 
 @describable
 @dataclass(frozen=True)
 class Group:
-    """The product of the symmetric groups of some neuron sets, acting on a weight space.
+    """The product of the symmetric groups of some neuron sets, acting on a weight space, with signs where asked.
 
     Made by `WeightSpace.group`. Sets of size 1 are dropped from `permuted`: they have nothing to permute.
 
@@ -112,15 +42,22 @@ class Group:
         The space acted on.
     permuted : tuple of str
         Neuron sets that are permuted, each independently of the others.
+    signed : tuple of str
+        Permuted sets, or sets of size 1, whose neurons also change their sign. A set that is named twice has two signs.
+    grades : tuple of tuple of int
+        For each tensor its grade, one number for each axis: 1 if entries change by the sign of this axis's neuron, 0 if
+        not; of a second sign 2, of both signs 3. By default every axis of a signed set has a 1, as weights and biases do.
 
     Raises
     ------
     SpecError
-        If a set is not one of the space's.
+        If a set is not one of the space's, a signed set is not permuted, or grades do not fit the tensors or the signs.
     """
 
     space: WeightSpace
     permuted: tuple[str, ...]
+    signed: tuple[str, ...] = field(default=(), metadata=LATER)
+    grades: tuple[Grade, ...] = field(default=(), metadata=LATER)
 
     def __post_init__(self) -> None:
         check_kind("space", self.space, WeightSpace)
@@ -131,14 +68,55 @@ class Group:
         moved = set(permuted)
         kept = tuple(label for label in sizes if label in moved and sizes[label] > 1)
         object.__setattr__(self, "permuted", kept)
+        signed = plain_names("signed", self.signed)
+        for label in signed:
+            if label not in sizes:
+                raise SpecError(f"signed names unknown neuron set {label!r}: this space has {tuple(sizes)}.")
+            if label not in kept and sizes[label] > 1:
+                raise SpecError(
+                    f"signed names neuron set {label!r}, which the group does not permute: it moves {kept}."
+                )
+        object.__setattr__(self, "signed", tuple(label for label in sizes for _ in range(signed.count(label))))
+        object.__setattr__(self, "grades", self._stored_grades())
+
+    def _stored_grades(self) -> tuple[Grade, ...]:
+        """Checked grades; none if they are those of weights and biases."""
+        given = [plain_tuple(f"grades[{i}]", grade) for i, grade in enumerate(plain_tuple("grades", self.grades))]
+        natural = tuple(tuple(int(label in self.signed) for label in t.labels) for t in self.space.tensors)
+        if not given:
+            if len(set(self.signed)) < len(self.signed):
+                raise SpecError(
+                    f"signed names a set twice, {self.signed}: say by grades which tensors have which sign."
+                )
+            return ()
+        if len(given) != len(natural):
+            raise SpecError(f"grades must be one for each of the {len(natural)} tensors, not {len(given)}.")
+        found = []
+        for t, grade in zip(self.space.tensors, given, strict=True):
+            numbers = tuple(map(plain_int, grade))
+            if len(numbers) != len(t.labels):
+                raise SpecError(
+                    f"the grade of tensor {t.name!r} must have {len(t.labels)} numbers, not {shown(grade)}."
+                )
+            for axis, (label, number) in enumerate(zip(t.labels, numbers, strict=True)):
+                most = 2 ** self.signed.count(str(label)) - 1
+                if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number <= most:
+                    signs = f"neuron set {label!r} has {self.signed.count(str(label))} signs"
+                    raise SpecError(
+                        f"the grade of tensor {t.name!r}, axis {axis}, must be an integer from 0 to {most}, not "
+                        f"{shown(number)}: {signs}."
+                    )
+            found.append(numbers)
+        return () if tuple(found) == natural else tuple(found)
 
     @property
     def name(self) -> str:
-        """``"NP"`` or ``"HNP"``, or the neuron sets in braces."""
+        """``"NP"`` or ``"HNP"``, or the neuron sets in braces; signed sets are added after ``±``."""
+        signs = f" ±{{{', '.join(dict.fromkeys(self.signed))}}}" if self.signed else ""
         for name in ("NP", "HNP"):
             if self.permuted == self.space.group(name).permuted:
-                return name
-        return "{" + ", ".join(self.permuted) + "}"
+                return name + signs
+        return "{" + ", ".join(self.permuted) + "}" + signs
 
     def __repr__(self) -> str:
         """Space and name: ``WeightSpace.mlp([2, 32, 32, 1]).group('HNP')``."""
@@ -147,16 +125,98 @@ class Group:
     @property
     def order(self) -> int:
         """Number of elements."""
-        return prod(factorial(self.space.sizes[label]) for label in self.permuted)
+        signs = prod(1 << self.space.sizes[label] for label in self.signed)
+        return signs * prod(factorial(self.space.sizes[label]) for label in self.permuted)
 
-    def permutation(self, images: Mapping[str, Sequence[int]]) -> Permutation:
-        """Validate the images of some neuron sets; sets not given stay in place.
+    def grade(self, tensor: str) -> Grade:
+        """Return the grade of a tensor.
+
+        Parameters
+        ----------
+        tensor : str
+            Its name.
+
+        Returns
+        -------
+        tuple of int
+            A number for each axis.
+
+        Raises
+        ------
+        SpecError
+            If the space has no such tensor.
+        """
+        for k, t in enumerate(self.space.tensors):
+            if isinstance(tensor, str) and t.name == tensor:
+                return self.grades[k] if self.grades else tuple(int(label in self.signed) for label in t.labels)
+        raise SpecError(f"tensor must be one of {list(self.space.by_name)}, not {shown(tensor)}.")
+
+    def graded(self, grades: str | Mapping[str, Sequence[Sequence[int]]] = "all") -> "Group":
+        """Return the same group, acting on features of several grades.
+
+        Its space has a tensor for each tensor and grade, ``"W2[0,1]"`` of ``"W2"``: features of that name change by the
+        signs of the axes with a 1. Grades of one tensor are in the order of binary numbers, even ones first.
+
+        Parameters
+        ----------
+        grades : {"all", "even"} or mapping of str to sequence of grades
+            All grades that products of a tensor's features can have, with each axis by itself; only even ones; or for some
+            tensors (by their name without grade) the grades wanted.
+
+        Returns
+        -------
+        Group
+            The group on the graded space.
+
+        Raises
+        ------
+        SpecError
+            If the choice is unknown, or a grade does not fit.
+
+        Examples
+        --------
+        >>> group = WeightSpace.mlp([2, 3, 1]).group("HNP", signed=["h1"])
+        >>> list(group.graded("all").space.by_name)
+        ['W1[0,0]', 'W1[1,0]', 'v1[0]', 'v1[1]', 'W2[0,0]', 'W2[0,1]', 'v2[0]']
+        """
+        names = dict.fromkeys(base for base, _ in self.families())
+        if isinstance(grades, Mapping):
+            wanted = []
+            for name, rows in grades.items():
+                if name not in names:
+                    raise SpecError(f"grades must name tensors of {list(names)}, not {shown(name)}.")
+                where = f"grades[{name!r}]"
+                checked = [[natural_int(where, n) for n in plain_tuple(where, row)] for row in plain_tuple(where, rows)]
+                wanted.append((name, tuple(map(tuple, checked))))
+            if not any(rows for _, rows in wanted):
+                raise SpecError(f"grades must hold a grade of a tensor, not {shown(grades)}.")
+            return _graded(self, tuple(wanted))
+        if not isinstance(grades, str) or grades not in ("all", "even"):
+            raise SpecError(f"grades must be 'all', 'even' or grades by tensor, not {shown(grades)}.")
+        return _graded(self, grades)
+
+    def families(self) -> Iterator[tuple[str, tuple[int, ...]]]:
+        """Yield the tensors that are grades of one tensor: its name without grade, and their places in the space."""
+        found: dict[tuple[Any, ...], list[int]] = {}
+        for k, t in enumerate(self.space.tensors):
+            base = t.name.removesuffix(graded_name("", self.grade(t.name))) or t.name
+            found.setdefault((base, t.shape, t.labels), []).append(k)
+        for (base, _, _), members in found.items():
+            yield base, tuple(members)
+
+    def permutation(
+        self, images: Mapping[str, Sequence[int]], signs: Mapping[str, Sequence[Any]] | None = None
+    ) -> Permutation:
+        """Validate the images and signs of some neuron sets; sets not given stay in place, and keep their signs.
 
         Parameters
         ----------
         images : mapping of str to sequence of int
             For a neuron set of size n the images σ(0), ..., σ(n-1), integers of any type. `images_of_matrix` and
             `images_of_assignment` give them.
+        signs : mapping of str to sequence of int, optional
+            For a signed neuron set of size n, n signs, each 1 or -1, by which neurons are multiplied before they move. For
+            a set with two signs a sequence of two of these.
 
         Returns
         -------
@@ -166,19 +226,36 @@ class Group:
         Raises
         ------
         PermutationError
-            If a set is not permuted by this group, or its images are not each of 0, ..., n-1 once.
+            If a set is not permuted or signed by this group, its images are not each of 0, ..., n-1 once, or its signs not n
+            of 1 and -1.
         """
         if not isinstance(images, Mapping):
             raise PermutationError(f"images must be a mapping from neuron sets to images, not {shown(images)}.")
-        found = {}
+        if not isinstance(signs, Mapping | None):
+            raise PermutationError(f"signs must be a mapping from neuron sets to signs, not {shown(signs)}.")
+        sizes, found = self.space.sizes, {}
         for label, image in images.items():
             if label not in self.permuted:
                 raise PermutationError(
                     f"permutation moves neuron set {label!r}, but this group moves only {self.permuted}."
                 )
-            found[label] = _images(f"permutation of neuron set {label!r}", image, self.space.sizes[label])
-        full = {label: tuple(range(self.space.sizes[label])) for label in self.permuted} | found
-        return Permutation(tuple(full.items()))
+            found[label] = images_of(f"permutation of neuron set {label!r}", image, sizes[label])
+        full = {label: tuple(range(sizes[label])) for label in self.permuted} | found
+        flips: list[tuple[str, tuple[int, ...]]] = []
+        given = dict(signs or {})
+        for label in dict.fromkeys(self.signed):
+            count, values = self.signed.count(label), given.pop(label, None)
+            where = f"signs of neuron set {label!r}"
+            if values is None:
+                flips += [(label, (1,) * sizes[label])] * count
+                continue
+            rows = (values,) if count == 1 else _rows(where, values, count)
+            flips += [(label, signs_of(where, row, sizes[label])) for row in rows]
+        if given:
+            raise PermutationError(
+                f"signs came for {list(given)}, but this group signs only {tuple(dict.fromkeys(self.signed))}."
+            )
+        return Permutation(tuple(full.items()), tuple(flips))
 
     def identity(self) -> Permutation:
         """Return the neutral element."""
@@ -203,22 +280,33 @@ class Group:
             If the seed is neither a non-negative integer nor a generator.
         """
         rng = seed if isinstance(seed, np.random.Generator) else np.random.default_rng(natural_int("seed", seed))
-        return self.permutation({label: rng.permutation(self.space.sizes[label]).tolist() for label in self.permuted})
+        sizes = self.space.sizes
+        found = self.permutation({label: rng.permutation(sizes[label]).tolist() for label in self.permuted})
+        signs = [(label, tuple((1 - 2 * rng.integers(2, size=sizes[label])).tolist())) for label in self.signed]
+        return Permutation(found.images, tuple(signs))
 
     def generators(self) -> tuple[Permutation, ...]:
-        """Return a generating set: for each neuron set the swap of its first two neurons and the cycle of all."""
+        """Return a generating set.
+
+        For each permuted neuron set the swap of its first two neurons and the cycle of all; for each sign of a set its change
+        at the first neuron.
+        """
         found = []
         for label in self.permuted:
             n = self.space.sizes[label]
             found.append(self.permutation({label: [1, 0, *range(2, n)]}))
             if n > 2:
                 found.append(self.permutation({label: [*range(1, n), 0]}))
+        same = self.identity()
+        for k, (label, signs) in enumerate(same.signs):
+            flip = (label, (-1, *signs[1:]))
+            found.append(Permutation(same.images, (*same.signs[:k], flip, *same.signs[k + 1 :])))
         return tuple(found)
 
     def act(self, sigma: Permutation, features: Mapping[str, AnyArray]) -> dict[str, AnyArray]:
-        """Apply σ to features (Eq. 1): entry (j, k) of a weight goes to (σ(j), σ(k)).
+        """Apply σ to features (Eq. 1): entry (j, k) of a weight goes to (σ(j), σ(k)), with the signs of its grade.
 
-        Entries are only moved, so the result is exact.
+        Entries are only moved and multiplied by 1 or -1, so the result is exact.
 
         Parameters
         ----------
@@ -239,132 +327,70 @@ class Group:
         FeatureError
             If the features do not fit the space.
         """
-        _check_permutation("sigma", sigma)
+        check_permutation("sigma", sigma)
         self.permutation(dict(sigma.images))
+        if tuple(label for label, _ in sigma.signs) not in (self.signed, ()):
+            raise PermutationError(f"sigma signs {[k for k, _ in sigma.signs]}, but this group {list(self.signed)}.")
         xp = check_features(self.space, features)
-        sources = {label: list(_inverse(image)) for label, image in sigma.images}
+        sources = {label: list(inverse_images(image)) for label, image in sigma.images}
         out: dict[str, Any] = {}
         for t in self.space.tensors:
             x: Array = features[t.name]
-            for axis, label in enumerate(t.labels):
+            for axis, (label, grade) in enumerate(zip(t.labels, self.grade(t.name), strict=True)):
+                if label is not None and (factors := sigma.factors(label, grade)):
+                    shape = (-1, *(1,) * (x.ndim - axis - 2))
+                    x = x * xp.reshape(xp.asarray(factors, dtype=x.dtype, device=device_of(x)), shape)
                 if label in sources:
                     x = xp.take(x, xp.asarray(sources[label], device=device_of(x)), axis=axis + 1)
             out[t.name] = x
         return out
 
 
-def images_of_matrix(matrix: Any) -> tuple[int, ...]:
-    """Images of a permutation matrix P, for `Group.permutation`: neurons x, as a column, become P x.
+@lru_cache(maxsize=256)
+def _graded(group: Group, grades: str | tuple[tuple[str, tuple[Grade, ...]], ...]) -> Group:
+    """The group on a graded space, kept for those used last."""
+    tensors, found = [], []
+    wanted = None if isinstance(grades, str) else dict(grades)
+    for base, members in group.families():
+        spec = group.space.tensors[members[0]]
+        if wanted is not None:
+            rows = wanted.get(base, ())
+        elif grades == "even":
+            rows = ((0,) * len(spec.labels),)
+        else:
+            present = [group.grade(group.space.tensors[k].name) for k in members]
+            rows = tuple(product(*(_span(column) for column in zip(*present, strict=True))))
+        for row in rows:
+            tensors.append(replace(spec, name=graded_name(base, row)))
+            found.append(row)
+    kept = {label for t in tensors for label in t.labels}
+    ends = [tuple(s for s in sets if s in kept) for sets in (group.space.inputs, group.space.outputs)]
+    space = WeightSpace(tuple(tensors), *ends)
+    for label in (*group.permuted, *group.signed):
+        if label not in space.sizes:
+            raise SpecError(f"no tensor of these grades has neuron set {label!r}: give a grade of one that has.")
+    return Group(space, group.permuted, group.signed, tuple(found))
 
-    Parameters
-    ----------
-    matrix : array or sequence of sequences
-        P, shape (n, n), with a single 1 in each row and column: ``P[i, j] = 1`` takes neuron j to place i.
 
-    Returns
-    -------
-    tuple of int
-        The images σ(0), ..., σ(n-1).
+def _span(grades: Sequence[int]) -> list[int]:
+    """Products of some signs, each once."""
+    found = {0}
+    for grade in grades:
+        found |= {grade ^ other for other in found}
+    return sorted(found)
 
-    Raises
-    ------
-    PermutationError
-        If it is no permutation matrix.
 
-    Examples
-    --------
-    >>> images_of_matrix([[0, 1, 0], [0, 0, 1], [1, 0, 0]])
-    (2, 0, 1)
-    """
+def graded_name(name: str, grade: Sequence[int]) -> str:
+    """Return the name of a grade of a tensor in a graded space: ``"W2[0,1]"``."""
+    return f"{name}[{','.join(map(str, grade))}]"
+
+
+def _rows(where: str, values: Any, count: int) -> tuple[Any, ...]:
+    """Signs of a set that has several."""
     try:
-        p = np.asarray(matrix)
-        square = p.ndim == 2 and p.shape[0] == p.shape[1]
-        whole = bool(np.all((p == 0) | (p == 1)))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PermutationError(f"a permutation matrix is an array of shape (n, n), not {shown(matrix)}.") from error
-    if not square:
-        raise PermutationError(
-            f"a permutation matrix has shape (n, n), not {p.shape}: of pairs of rows and columns use images_of_assignment."
-        )
-    if not whole:
-        raise PermutationError(
-            "a permutation matrix holds only 0 and 1, but this one has other entries: round a soft one first, for example "
-            "with images_of_assignment(*scipy.optimize.linear_sum_assignment(matrix, maximize=True))."
-        )
-    if np.any(p.sum(axis=0) != 1) or np.any(p.sum(axis=1) != 1):
-        raise PermutationError("a permutation matrix has a single 1 in each row and each column, but this one has not.")
-    return images_of_assignment(*np.nonzero(p))
-
-
-def images_of_assignment(rows: Any, columns: Any) -> tuple[int, ...]:
-    """Images of an assignment, as `scipy.optimize.linear_sum_assignment` gives it, for `Group.permutation`.
-
-    Rows are the neurons of a network that stays, columns those of the network that is permuted: where a cost [i, j] compares
-    neuron i of the first with neuron j of the second, the permuted second has at place i what the assignment pairs with i.
-
-    Parameters
-    ----------
-    rows, columns : array or sequence of int
-        Pairs, each shape (n,): neuron ``columns[k]`` goes to place ``rows[k]``, as by the matrix with 1 at [rows[k], columns[k]].
-
-    Returns
-    -------
-    tuple of int
-        The images σ(0), ..., σ(n-1).
-
-    Raises
-    ------
-    PermutationError
-        If rows or columns are not each of 0, ..., n-1 once.
-
-    Examples
-    --------
-    >>> images_of_assignment([0, 1, 2], [1, 2, 0])
-    (2, 0, 1)
-    """
-    places, neurons = _images("rows", rows), _images("columns", columns)
-    if len(places) != len(neurons):
-        raise PermutationError(
-            f"an assignment has as many rows as columns, not {len(places)} and {len(neurons)}: all neurons must be paired."
-        )
-    return tuple(place for _, place in sorted(zip(neurons, places, strict=True)))
-
-
-def _images(where: str, image: Any, n: int | None = None) -> tuple[int, ...]:
-    """Images of one neuron set as plain integers."""
-    try:
-        given = plain_tuple(where, image)
+        rows = plain_tuple(where, values)
     except SpecError as error:
         raise PermutationError(str(error)) from None
-    numbers = tuple(map(plain_int, given))
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int):
-            raise PermutationError(
-                f"{where} must hold integers, not {shown(number)}: of a permutation matrix use images_of_matrix, of an "
-                "assignment images_of_assignment."
-            )
-    n = len(numbers) if n is None else n
-    if len(numbers) != n:
-        raise PermutationError(f"{where} must have length {n}, not {len(numbers)}.")
-    if sorted(numbers) != list(range(n)):
-        raise PermutationError(f"{where} must contain each of 0, ..., {n - 1} once, not {numbers}.")
-    return numbers
-
-
-def _check_permutation(name: str, sigma: Any) -> None:
-    """Refuse what is no permutation."""
-    if not isinstance(sigma, Permutation):
-        raise PermutationError(f"{name} must be a Permutation, not {shown(sigma)}: make it with Group.permutation.")
-
-
-def _inverse(image: tuple[int, ...]) -> tuple[int, ...]:
-    """Inverse of one permutation given by its images."""
-    inverse = [0] * len(image)
-    for j, place in enumerate(image):
-        inverse[place] = j
-    return tuple(inverse)
-
-
-def _sizes(images: Mapping[str, tuple[int, ...]]) -> str:
-    """Neuron sets and sizes of a permutation, for messages."""
-    return "{" + ", ".join(f"{label}: {len(image)}" for label, image in images.items()) + "}"
+    if len(rows) != count:
+        raise PermutationError(f"{where} must be {count} sequences, one for each of its signs, not {len(rows)}.")
+    return rows

@@ -288,7 +288,7 @@ class WeightSpace:
             tensors.append(TensorSpec(name, tuple(p[1] for p in pairs), tuple(p[0] for p in pairs), i))
         return cls(tuple(tensors), plain_names("inputs", inputs), plain_names("outputs", outputs))
 
-    def group(self, permuted: str | Iterable[str]) -> "Group":
+    def group(self, permuted: str | Iterable[str], signed: Iterable[str] = ()) -> "Group":
         """Return the permutation group of this space that moves the given neuron sets.
 
         Parameters
@@ -296,6 +296,8 @@ class WeightSpace:
         permuted : {"NP", "HNP"} or iterable of str
             ``"NP"`` moves all neuron sets, ``"HNP"`` all but inputs and outputs (paper, table 1); otherwise the
             names of the sets to move. Sets of size 1 have nothing to move and count as fixed.
+        signed : iterable of str
+            Sets of these whose neurons may also change their sign: those with odd activations (tanh, sine).
 
         Returns
         -------
@@ -305,7 +307,7 @@ class WeightSpace:
         Raises
         ------
         SpecError
-            If the group or a neuron set is unknown.
+            If the group or a neuron set is unknown, or a signed set is not permuted.
         """
         from nfn_core.groups import Group  # groups build on spaces; this shorthand is the one arrow back
 
@@ -314,7 +316,7 @@ class WeightSpace:
                 raise SpecError(f"permuted must be 'NP', 'HNP' or a collection of neuron sets, not {permuted!r}.")
             kept = {*self.inputs, *self.outputs} if permuted == "HNP" else set()
             permuted = [label for label in self.sizes if label not in kept]
-        return Group(self, plain_names("permuted", permuted))
+        return Group(self, plain_names("permuted", permuted), plain_names("signed", signed))
 
 
 def _as_feedforward(tensors: tuple[TensorSpec, ...]) -> tuple[list[int], list[tuple[int, ...]], list[bool]] | None:

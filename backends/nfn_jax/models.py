@@ -1,6 +1,5 @@
 """Parameter trees and checkpoints in and out of weight spaces."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -16,10 +15,12 @@ import numpy as np
 from nfn_core import Features
 from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.probes import Arrays, Each, Reached, Run, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import verify
+from nfn_jax.precision import InDouble
 from nfn_jax.tracing import walk
 
 __all__ = ["leaves", "stack", "stream", "unstack", "weight_space"]
@@ -32,6 +33,8 @@ def weight_space(
     labels: Mapping[str, str] | None = None,
     verification: bool = True,
     seed: int = 0,
+    tensors: str | Iterable[str] | None = None,
+    **keywords: Any,
 ) -> ModelSpace:
     """Derive the weight space of a parameter tree from the computation, and verify it by running the computation.
 
@@ -42,7 +45,7 @@ def weight_space(
     Parameters
     ----------
     function : callable
-        ``function(params, *inputs)`` gives the network's outputs: ``model.apply`` in Linen,
+        ``function(params, *inputs, **keywords)`` gives the network's outputs: ``model.apply`` in Linen,
         ``lambda state, x: nnx.merge(graph, state)(x)`` in NNX, ``lambda model, x: model(x)`` in Equinox.
     params : pytree
         The parameters.
@@ -50,13 +53,19 @@ def weight_space(
         Example inputs, pytrees of arrays.
     labels : mapping of str to str, optional
         Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"in h"`` (see
-        `nfn_core.models.patterns`) by the name of a tensor, of a primitive as messages name it (``"fft[0]"``), ``"input[0]"``
+        `nfn_core.models.patterns`) by the name of a tensor, of a primitive as messages name it (``"svd[0]"``), ``"input[0]"``
         or ``"output[0]"``. If they label every tensor, input and output, the function need not be traceable.
     verification : bool
         Whether to run the function on permuted tensors and inputs: with 64-bit arrays where it takes them, otherwise
         (and then to a coarser limit) with its own.
     seed : int
         Seed of the verification.
+    tensors : str or iterable of str, optional
+        Which tensors make the space, as patterns of their names: ``"*lora_*"``, ``"params.Dense_0.*"``; those after ``"!"``
+        are left out: ``["*", "!*Embed*"]``. All others are held fixed, and trees that are stacked need not have them.
+    **keywords : Any
+        Example inputs by keyword; the labels ``"input[0]"``, ... count them after the others. What is no array is passed
+        as it is.
 
     Returns
     -------
@@ -67,50 +76,75 @@ def weight_space(
     ------
     LabelError
         If the function cannot be traced or run; a primitive has no rule and no label; a label contradicts the computation;
-        tensors have several dtypes; or permutations change the output.
+        `tensors` chooses none; tensors have several dtypes; or permutations change the output.
     SpecError
         If `seed` is no non-negative integer, or `verification` neither True nor False.
     """
     seed, verification = natural_int("seed", seed), boolean("verification", verification)
-    tensors = leaves(params)
-    _check(tensors)
-    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, {} if labels is None else labels)
-    given, spec = jax.tree.flatten(inputs)
+    own = leaves(params)
+    kept = {name: own[name] for name in chosen(own, tensors)} if own else {}
+    _check(kept)
+    labeling = Labeling({name: tuple(x.shape) for name, x in kept.items()}, {} if labels is None else labels)
+    given, spec = jax.tree.flatten((inputs, list(keywords.values())))
     arrays = [x for x in given if _is_array(x)]
 
     def run(values: Sequence[Any], examples: Sequence[Any]) -> Any:
         rest = iter(examples)
-        filled = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
-        return function(_filled(params, dict(zip(tensors, values, strict=True))), *filled)
+        args, others = jax.tree.unflatten(spec, [next(rest) if _is_array(x) else x for x in given])
+        tree = _filled(params, dict(zip(own, values, strict=True)))
+        return function(tree, *args, **dict(zip(keywords, others, strict=True)))
 
+    held = Each(own, lambda name: _widened(own[name]))
     if labeling.explicit:
         with running():
-            shapes = [np.shape(y) for y in jax.tree.leaves(run(list(tensors.values()), arrays))]
+            shapes = [np.shape(y) for y in jax.tree.leaves(run(list(own.values()), arrays))]
         labeling.untraced([(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in arrays], shapes)
+        try:
+            network = _in_double(InDouble(jax.make_jaxpr(run)(list(own.values()), arrays)), held)
+        except (TypeError, IndexError):  # control flow depends on data
+            network = _as_it_is(run, held, [*map(_widened, arrays)])
     else:
-        walk(labeling, run, list(tensors.values()), arrays)
+        others = {name: x for name, x in _leaves(params).items() if _host(x) is not None and name not in own}
+        closed = walk(labeling, run, own, arrays, others)
+        network = _in_double(InDouble(closed), held)
     space = ModelSpace(*labeling.finish())
     if not verification:
         return space
-    evaluate, compiled = (run, run) if labeling.explicit else (partial(jax.eval_shape, run), jax.jit(run))
-    wide = [_in_double(x) for x in (*tensors.values(), *arrays)]
+    values = Each(kept, held.__getitem__)
+    return replace(space, verification=verify(labeling, network, values, [*map(_widened, arrays)], seed))
+
+
+def _in_double(evaluate: InDouble, held: Arrays) -> Run:
+    """A traced network, run in double precision throughout; tensors that are not given are what they are held to be."""
+
+    def network(values: Arrays, inputs: Sequence[np.ndarray], reached: Reached | None) -> list[np.ndarray]:
+        with running():
+            return evaluate([*(values[name] if name in values else held[name] for name in held), *inputs], reached)
+
+    return network
+
+
+def _as_it_is(function: Callable[..., Any], held: Arrays, examples: Sequence[Any]) -> Run:
+    """A network without a graph: run with 64-bit arrays, or with 32-bit ones where its own do not mix with them."""
     try:
         with jax.enable_x64(True):
-            evaluate(wide[: len(tensors)], wide[len(tensors) :])
+            function([*map(jnp.asarray, held.values())], [*map(jnp.asarray, examples)])
         mode: Callable[[], AbstractContextManager[Any]] = partial(jax.enable_x64, True)
-    except TypeError:  # the function has 32-bit arrays of its own that do not mix
-        mode, wide = nullcontext, [np.asarray(x) for x in (*tensors.values(), *arrays)]
+    except TypeError:
+        mode = nullcontext
 
-    def network(values: dict[str, np.ndarray], examples: list[np.ndarray]) -> list[np.ndarray]:
+    def network(values: Arrays, inputs: Sequence[np.ndarray], reached: Reached | None) -> list[np.ndarray]:
+        if reached is not None:
+            reached.unseen["what a network without a graph chooses was not watched"] = None
         with mode(), running():
-            out = compiled([jnp.asarray(values[name]) for name in tensors], [jnp.asarray(x) for x in examples])
+            given = [jnp.asarray(values[name] if name in values else held[name]) for name in held]
+            out = function(given, [jnp.asarray(x) for x in inputs])
             return [np.asarray(y) for y in jax.tree.leaves(out)]
 
-    values = dict(zip(tensors, wide, strict=False))
-    return replace(space, verification=verify(labeling, network, values, wide[len(tensors) :], seed))
+    return network
 
 
-def _in_double(x: Any) -> np.ndarray:
+def _widened(x: Any) -> np.ndarray:
     """Array of the host, in double precision where it is floating."""
     return np.asarray(x, dtype="float64" if jnp.issubdtype(x.dtype, jnp.floating) else None)
 
@@ -163,7 +197,7 @@ def stack(space: ModelSpace, *channels: Iterable[Any], fill: float | None = None
         If the trees do not fit the space, or a tensor is no array of JAX.
     """
     check_kind("space", space, ModelSpace)
-    features = stack_models(space, channels, fill, _named, _problem)
+    features = stack_models(space, channels, fill, _named, _problem, _host)
     return {name: jax.lax.stop_gradient(x) for name, x in features.items()} if boolean("detach", detach) else features
 
 
@@ -222,9 +256,25 @@ def stream(space: ModelSpace, paths: Iterable[str | Path], batch: int) -> Iterat
     return space.stream(paths, batch, "jax")
 
 
+def _paths(tree: Any) -> list[tuple[Any, Any]]:
+    """Leaves of a tree with their paths; the only leaf of a variable of NNX has the path of the variable."""
+    found = []
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=_is_variable)[0]:
+        inside = jax.tree_util.tree_flatten_with_path(node)[0]
+        found += [((*path, *(rest if len(inside) > 1 else ())), x) for rest, x in inside]
+    return found
+
+
+def _is_variable(node: Any) -> bool:
+    """Whether a node is a variable of NNX, which is not imported here."""
+    return any(
+        c.__module__.startswith("flax.nnx") and c.__name__ in ("Variable", "VariableState") for c in type(node).__mro__
+    )
+
+
 def _name(path: Any) -> str:
     """Dotted name of a path."""
-    return jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value")
+    return jax.tree_util.keystr(path, simple=True, separator=".")
 
 
 def _named(tree: Any) -> Any:
@@ -235,13 +285,18 @@ def _named(tree: Any) -> Any:
 def _leaves(tree: Any) -> dict[str, Any]:
     """Leaves of a tree by name."""
     try:
-        found, _ = jax.tree_util.tree_flatten_with_path(tree)
+        found = _paths(tree)
     except ValueError as error:  # JAX sorts the keys of mappings
         raise LabelError(f"the keys of a tree of tensors must be of one kind, which JAX can sort: {error}") from error
-    named = {_name(path): x for path, x in found}
-    if len(named) < len(found):
-        repeated = [name for name, count in Counter(_name(path) for path, _ in found).items() if count > 1]
-        raise LabelError(f"several leaves of the tree have the names {repeated[:5]}: rename keys that hold dots.")
+    named: dict[str, Any] = {}
+    places: dict[str, str] = {}
+    for path, x in found:
+        name, place = _name(path), jax.tree_util.keystr(path)
+        if name in named:
+            raise LabelError(
+                f"the leaves {places[name]} and {place} of the tree both have the name {name!r}: rename keys that hold dots."
+            )
+        named[name], places[name] = x, place
     return named
 
 
@@ -256,10 +311,14 @@ def _is_array(x: Any) -> bool:
     return isinstance(x, jax.Array | np.ndarray)
 
 
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with an array's entries, None for what has none: keys of random numbers, functions."""
+    return np.asarray(x) if _is_array(x) and not jnp.issubdtype(x.dtype, jax.dtypes.extended) else None
+
+
 def _filled(tree: Any, values: Mapping[str, Any]) -> Any:
     """The tree with other values of its tensors."""
-    found, spec = jax.tree_util.tree_flatten_with_path(tree)
-    return jax.tree.unflatten(spec, [values.get(_name(path), x) for path, x in found])
+    return jax.tree.unflatten(jax.tree.structure(tree), [values.get(_name(path), x) for path, x in _paths(tree)])
 
 
 def _check(tensors: Mapping[str, Any]) -> None:

@@ -1,7 +1,9 @@
 """JAX primitives in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from nfn_core.models.axes import resolve
 from nfn_core.models.operations import COMMON, Call, Registry
 from nfn_core.models.rules import Rules, Value
 
@@ -20,7 +22,6 @@ ELEMENTWISE = (
         "cos",
         "cosh",
         "digamma",
-        "eq",
         "eq_to",
         "erf",
         "erf_inv",
@@ -29,16 +30,33 @@ ELEMENTWISE = (
         "exp2",
     ),
     *("expm1", "floor", "ge", "gt", "imag", "integer_pow", "is_finite", "le", "le_to", "lgamma", "log", "log1p"),
-    *("logistic", "lt", "lt_to", "min", "ne", "nextafter", "not", "or", "pow", "real"),
+    *("logistic", "lt", "lt_to", "min", "nextafter", "not", "or", "pow", "real"),
     *("reduce_precision", "rem", "round", "rsqrt", "sign", "sinh", "sqrt", "square", "stop_gradient", "sub"),
     *("tan", "xor"),
 )
 """Primitives that map entries."""
 
 
+SCATTERS = (
+    *(
+        "scatter",
+        "scatter-add",
+        "scatter-sub",
+        "scatter-mul",
+        "scatter-min",
+        "scatter-max",
+        "scatter_sub",
+        "scatter_mul",
+    ),
+    *("scatter_add", "scatter_min", "scatter_max"),
+)
+LOOK_UPS = ("gather", "eq", "ne", "sort", *SCATTERS)
+"""Primitives that use integers only to look entries up; their rules see to it."""
+
+
 def looks_up(name: str, call: Call) -> bool:
     """Whether a primitive uses integers only to look entries up; comparing them with 0 is a part of that."""
-    return name == "gather" or (name == "lt" and call.literals[1] == 0)
+    return name in LOOK_UPS or (name == "lt" and call.literals[1] == 0)
 
 
 @operation(*ELEMENTWISE)
@@ -98,7 +116,13 @@ def _reduce(r: Rules, call: Call, x: Value) -> Value:
 
 @operation("argmax", "argmin")
 def _argmax(r: Rules, call: Call, x: Value) -> Value:
-    return r.reduce(r.fix_axes(x, call.params["axes"]), call.params["axes"])
+    return r.largest(x, call.params["axes"][0])[1]
+
+
+@operation("top_k", "approx_top_k")
+def _top_k(r: Rules, call: Call, x: Value) -> list[Value]:
+    axis = call.params.get("axis", call.params.get("reduction_dimension", -1))
+    return r.largest(x, axis, call.shapes[0][axis])
 
 
 @operation("cumsum", "cumprod", "cummax", "cummin", "cumlogsumexp")
@@ -113,8 +137,19 @@ def _reverse(r: Rules, call: Call, x: Value) -> Value:
 
 @operation("sort")
 def _sort(r: Rules, call: Call, *values: Value) -> list[Value]:
+    axis = call.params["dimension"]
     joined = r.elementwise(*values)
-    return [r.fix_axes(joined, [call.params["dimension"]])] * len(values)
+    entries, numbers = r.largest(joined, axis, joined.shape[axis])
+    found = []
+    for x in values:
+        counts = x.index is not None and x.constant and x.index.axis is not None
+        if counts and resolve(x.index.axis) is resolve(joined.axes[axis]):  # type: ignore[union-attr, arg-type]
+            found.append(numbers)
+            continue
+        if x.index is not None:
+            r.invalidate(x.index)
+        found.append(entries)
+    return found
 
 
 @operation("reduce_window_sum", "reduce_window_max", "reduce_window_min")
@@ -184,29 +219,88 @@ def _dynamic_update(r: Rules, call: Call, x: Value, part: Value, *_: Value) -> V
 
 @operation("iota")
 def _iota(r: Rules, call: Call) -> Value:
-    return r.constant(call.shapes[0], [a == call.params["dimension"] for a in range(len(call.shapes[0]))])
+    return r.numbering(call.shapes[0], call.params["dimension"])
 
 
 @operation("gather")
 def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
     g, sizes = call.params["dimension_numbers"], call.params["slice_sizes"]
-    looked = list(g.start_index_map)
-    simple = len(looked) == 1 and tuple(g.collapsed_slice_dims) == tuple(looked) and not g.operand_batching_dims
-    whole = all(n == size for a, (n, size) in enumerate(zip(sizes, x.shape, strict=True)) if a not in looked)
-    if not (simple and whole):
+    rows = _number(r, x, numbers, g.start_index_map, g.collapsed_slice_dims)
+    for a, b in zip(g.operand_batching_dims, g.start_indices_batching_dims, strict=True):
+        r.unify(x.axes[a], numbers.axes[b])
+    own = [a for a in range(len(x.axes)) if a not in (*g.collapsed_slice_dims, *g.operand_batching_dims)]
+    places = dict(zip(g.offset_dims, own, strict=True))
+    batch = iter(rows.axes)
+    axes = []
+    for place, size in enumerate(call.shapes[0]):
+        if place not in places:
+            axes.append(next(batch))
+        elif size == x.shape[places[place]]:
+            axes.append(x.axes[places[place]])
+        else:
+            r.fix(x.axes[places[place]])
+            axes.append(r.fixed(sizes[places[place]]))
+    return r.looked_up(x, axes)
+
+
+@operation(*SCATTERS)
+def _scatter(r: Rules, call: Call, x: Value, numbers: Value, part: Value) -> Value:
+    g = call.params["dimension_numbers"]
+    rows = _number(r, x, numbers, g.scatter_dims_to_operand_dims, g.inserted_window_dims)
+    for value in (x, part):
+        if value.index is not None:
+            r.invalidate(value.index)
+    for a, b in zip(g.operand_batching_dims, g.scatter_indices_batching_dims, strict=True):
+        r.unify(x.axes[a], numbers.axes[b])
+    own = [a for a in range(len(x.axes)) if a not in (*g.inserted_window_dims, *g.operand_batching_dims)]
+    for place, a in zip(g.update_window_dims, own, strict=True):
+        r.match(x.axes[a], part.axes[place])
+    batch = [node for a, node in enumerate(part.axes) if a not in g.update_window_dims]
+    for node, other in zip(batch, rows.axes, strict=True):
+        r.read(r.unify(node, other))  # entries for one place meet
+        if call.params["name"] == "scatter":
+            r.fix(node)  # of two entries for one place the last one stays
+    return r.same_shape(x)
+
+
+def _number(r: Rules, x: Value, numbers: Value, looked: Sequence[int], whole: Sequence[int]) -> Value:
+    """Let the last axis of numbers hold places along axes, and return them without it."""
+    if len(looked) == 1 and looked[0] in whole:
+        rows = r.reshape(numbers, numbers.shape[:-1])
+        r.number(x.axes[looked[0]], rows)
+        return rows
+    r.fix_axes(x, looked)
+    r.fix(numbers.axes[-1])
+    if numbers.index is not None:
+        r.invalidate(numbers.index)
+    return Value(numbers.axes[:-1])
+
+
+@operation(
+    *("random_seed", "random_bits", "random_wrap", "random_unwrap", "random_split", "random_fold_in", "threefry2x32"),
+    *("rng_bit_generator", "random_gamma"),
+)
+def _random(r: Rules, call: Call, *values: Value) -> list[Value]:
+    for x in values:
         r.fix_axes(x, range(len(x.axes)))
-        if numbers.index is not None:
-            r.invalidate(numbers.index)
-        return r.opaque(call.shapes[0])
-    rows = r.reshape(numbers, numbers.shape[:-1])  # numbers of one axis: their own last axis has size 1
-    found = r.take(x, rows, looked[0])
-    first, count = looked[0], len(rows.axes)
-    own = [*range(first), *range(first + count, len(found.axes))]  # of x; the others are of the numbers
-    places = list(g.offset_dims)
-    order = [0] * len(found.axes)
-    for place, source in zip(places, own, strict=True):
-        order[place] = source
-    rest = [place for place in range(len(order)) if place not in places]
-    for place, source in zip(rest, range(first, first + count), strict=True):
-        order[place] = source
-    return r.transpose(found, order)
+    return [r.opaque(shape) for shape in call.shapes]
+
+
+@operation(
+    *("cholesky", "lu", "lu_pivots_to_permutation", "qr", "geqrf", "householder_product", "eigh", "eig", "svd"),
+    *("triangular_solve", "schur", "tridiagonal"),
+)
+def _matrix(r: Rules, call: Call, *values: Value) -> list[Value]:
+    for x in values:
+        r.fix_axes(x, range(len(x.axes)))
+    return [r.opaque(shape) for shape in call.shapes]
+
+
+@operation("fft")
+def _fourier(r: Rules, call: Call, x: Value) -> Value:
+    return r.resize(x, call.shapes[0], range(-len(call.params["fft_lengths"]), 0))
+
+
+@operation("optimization_barrier")
+def _barrier(r: Rules, call: Call, *values: Value) -> list[Value]:
+    return list(values)

@@ -2,7 +2,7 @@
 
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,19 @@ CONTROL = (
     "custom_jvp_call",
     "custom_vjp_call",
     "checkpoint",
+    "remat2",
+    "custom_vjp_call_jaxpr",
 )
 """Primitives that hold a jaxpr of their own, which is walked."""
 
 
-def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any], inputs: Sequence[Any]) -> None:
+def walk(
+    labeling: Labeling,
+    function: Callable[..., Any],
+    tensors: Mapping[str, Any],
+    inputs: Sequence[Any],
+    others: Mapping[str, Any],
+) -> ClosedJaxpr:
     """Walk a function's computation and record its constraints on axes in a labeling.
 
     Parameters
@@ -44,8 +52,17 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
         The labeling, which holds the tensors.
     function : callable
         From a list of tensors and a list of inputs to outputs.
-    tensors, inputs : sequence of array
-        Tensors in the labeling's order, and example inputs.
+    tensors : mapping of str to array
+        Tensors by name; those that are not the labeling's are held fixed.
+    inputs : sequence of array
+        Example inputs.
+    others : mapping of str to array
+        Arrays that the model holds beside its tensors.
+
+    Returns
+    -------
+    jax.extend.core.ClosedJaxpr
+        The computation.
 
     Raises
     ------
@@ -53,7 +70,7 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
         If the function cannot be traced, or a primitive has no rule and no explicit label.
     """
     try:
-        closed = jax.make_jaxpr(function)(list(tensors), list(inputs))
+        closed = jax.make_jaxpr(function)(list(tensors.values()), list(inputs))
     except Exception as error:
         reason = str(error).strip().split("\n")[0]
         raise LabelError(
@@ -61,19 +78,21 @@ def walk(labeling: Labeling, function: Callable[..., Any], tensors: Sequence[Any
             "data and code that leaves arrays have no jaxpr: label every tensor, input and output explicitly instead."
         ) from error
     read = {id(v) for eqn in closed.jaxpr.eqns for v in eqn.invars} | {id(v) for v in closed.jaxpr.outvars}
-    names = list(labeling.tensors)
-    labeling.used.update(n for n, v in zip(names, closed.jaxpr.invars, strict=False) if id(v) in read)
+    labeling.used.update(n for n, v in zip(tensors, closed.jaxpr.invars, strict=False) if id(v) in read)
+    own = [labeling.tensors.get(name) or labeling.held(x.shape) for name, x in tensors.items()]
     given = [labeling.input(x.shape, jnp.issubdtype(x.dtype, jnp.integer)) for x in inputs]
-    walker = _Walker(labeling)
-    for value in walker.walk(closed, [*labeling.tensors.values(), *given]):
+    walker = _Walker(labeling, others)
+    for value in walker.walk(closed, [*own, *given]):
         labeling.output(value)
+    return closed
 
 
 class _Walker:
     """Walks jaxprs, with a count of each primitive met."""
 
-    def __init__(self, labeling: Labeling) -> None:
+    def __init__(self, labeling: Labeling, others: Mapping[str, Any]) -> None:
         self.labeling, self.rules = labeling, labeling.rules
+        self.others = {name: np.asarray(x) for name, x in others.items()}
         self.met: Counter[str] = Counter()
 
     def walk(self, closed: Any, operands: Sequence[Value]) -> list[Value]:
@@ -100,7 +119,9 @@ class _Walker:
         shapes = [tuple(v.aval.shape) for v in eqn.outvars]
         keys = [key] if len(shapes) == 1 else [f"{key}[{k}]" for k in range(len(shapes))]
         inside = str(eqn.source_info.name_stack)
-        call = Call(shapes, eqn.params, [v.val if isinstance(v, Literal) else None for v in eqn.invars])
+        call = Call(
+            shapes, {**eqn.params, "name": name}, [v.val if isinstance(v, Literal) else None for v in eqn.invars]
+        )
         rule = OPERATIONS.get(name)
         return self.labeling.apply(
             f"primitive {key}" + (f" in {inside!r}" if inside else ""),
@@ -115,7 +136,7 @@ class _Walker:
         """Values of the results of a loop, a choice or a call."""
         if name == "scan":
             fixed, state = params["num_consts"], params["num_consts"] + params["num_carry"]
-            before = [replace(x, constant=False) for x in operands[fixed:state]]
+            before = [replace(x, constant=False, number=None, zero=False) for x in operands[fixed:state]]
             rows = []
             for x in operands[state:]:
                 with self.rules.at("the steps of a scan"):
@@ -128,7 +149,7 @@ class _Walker:
                 return [*before, *(Value((self.rules.fixed(params["length"]), *y.axes)) for y in steps)]
         if name == "while":
             first, second = params["cond_nconsts"], params["cond_nconsts"] + params["body_nconsts"]
-            before = [replace(x, constant=False) for x in operands[second:]]
+            before = [replace(x, constant=False, number=None, zero=False) for x in operands[second:]]
             self.walk(params["cond_jaxpr"], [*operands[:first], *before])
             self._same(before, self.walk(params["body_jaxpr"], [*operands[first:second], *before]))
             return before
@@ -136,7 +157,7 @@ class _Walker:
             results = [self.walk(branch, operands[1:]) for branch in params["branches"]]
             for other in results[1:]:
                 self._same(results[0], other)
-            return [replace(x, constant=False) for x in results[0]]
+            return [replace(x, constant=False, number=None, zero=False) for x in results[0]]
         inner = next(params[k] for k in ("jaxpr", "call_jaxpr", "fun_jaxpr") if k in params)
         return self.walk(inner, operands)
 
@@ -147,15 +168,11 @@ class _Walker:
 
     def _constant(self, x: Any) -> Value:
         """Value of an array that is no part of the weight space."""
-        shape = tuple(np.shape(x))
-        varies, number = [True] * len(shape), None
-        if shape and isinstance(x, np.ndarray | jax.Array) and not jnp.issubdtype(x.dtype, jax.dtypes.extended):
-            host = np.asarray(x)
-            varies = [bool((host != host.take([0], axis=a)).any()) if n else False for a, n in enumerate(shape)]
-        if np.size(x) == 1 and jnp.issubdtype(jnp.result_type(x), jnp.floating):
-            number = float(np.asarray(x).reshape(()))
-        with self.rules.at("a constant"):
-            return self.rules.constant(shape, varies, number)
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.extended):  # keys of random numbers
+            return self.rules.constant(x.shape, [True] * x.ndim)
+        x = np.asarray(x)
+        same = (n for n, y in self.others.items() if y.dtype == x.dtype and np.array_equal(x, y))
+        return self.labeling.constant(x, next(same, None))
 
 
 def _place(error: Exception) -> str:

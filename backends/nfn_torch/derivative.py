@@ -63,9 +63,9 @@ def _multiply_add(x: torch.Tensor, matrix: torch.Tensor, y: torch.Tensor | None)
     """Product accumulated into `y`, once that has its shape."""
     if y is None:
         return x @ matrix
+    if y.ndim == 1:  # constants, of the empty hub, stay as they are
+        return torch.addmm(y, x, matrix)
     shape = (*x.shape[:-1], matrix.shape[-1])
-    if y.ndim == 1:  # constants stay as they are
-        return torch.addmm(y, x.reshape(-1, x.shape[-1]), matrix).view(shape)
     total = y.expand(shape).contiguous()
     total.view(-1, shape[-1]).addmm_(x.reshape(-1, x.shape[-1]), matrix)
     return total

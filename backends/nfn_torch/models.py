@@ -2,11 +2,11 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from weakref import ReferenceType, ref
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from torch.utils import _pytree as pytree
 
 from nfn_core.checks import boolean, check_kind, natural_int
 from nfn_core.errors import FeatureError, LabelError
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
+from nfn_core.models.probes import Each, Reached, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import running, verify
+from nfn_core.models.verification import verify
 from nfn_torch.features import WeightSpaceFeatures
-from nfn_torch.tracing import integers, walk
+from nfn_torch.precision import InDouble
+from nfn_torch.tracing import constants, host, integers, walk
+from nfn_torch.wrappers import copied, inner_names, named_tensors, plain_inputs, unwrapped
 
 __all__ = ["stack", "stream", "unstack", "weight_space"]
 
@@ -33,18 +36,22 @@ def weight_space(
     labels: Mapping[str, str] | None = None,
     verification: bool = True,
     seed: int = 0,
+    tensors: str | Iterable[str] | None = None,
+    **keywords: Any,
 ) -> ModelSpace:
     """Derive the weight space of a module from its computation, and verify it by running the module.
 
     Parameters and persistent floating-point buffers (running statistics) are the tensors of the space; every other
-    buffer is a constant of the computation. The module is traced and run in evaluation mode, and left as it was.
+    buffer is a constant of the computation. A copy of the module is traced and run, in evaluation mode. Wrappers
+    (`DataParallel`, `DistributedDataParallel`, `torch.compile`, averages of weights) are looked through, so that names are
+    those of the module inside.
 
     Parameters
     ----------
     module : torch.nn.Module
         The module.
     *inputs : Any
-        Example inputs, as the module takes them.
+        Example inputs, as the module takes them: tensors, and tuples, lists and mappings of tensors.
     labels : mapping of str to str, optional
         Explicit labels, for what cannot be derived or is to have a name: patterns such as ``"h in _ _"`` (see
         `nfn_core.models.patterns`) by the name of a tensor, an operation of the graph, ``"input[0]"`` or ``"output[0]"``. If
@@ -53,6 +60,11 @@ def weight_space(
         Whether to run the module, in double precision, on permuted tensors and inputs.
     seed : int
         Seed of the verification.
+    tensors : str or iterable of str, optional
+        Which tensors make the space, as patterns of their names: ``"*lora_*"``, ``"h.0.*"``; those after ``"!"`` are left
+        out: ``["*", "!*embed*"]``. All others are held fixed, and models that are stacked need not have them.
+    **keywords : Any
+        Example inputs by keyword; the labels ``"input[0]"``, ... count them after the others.
 
     Returns
     -------
@@ -62,32 +74,31 @@ def weight_space(
     Raises
     ------
     LabelError
-        If the module cannot be traced or run; an operation has no rule and no label; a label contradicts the computation;
-        tensors are quantized, sparse, without values, of several dtypes, or share memory; or permutations change the
+        If the module cannot be copied, traced or run; an operation has no rule and no label; a label contradicts the
+        computation; `tensors` chooses none; tensors are quantized, sparse, without values, of several dtypes, or share memory; or permutations change the
         output.
     SpecError
         If `module` is no module, `seed` no non-negative integer, or `verification` neither True nor False.
     """
     check_kind("module", module, torch.nn.Module)
     seed, verification = natural_int("seed", seed), boolean("verification", verification)
-    tensors, first, also = _tensors(module)
-    labeling = Labeling({name: tuple(x.shape) for name, x in tensors.items()}, {} if labels is None else labels, also)
-    for number, x in enumerate(pytree.tree_leaves(inputs)):
+    module, call_with = unwrapped(module), (plain_inputs(inputs), plain_inputs(keywords))
+    own, first, also = _tensors(module, tensors)
+    labeling = Labeling({name: tuple(x.shape) for name, x in own.items()}, {} if labels is None else labels, also)
+    for number, x in enumerate(pytree.tree_leaves(call_with)):
         if isinstance(x, torch.Tensor) and (wrong := _problem(x)):
             raise LabelError(f"input {number} {wrong}.")
-    double = copy.deepcopy(module).eval().double()
-    call = _Call(double, inputs)
-    if labeling.explicit:
-        examples = [x for x in pytree.tree_leaves(inputs) if isinstance(x, torch.Tensor)]
+    call = _Call(module, call_with) if verification or labeling.explicit else None
+    if labeling.explicit and call is not None:
+        examples = [x for x in pytree.tree_leaves(call_with) if isinstance(x, torch.Tensor)]
         shapes = [tuple(y.shape) for y in call.run({}, call.arrays)]
         labeling.untraced([(tuple(x.shape), integers(x)) for x in examples], shapes)
     else:
-        with _evaluation(module):
-            walk(labeling, module, inputs, first)
+        walk(labeling, copied(module, [*module.parameters(), *module.buffers()]).eval(), call_with, first)
     space = ModelSpace(*labeling.finish())
-    if not verification:
+    if not verification or call is None:
         return space
-    arrays = {name: x.detach().double().cpu().numpy() for name, x in tensors.items()}
+    arrays = Each(own, lambda name: own[name].detach().double().cpu().numpy())
     return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed))
 
 
@@ -124,7 +135,7 @@ def stack(
     for number, models in enumerate(channels):
         if _is_model(models):
             raise FeatureError(f"channel {number} is a single module: give a list of models for each channel.")
-    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem))
+    features = WeightSpaceFeatures(stack_models(space, channels, fill, _named, _problem, _host))
     return features.map(torch.Tensor.detach) if boolean("detach", detach) else features
 
 
@@ -157,7 +168,7 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like,
     check_kind("space", space, ModelSpace)
     if not isinstance(like, torch.nn.Module | Mapping):
         raise FeatureError(f"`like` must be a module or a state dict, not a {kind_of(like)}.")
-    known: Mapping[str, Any] = like.state_dict() if isinstance(like, torch.nn.Module) else like
+    known: Mapping[str, Any] = named_tensors(like) if isinstance(like, torch.nn.Module) else like
     held = space.names
     _check_values("`like`", known, held)
     space.check_like({name: tuple(x.shape) for name, x in known.items() if _problem(x) is None})
@@ -166,7 +177,7 @@ def unstack(space: ModelSpace, features: Mapping[str, torch.Tensor], like: Like,
     if not isinstance(like, torch.nn.Module):
         others = {name: x for name, x in known.items() if name not in held}
         return cast("list[Like]", [{**_copied(others), **state} for state in states])
-    modules: list[Any] = [copy.deepcopy(like) for _ in states]
+    modules: list[Any] = [copied(like) for _ in states]
     for module, state in zip(modules, states, strict=True):
         _put(module, state)
     return modules
@@ -199,8 +210,8 @@ def _is_model(x: Any) -> bool:
 
 
 def _named(model: Any) -> Any:
-    """State dict of a module, with its history."""
-    return model.state_dict(keep_vars=True) if _is_model(model) else model
+    """State dict of a module, with its history and without wrappers, and its constants."""
+    return {**constants(model), **named_tensors(model)} if _is_model(model) else model
 
 
 def _problem(x: Any) -> str | None:
@@ -212,6 +223,11 @@ def _problem(x: Any) -> str | None:
     if x.is_quantized:
         return f"is quantized ({x.dtype}): give x.dequantize()"
     return None if x.layout == torch.strided and not x.is_nested else f"has layout {x.layout}: give x.to_dense()"
+
+
+def _host(x: Any) -> np.ndarray | None:
+    """Array of NumPy with a tensor's entries, None for what has none."""
+    return host(x) if _problem(x) is None else None
 
 
 def _check_values(owner: str, values: Any, names: Iterable[str]) -> None:
@@ -229,7 +245,7 @@ def _copied(others: Mapping[str, Any]) -> dict[str, Any]:
 
 def _put(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
     """Put tensors into a module, and see that it holds them and nothing else under their names."""
-    own = module.state_dict()
+    own = named_tensors(module)
     for name, x in state.items():
         if name not in own:
             raise FeatureError(
@@ -240,8 +256,11 @@ def _put(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
                 f"tensor {name!r} of `like` has dtype {own[name].dtype}, but the features have {x.dtype}: cast one to the "
                 "other."
             )
-    module.load_state_dict(state, strict=False)  # all names are known, and the others stay as they were
-    own = module.state_dict()
+    full = module.state_dict()  # with the version of its format
+    outer = {short: name for name, short in inner_names(module, full).items()}
+    full.update({outer[name]: x for name, x in state.items()})
+    module.load_state_dict(full)
+    own = named_tensors(module)
     for name, x in state.items():
         if not torch.allclose(own[name], x.to(own[name].device), rtol=0, atol=0, equal_nan=True):
             raise FeatureError(
@@ -250,8 +269,10 @@ def _put(module: torch.nn.Module, state: Mapping[str, torch.Tensor]) -> None:
             )
 
 
-def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, tuple[str, ...]]]:
-    """Tensors by first name, first name of every name, and other names of every first name."""
+def _tensors(
+    module: torch.nn.Module, patterns: str | Iterable[str] | None
+) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, tuple[str, ...]]]:
+    """Chosen tensors by first name, first name of every name, and other names of every first name."""
     owners: dict[int, str] = {}
     tensors: dict[str, torch.Tensor] = {}
     first: dict[str, str] = {}
@@ -260,11 +281,13 @@ def _tensors(module: torch.nn.Module) -> tuple[dict[str, torch.Tensor], dict[str
             raise LabelError(
                 f"module {name!r} ({type(child).__name__}) is quantized: give the network before quantization."
             )
-    for name, x in module.state_dict(keep_vars=True).items():
-        if isinstance(x, torch.Tensor) and (wrong := _problem(x)):
+    state = {name: x for name, x in named_tensors(module).items() if isinstance(x, torch.Tensor)}  # modules keep more
+    kept = chosen(state, patterns)
+    for name, x in state.items():
+        if name not in kept:
+            continue
+        if wrong := _problem(x):
             raise LabelError(f"tensor {name!r} {wrong}.")
-        if not isinstance(x, torch.Tensor):
-            continue  # what a module keeps beside its tensors
         if isinstance(x, torch.nn.Parameter) and not x.is_floating_point():
             raise LabelError(f"tensor {name!r} has dtype {x.dtype}: only real floating parameters make a weight space.")
         if not x.is_floating_point():
@@ -303,35 +326,44 @@ def _check(tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 class _Call:
-    """A module as a function of NumPy arrays."""
+    """A copy of a module in evaluation mode and double precision, as a function of NumPy arrays."""
 
-    def __init__(self, module: torch.nn.Module, args: tuple[Any, ...]) -> None:
-        self.module = module
+    def __init__(self, module: torch.nn.Module, call_with: Any) -> None:
+        self.module = copied(module).eval().double()
+        self.state = {name: x for name, x in named_tensors(self.module).items() if isinstance(x, torch.Tensor)}
+        self.before = [
+            (child, name, x, x.detach().clone())
+            for child in self.module.modules()
+            for name, x in child.named_buffers(recurse=False)
+        ]
+        self.held: dict[
+            str, ReferenceType[np.ndarray]
+        ] = {}  # what parameters have now: only what differs is put into them
         self.device = next((x.device for x in module.parameters()), torch.device("cpu"))
-        self.leaves, self.spec = pytree.tree_flatten(args)
+        self.leaves, self.spec = pytree.tree_flatten(call_with)
         self.arrays = [self._wide(x).cpu().numpy() for x in self.leaves if isinstance(x, torch.Tensor)]
 
     @staticmethod
     def _wide(x: torch.Tensor) -> torch.Tensor:
         return x.detach().double() if x.is_floating_point() else x
 
-    def run(self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Outputs for tensors in place of the module's own, and for inputs."""
-        given = iter([torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for x in inputs])
+    def run(
+        self, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], reached: Reached | None = None
+    ) -> list[np.ndarray]:
+        """Outputs for tensors in place of the module's own, and for inputs, all in double precision."""
+        given = iter([torch.tensor(x, device=self.device) for x in inputs])
         leaves = [next(given) if isinstance(x, torch.Tensor) else x for x in self.leaves]
-        own = {name: torch.from_numpy(np.ascontiguousarray(x)).to(self.device) for name, x in tensors.items()}
-        with torch.no_grad(), running():
-            out = torch.func.functional_call(self.module, own, pytree.tree_unflatten(leaves, self.spec))
+        args, keywords = pytree.tree_unflatten(leaves, self.spec)
+        with torch.no_grad(), running(), torch.random.fork_rng([]):
+            torch.manual_seed(0)  # random operations give the same numbers in every run
+            for child, name, buffer, value in self.before:  # the last run may have changed or replaced it
+                setattr(child, name, buffer.copy_(value))
+            for name, x in tensors.items():
+                own = self.state[name]
+                before = self.held.get(name)
+                if before is None or before() is not x or not isinstance(own, torch.nn.Parameter):
+                    own.copy_(torch.from_numpy(np.ascontiguousarray(x)))
+                    self.held[name] = ref(x)
+            with InDouble(self.module, reached):
+                out = self.module(*args, **keywords)
         return [y.cpu().numpy() for y in pytree.tree_leaves(out) if isinstance(y, torch.Tensor)]
-
-
-@contextmanager
-def _evaluation(module: torch.nn.Module) -> Iterator[None]:
-    """Evaluation mode, for a while."""
-    modes = {child: child.training for child in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for child, training in modes.items():
-            child.training = training

@@ -1,6 +1,6 @@
 """ATen operations in terms of the rules of `nfn_core.models.rules`: how each passes its arguments on. No rule lives here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -8,7 +8,7 @@ import torch
 from nfn_core.models.operations import COMMON, Call, Registry, Rule
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["OPERATIONS", "rule_of"]
+__all__ = ["OPERATIONS", "name_of", "rule_of"]
 
 OPERATIONS = Registry(COMMON)
 """Rules by ATen name. Operations that torch itself tags as pointwise need no entry."""
@@ -17,14 +17,17 @@ operation = OPERATIONS.register
 POINTWISE = "every operation that torch tags as pointwise"
 
 
+def name_of(target: Any) -> str:
+    """ATen name of an operation of an exported graph, empty if it has none."""
+    return target._schema.name.removeprefix("aten::") if isinstance(target, torch._ops.OpOverload) else ""
+
+
 def rule_of(target: Any) -> Rule | None:
     """Rule of an operation of an exported graph, None if there is none."""
-    if not isinstance(target, torch._ops.OpOverload):
-        return None
-    name = target._schema.name.removeprefix("aten::")
-    random = torch.Tag.nondeterministic_seeded in target.tags
-    is_pointwise = torch.Tag.pointwise in target.tags and not random
-    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise else None)
+    name = name_of(target)
+    is_pointwise = bool(name) and torch.Tag.pointwise in target.tags
+    is_random = is_pointwise and torch.Tag.nondeterministic_seeded in target.tags
+    return OPERATIONS.get(name, OPERATIONS["pointwise"] if is_pointwise and not is_random else None)
 
 
 @operation("pointwise")
@@ -41,6 +44,11 @@ def _div(r: Rules, call: Call, x: Value, y: Value | float, rounding_mode: str | 
 @operation("relu")
 def _relu(r: Rules, call: Call, x: Value) -> Value:
     return r.activate("relu", x)
+
+
+@operation("_local_scalar_dense")
+def _number(r: Rules, call: Call, x: Value) -> Value:
+    return r.reshape(x, ())
 
 
 @operation("clone", "alias", "detach", "lift_fresh_copy", "_to_copy", "contiguous")
@@ -71,6 +79,17 @@ def _addmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> V
 @operation("baddbmm")
 def _baddbmm(r: Rules, call: Call, bias: Value, x: Value, y: Value, **_: Any) -> Value:
     return r.elementwise(bias, _bmm(r, call.shape, x, y))
+
+
+@operation("_trilinear")
+def _trilinear(r: Rules, call: Call, *args: Any) -> Value:
+    values, spread, summed = args[:3], args[3:6], args[6]
+    rank = len(values[0].axes) + len(spread[0])
+    shaped = []
+    for x, axes in zip(values, spread, strict=True):
+        sizes = iter(x.shape)
+        shaped.append(r.reshape(x, [1 if a in axes else next(sizes) for a in range(rank)]))
+    return r.reduce(r.elementwise(*shaped), summed)
 
 
 @operation("convolution")
@@ -113,7 +132,7 @@ def _layer_norm(r: Rules, call: Call, x: Value, size: Any, *vectors: Any) -> lis
         if isinstance(v, Value):
             r.equal(last, v)
     rest = Value(tuple(r.reduce(x, range(-len(size), 0), keep=True).axes))
-    return [r.same_shape(x), rest, rest]
+    return [r.normalize(x, range(-len(size), 0)), rest, rest]
 
 
 @operation("native_group_norm")
@@ -126,7 +145,7 @@ def _group_norm(
 
 @operation("_softmax", "_log_softmax", "_safe_softmax")
 def _softmax(r: Rules, call: Call, x: Value, dim: int, *_: Any) -> Value:
-    return r.same_shape(x)
+    return r.normalize(x, [dim])
 
 
 @operation("sum", "mean", "amax", "amin", "any", "all", "prod", "logsumexp", "var")
@@ -146,21 +165,38 @@ def _var_mean(r: Rules, call: Call, x: Value, dims: Any, *_: Any, **__: Any) -> 
     return [_reduce(r, Call([shape]), x, dims) for shape in call.shapes]
 
 
-@operation("max", "min")
+@operation("max", "min", "median", "nanmedian")
 def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Any:
     if dim is None:
         return r.reduce(x, range(len(x.axes)))
-    r.fix_axes(x, [dim])  # its second result numbers the entries of this axis
-    return [r.reduce(x, [dim], keep), r.reduce(x, [dim], keep)]
+    return r.largest(x, dim, 1 if keep else None)
+
+
+@operation("kthvalue", "mode")
+def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> Any:
+    dims = [a for a in _ if isinstance(a, int) and not isinstance(a, bool)]
+    return _max(r, call, x, dims[-1] if dims else -1, len(call.shapes[0]) == len(x.axes))
 
 
 @operation("argmax", "argmin")
 def _argmax(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = False) -> Value:
-    dims = range(len(x.axes)) if dim is None else [dim]
-    return r.reduce(r.fix_axes(x, dims), dims, keep)
+    if dim is None:
+        return r.reduce(r.fix_axes(x, range(len(x.axes))), range(len(x.axes)), keep)
+    return r.largest(x, dim, 1 if keep else None)[1]
 
 
-@operation("cumsum", "cumprod", "flip")
+@operation("topk")
+def _topk(r: Rules, call: Call, x: Value, count: int, dim: int = -1, *_: Any) -> list[Value]:
+    return r.largest(x, dim, count)
+
+
+@operation("sort")
+def _sort(r: Rules, call: Call, x: Value, *args: Any, dim: int = -1, **__: Any) -> list[Value]:
+    dim = next((a for a in args if isinstance(a, int) and not isinstance(a, bool)), dim)
+    return r.largest(x, dim, x.shape[dim] if x.axes else None)
+
+
+@operation("cumsum", "cumprod", "logcumsumexp", "flip")
 def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
     return r.fix_axes(x, [dims] if isinstance(dims, int) else dims)
 
@@ -168,11 +204,6 @@ def _ordered(r: Rules, call: Call, x: Value, dims: Any, **_: Any) -> Value:
 @operation("roll")
 def _roll(r: Rules, call: Call, x: Value, shifts: Any, dims: Sequence[int] = ()) -> Value:
     return r.fix_axes(x, dims or range(len(x.axes)))
-
-
-@operation("sort")
-def _sort(r: Rules, call: Call, x: Value, dim: int = -1, *_: Any, **__: Any) -> list[Value]:
-    return [r.fix_axes(x, [dim])] * 2
 
 
 @operation("tril", "triu")
@@ -188,6 +219,18 @@ def _view(r: Rules, call: Call, x: Value, *_: Any) -> Value:
 @operation("unsqueeze", "squeeze")
 def _squeeze(r: Rules, call: Call, x: Value, *_: Any) -> Value:
     return r.reshape(x, call.shape)
+
+
+@operation("as_strided")
+def _as_strided(
+    r: Rules, call: Call, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None
+) -> Value:
+    steps, start = call.params["memory"]
+    same = tuple(size) == x.shape and offset in (None, start)
+    if same and all(n == 1 or new == old for n, new, old in zip(size, stride, steps, strict=True)):
+        return x  # the same entries, whatever the strides of axes of size 1 are
+    r.fix_axes(x, range(len(x.axes)))
+    return r.opaque(call.shape)
 
 
 @operation("permute")
@@ -259,28 +302,70 @@ def _index(r: Rules, call: Call, x: Value, numbers: Sequence[Value | None]) -> V
     places = [a for a, n in enumerate(numbers) if n is not None]
     if len(places) == 1:
         return r.take(x, numbers[places[0]], places[0])  # type: ignore[arg-type]
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
+    return r.take_each(x, numbers)
 
 
-@operation(
-    *("avg_pool1d", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices", "max_pool3d_with_indices"),
-    *("_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d", "adaptive_max_pool3d"),
-    *("upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_linear1d", "upsample_bilinear2d"),
-    *("upsample_bicubic2d", "upsample_trilinear3d", "_upsample_bilinear2d_aa"),
-    *("reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "replication_pad2d", "replication_pad3d"),
-)
-def _pool(r: Rules, call: Call, x: Value, *_: Any) -> Any:
-    leading = 2 if len(call.shape) > 2 else 1
-    out = r.resize(x, call.shape, [a for a in range(leading, len(call.shape)) if (call.shape[a], x.shape[a]) != (1, 1)])
-    return [out, *map(r.opaque, call.shapes[1:])]
+POOLED = {
+    1: ("avg_pool1d", "upsample_nearest1d", "upsample_linear1d", "reflection_pad1d", "replication_pad1d"),
+    2: (
+        *("avg_pool2d", "max_pool2d_with_indices", "_adaptive_avg_pool2d", "adaptive_max_pool2d", "upsample_nearest2d"),
+        *(
+            "upsample_bilinear2d",
+            "upsample_bicubic2d",
+            "_upsample_bilinear2d_aa",
+            "reflection_pad2d",
+            "replication_pad2d",
+        ),
+    ),
+    3: (
+        *("avg_pool3d", "max_pool3d_with_indices", "_adaptive_avg_pool3d", "adaptive_max_pool3d", "upsample_nearest3d"),
+        *("upsample_trilinear3d", "reflection_pad3d", "replication_pad3d"),
+    ),
+}
+"""Operations that mix neighbors, by the number of their spatial axes, which are the last ones: a batch need not be there."""
 
 
-@operation("full", "zeros", "ones", "empty", "scalar_tensor", "full_like", "zeros_like", "ones_like", "empty_like")
-def _full(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+def _pooling(space: int) -> Callable[..., Any]:
+    """Rule of an operation with a number of spatial axes."""
+
+    def pool(r: Rules, call: Call, x: Value, *_: Any) -> list[Value]:
+        axes = range(len(call.shape) - space, len(call.shape))
+        out = r.resize(x, call.shape, [a for a in axes if (call.shape[a], x.shape[a]) != (1, 1)])
+        return [out, *map(r.opaque, call.shapes[1:])]
+
+    return pool
+
+
+for dimensions, names in POOLED.items():
+    operation(*names)(_pooling(dimensions))
+
+
+@operation("ones", "empty", "scalar_tensor", "ones_like", "empty_like", "empty_permuted", "empty_strided")
+def _ones(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [False] * len(call.shape))
 
 
-@operation("arange", "eye", "linspace")
-def _arange(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+@operation("zeros", "zeros_like")
+def _zeros(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=True)
+
+
+@operation("full", "full_like")
+def _full(r: Rules, call: Call, _: Any, entry: Any, **__: Any) -> Value:
+    return r.constant(call.shape, [False] * len(call.shape), zero=entry == 0)
+
+
+@operation("eye")
+def _eye(r: Rules, call: Call, rows: int, columns: int | None = None, **_: Any) -> Value:
+    return r.identity(rows) if columns in (None, rows) else _ramp(r, call)
+
+
+@operation("arange")
+def _arange(r: Rules, call: Call, *numbers: Any, **_: Any) -> Value:
+    start, step = (numbers[0] if len(numbers) > 1 else 0), (numbers[2] if len(numbers) > 2 else 1)
+    return r.numbering(call.shape, 0) if (start, step) == (0, 1) else _ramp(r, call)
+
+
+@operation("linspace", "logspace")
+def _ramp(r: Rules, call: Call, *_: Any, **__: Any) -> Value:
     return r.constant(call.shape, [True] * len(call.shape))

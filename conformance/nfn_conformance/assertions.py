@@ -269,9 +269,9 @@ def _check_input(group: Group, features: Mapping[str, Array]) -> NumpyFeatures:
     u = {name: _to_host(features[name]) for name in group.space.by_name}
     for sigma in group.generators():
         if all(np.array_equal(x, u[name]) for name, x in group.act(sigma, u).items()):
-            label = next(label for label, images in sigma.images if list(images) != sorted(images))
+            how = "changes its signs" if any(-1 in x for _, x in sigma.signs) else "is permuted"
             raise FeatureError(
-                f"features do not change when neuron set {label!r} is permuted, so any layer would pass: "
+                f"features do not change when neuron set {sigma.changed[0]!r} {how}, so any layer would pass: "
                 "give a batch of random numbers."
             )
     return u
@@ -281,7 +281,7 @@ def _check_features(group: Group, features: Mapping[str, Array]) -> None:
     """Check that features fit, that there are some, and that there is something to permute."""
     check_features(group.space, features, finite=True)
     _check_dtypes(features)
-    if not group.permuted:
+    if not group.permuted and not group.signed:
         raise SpecError("the group permutes nothing, so there is nothing to test: give one that does, such as 'NP'.")
     if not next(iter(features.values())).shape[0]:
         raise FeatureError("features hold an empty batch, so there is nothing to test: give one network or more.")

@@ -102,7 +102,7 @@ def constants(subject: Subject, seed: int = 0) -> Measurement:
     """Rank of f(0) over re-drawn layers against orbits of single indices."""
     if not (subject.linear and subject.maximal) or subject.invariant:
         return Measurement("constants", "not provided", note="only for layers that claim all equivariant constants")
-    orbits = _count_index_orbits(subject.group) * subject.out_channels
+    orbits = _count_index_orbits(subject.target or subject.group) * subject.out_channels
     zero = {k: 0 * x for k, x in draw_features(subject, seed, batch=1).items()}
     values = np.stack([flat(subject.apply(subject.make(seed + k), zero)) for k in range(orbits + 4)])
     rank, gap = rank_and_gap(values)
@@ -115,6 +115,8 @@ def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
     free = _uncoupled(subject.group)
     if not subject.maximal or (subject.invariant and subject.linear):
         return Measurement("uncoupled", "not provided", note="no claim to distinguish uncoupled permutations")
+    if subject.group.signed:
+        return Measurement("uncoupled", "not provided", note="tensors of different grades are not coupled")
     layer, u = subject.make(seed), draw_features(subject, seed)
     out = subject.apply(layer, u)
     limit = max(1e-6, 10 * _limit(subject, out))
@@ -127,7 +129,9 @@ def uncoupled(subject: Subject, seed: int = 0) -> Measurement:
         act = replace(free, permuted=(label,))
         sigma = act.permutation({label: [*range(1, free.space.sizes[label]), 0]})
         permuted = subject.apply(layer, act.act(sigma, u))
-        found = min(found, relative_error(flat(permuted), flat(_act(act, sigma, out))))
+        found = min(
+            found, relative_error(flat(permuted), flat(out if isinstance(out, np.ndarray) else act.act(sigma, out)))
+        )
     if not np.isfinite(found):
         return Measurement("uncoupled", "not provided", note="every axis is free to move by itself")
     status = "passed" if found > limit else "failed"
@@ -145,7 +149,7 @@ def gradient(subject: Subject, seed: int = 0) -> Measurement:
     v: Any = rng.normal(size=out.shape) if isinstance(out, np.ndarray) else _like(out, rng)
     found = subject.vjp(layer, u, v)
     sigma = subject.group.sample(seed)
-    permuted_v = v if subject.invariant else subject.group.act(sigma, v)
+    permuted_v = _act(subject, sigma, v)
     permuted = subject.vjp(layer, subject.group.act(sigma, u), permuted_v)
     error = relative_error(flat(permuted), flat(subject.group.act(sigma, found)))
     direction = _like(u, rng)
@@ -212,7 +216,7 @@ def duplication(subject: Subject, seed: int = 0) -> Measurement:
     """Every permuted neuron twice: a layer that pools by means gives every output twice, f(U U) = f(U) f(U)."""
     group = subject.group
     repeated = any(t.labels.count(label) > 1 for t in group.space.tensors for label in group.permuted)
-    if subject.on_group is None or repeated or not group.permuted:
+    if subject.on_group is None or subject.target is not None or repeated or not group.permuted:
         return Measurement(
             "duplication", "not provided", note="for layers that pool by means, no label twice in a tensor"
         )
@@ -220,7 +224,8 @@ def duplication(subject: Subject, seed: int = 0) -> Measurement:
         t.name: [(s, n * (1 + (s in group.permuted))) for s, n in zip(t.labels, t.shape, strict=True)]
         for t in group.space.tensors
     }
-    larger = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs).group(group.permuted)
+    space = WeightSpace.from_axes(axes, group.space.inputs, group.space.outputs)
+    larger = Group(space, group.permuted, group.signed, group.grades)
     u = draw_features(subject, seed)
     other = subject.on_group(larger)
     actual = other.apply(other.make(seed), _double(group, u))
@@ -309,7 +314,7 @@ def symmetry(name: str, subject: Subject, seed: int, u: NumpyFeatures | None = N
     rng = np.random.default_rng(seed)
     worst, where = 0.0, ""
     for sigma in (*group.generators(), *(group.sample(rng) for _ in range(3))):
-        permuted, expected = subject.apply(layer, group.act(sigma, u)), _act(group, sigma, out)
+        permuted, expected = subject.apply(layer, group.act(sigma, u)), _act(subject, sigma, out)
         error = relative_error(flat(permuted), flat(expected))
         if error > worst:
             worst, where = error, f"; largest {_place(sigma, permuted, expected)}"
@@ -321,8 +326,9 @@ def symmetry(name: str, subject: Subject, seed: int, u: NumpyFeatures | None = N
 
 def _place(sigma: Permutation, actual: Output, expected: Output) -> str:
     """Which neuron sets an element permutes, and which output tensor differs most."""
-    sets = [label for label, images in sigma.images if list(images) != sorted(images)]
-    place = f"under a permutation of {', '.join(sets)}"
+    place = (
+        f"under {'signs' if any(-1 in x for _, x in sigma.signs) else 'a permutation'} of {', '.join(sigma.changed)}"
+    )
     if isinstance(actual, np.ndarray) or isinstance(expected, np.ndarray):
         return place
     differences = {k: float(np.nanmax(np.abs(actual[k] - x), initial=0.0)) for k, x in expected.items()}
@@ -340,9 +346,9 @@ def _limit(subject: Subject, out: Output) -> float:
     return tolerance(out, subject.group.space.size * subject.in_channels)
 
 
-def _act(group: Group, sigma: Permutation, value: Output) -> Output:
-    """Action on features; invariants stay."""
-    return value if isinstance(value, np.ndarray) else group.act(sigma, value)
+def _act(subject: Subject, sigma: Permutation, value: Output) -> Output:
+    """Action on a subject's output; invariants stay."""
+    return value if isinstance(value, np.ndarray) else (subject.target or subject.group).act(sigma, value)
 
 
 def _uncoupled(group: Group) -> Group:
@@ -366,7 +372,7 @@ def expected_rank(subject: Subject, seed: int = 0) -> int:
     if subject.invariant:
         outputs = flat(subject.apply(subject.make(seed), draw_features(subject, seed, batch=1))).size
         return _count_index_orbits(subject.group) * subject.in_channels * outputs
-    return _count_pair_orbits(subject.group) * subject.in_channels * subject.out_channels
+    return _count_pair_orbits(subject.group, subject.target) * subject.in_channels * subject.out_channels
 
 
 @lru_cache(maxsize=512)
@@ -376,9 +382,9 @@ def _count_index_orbits(group: Group) -> int:
 
 
 @lru_cache(maxsize=512)
-def _count_pair_orbits(group: Group) -> int:
+def _count_pair_orbits(group: Group, target: Group | None) -> int:
     """Number of orbits of index pairs."""
-    return int(pair_orbits(group).max()) + 1
+    return int(pair_orbits(group, target).max()) + 1
 
 
 def _double(group: Group, features: Any) -> NumpyFeatures:

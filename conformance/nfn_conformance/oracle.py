@@ -1,6 +1,7 @@
 """Brute-force orbits of indices under a group, by connected components over its generators.
 
-Shares no code with any layer: it knows only the weight space and which entries a permutation moves where.
+Shares no code with any layer: it knows only the weight space, which entries a permutation moves where, and which it
+multiplies by -1. An orbit in which an entry returns with a minus carries no map: it is not counted, and has the number -1.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy.sparse.csgraph import connected_components
 from nfn_core import Group, Permutation
 from nfn_core.checks import check_kind
 
-__all__ = ["connected_triples", "index_orbits", "index_permutation", "pair_orbits", "triple_orbits"]
+__all__ = ["connected_triples", "index_orbits", "index_permutation", "index_signs", "pair_orbits", "triple_orbits"]
 
 
 def index_permutation(group: Group, sigma: Permutation) -> np.ndarray:
@@ -41,6 +42,34 @@ def index_permutation(group: Group, sigma: Permutation) -> np.ndarray:
     return np.concatenate(places)
 
 
+def index_signs(group: Group, sigma: Permutation) -> np.ndarray:
+    """What each entry of the flattened weight space is multiplied by, before it moves.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with its weight space.
+    sigma : Permutation
+        An element.
+
+    Returns
+    -------
+    numpy.ndarray
+        1 or -1, shape (dim U,), in the order of `index_permutation`.
+    """
+    found = []
+    for t in group.space.tensors:
+        index = np.indices(t.shape).reshape(len(t.shape), t.size)
+        signs = np.ones(t.size, dtype=int)
+        for axis, (label, grade) in enumerate(zip(t.labels, group.grade(t.name), strict=True)):
+            carried = [values for name, values in sigma.signs if name == label]
+            for k, values in enumerate(carried):
+                if grade >> k & 1:
+                    signs = signs * np.asarray(values)[index[axis]]
+        found.append(signs)
+    return np.concatenate(found)
+
+
 def index_orbits(group: Group) -> np.ndarray:
     """Orbits of single indices.
 
@@ -52,7 +81,7 @@ def index_orbits(group: Group) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Orbit number of every entry of the flattened weight space, shape (dim U,).
+        Orbit number of every entry of the flattened weight space, shape (dim U,); -1 where one returns with a minus.
 
     Raises
     ------
@@ -61,21 +90,23 @@ def index_orbits(group: Group) -> np.ndarray:
     """
     check_kind("group", group, Group)
     n = group.space.size
-    return _components(n, [index_permutation(group, g) for g in group.generators()])
+    return _components(n, [(index_permutation(group, g), index_signs(group, g)) for g in group.generators()])
 
 
-def pair_orbits(group: Group) -> np.ndarray:
+def pair_orbits(group: Group, target: Group | None = None) -> np.ndarray:
     """Orbits of index pairs.
 
     Parameters
     ----------
     group : Group
-        The group, with its weight space.
+        The group, with the weight space of the input.
+    target : Group, optional
+        The same group on the weight space of the output, if that is another.
 
     Returns
     -------
     numpy.ndarray
-        Orbit number of every pair of an output and an input entry, shape (dim U, dim U).
+        Orbit number of every pair of an output and an input entry, shape (dim U, dim U); -1 where one returns with a minus.
 
     Raises
     ------
@@ -83,9 +114,15 @@ def pair_orbits(group: Group) -> np.ndarray:
         If it is no group.
     """
     check_kind("group", group, Group)
-    n = group.space.size
-    moves = [index_permutation(group, g) for g in group.generators()]
-    return _components(n * n, [(p[:, None] * n + p[None, :]).ravel() for p in moves]).reshape(n, n)
+    check_kind("target", target, Group | None)
+    target = target or group
+    m, n = target.space.size, group.space.size
+    moves = []
+    for g in group.generators():
+        p, q = index_permutation(target, g), index_permutation(group, g)
+        signs = index_signs(target, g)[:, None] * index_signs(group, g)[None, :]
+        moves.append(((p[:, None] * n + q[None, :]).ravel(), signs.ravel()))
+    return _components(m * n, moves).reshape(m, n)
 
 
 def triple_orbits(group: Group, neurons: Group) -> np.ndarray:
@@ -114,7 +151,8 @@ def triple_orbits(group: Group, neurons: Group) -> np.ndarray:
     moves = []
     for sigma in group.generators():
         h, u = index_permutation(neurons, sigma), index_permutation(group, sigma)
-        moves.append(((h[:, None, None] * m + h[None, :, None]) * n + u[None, None, :]).ravel())
+        places = ((h[:, None, None] * m + h[None, :, None]) * n + u[None, None, :]).ravel()
+        moves.append((places, np.ones(places.size, dtype=int)))
     return _components(m * m * n, moves).reshape(m, m, n)
 
 
@@ -154,10 +192,19 @@ def connected_triples(group: Group, neurons: Group) -> np.ndarray:
     return touched[None, :, :] & (touched[:, None, :] | same[:, :, None])
 
 
-def _components(n: int, moves: list[np.ndarray]) -> np.ndarray:
-    """Component number of n points joined to their images."""
+def _components(n: int, moves: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Component number of n points joined to their images, -1 where a point is joined to its own negative.
+
+    Every point is there twice, e and n + e for its negative. A move takes both to the image, or with a minus to each other's.
+    """
     if not moves:
         return np.arange(n)
-    rows = np.tile(np.arange(n), len(moves))
-    edges = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, np.concatenate(moves))), shape=(n, n))
-    return np.asarray(connected_components(edges, directed=False)[1])
+    rows = np.tile(np.arange(2 * n), len(moves))
+    ends = [np.concatenate([p + n * (s < 0), p + n * (s > 0)]) for p, s in moves]
+    edges = coo_matrix((np.ones(len(rows), dtype=np.int8), (rows, np.concatenate(ends))), shape=(2 * n, 2 * n))
+    numbers = connected_components(edges, directed=False)[1]
+    plain, negative = numbers[:n], numbers[n:]
+    orbits = np.full(n, -1)
+    kept = plain != negative
+    orbits[kept] = np.unique(np.minimum(plain, negative)[kept], return_inverse=True)[1]
+    return orbits

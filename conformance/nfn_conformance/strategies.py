@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from nfn_core import Group, WeightSpace
 
-__all__ = ["groups", "weight_spaces"]
+__all__ = ["groups", "signed_groups", "weight_spaces"]
 
 
 @st.composite
@@ -57,6 +57,37 @@ def groups(draw: Any, most_entries: int = 40) -> Group:
     space: WeightSpace = draw(weight_spaces(most_entries))
     kind = draw(st.sampled_from(["NP", "HNP", "subset"]))
     return space.group(kind if kind != "subset" else draw(st.sets(st.sampled_from(sorted(space.sizes)))))
+
+
+@st.composite
+def signed_groups(draw: Any, most_entries: int = 40) -> tuple[Group, Group]:
+    """Draw a group with signs on two graded spaces of one weight space, for the inputs and the outputs of a layer.
+
+    Parameters
+    ----------
+    draw : callable
+        Given by Hypothesis.
+    most_entries : int
+        Largest number of entries of each space.
+
+    Returns
+    -------
+    Group, Group
+        The group on both spaces: as it is on weights, or with drawn grades.
+    """
+    plain: Group = draw(groups(most_entries))
+    free = [s for s in plain.space.sizes if s in plain.permuted or plain.space.sizes[s] == 1]
+    signed = draw(st.sets(st.sampled_from(free), min_size=1)) if free else set()
+    group = plain.space.group(plain.permuted, signed)
+    found = []
+    for _ in range(2):
+        numbers = {t.name: [range(1 + (s in signed)) for s in t.labels] for t in group.space.tensors}
+        rows = {name: st.lists(st.tuples(*map(st.sampled_from, axes)), max_size=2) for name, axes in numbers.items()}
+        given = {name: sorted(set(draw(grades))) for name, grades in rows.items()}
+        kept = {s for t in group.space.tensors if given[t.name] for s in t.labels}
+        graded = group.graded(given) if kept and kept >= {*group.permuted, *group.signed} else group
+        found.append(graded if graded.space.size <= most_entries else group)
+    return found[0], found[1]
 
 
 @st.composite

@@ -49,6 +49,8 @@ class Subject:
         As `apply`, through the framework's compiler.
     round_trip : callable, optional
         From layer and an empty folder to the layer saved there and loaded again.
+    target : Group, optional
+        The same group on the weight space of the output, if that is another.
     on_group : callable, optional
         From a group on the same tensors with larger neuron sets to the subject there, whose `make` gives the same
         parameters; for layers that pool by means.
@@ -73,11 +75,13 @@ class Subject:
     vjp: Callable[[Any, NumpyFeatures, Output], NumpyFeatures] | None = None
     compiled: Callable[[Any, NumpyFeatures], Output] | None = None
     round_trip: Callable[[Any, Path], Any] | None = None
+    target: Group | None = None
     on_group: "Callable[[Group], Subject] | None" = None
 
     def __post_init__(self) -> None:
         check_kind("name", self.name, str)
         check_kind("group", self.group, Group)
+        check_kind("target", self.target, Group | None)
         check_counts(self, "in_channels", "out_channels")
         check_flags(self, "invariant", "linear", "maximal", "redundant")
         for name in ("make", "apply"):

@@ -152,6 +152,14 @@ class Layer:
             object.__setattr__(self, "_specs", known)
         return known
 
+    def keeps_signs(self) -> bool:
+        """Return whether entries whose sign changes in the input change it in the output, and no others.
+
+        Layers between those of a group with signs must: an odd activation does, and a norm that does not shift. By default
+        a layer does not.
+        """
+        return False
+
     def channels_after(self, channels: int) -> int:
         """Return the number of output channels for a number of input channels.
 

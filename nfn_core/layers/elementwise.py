@@ -9,6 +9,7 @@ import numpy as np
 
 from nfn_core.arrays import Array, Features, is_array, namespace_of, widened
 from nfn_core.checks import (
+    boolean,
     check_choice,
     check_counts,
     check_kind,
@@ -23,7 +24,7 @@ from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec, on_host
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "Scale"]
+__all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "ODD_ACTIVATIONS", "Scale"]
 
 ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
     "relu": lambda xp, x: xp.where(x <= 0, xp.zeros_like(x), x),  # NaN stays NaN
@@ -38,6 +39,8 @@ ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
 }
 """Elementwise maps by name. At 0, relu and abs have derivative 0 and leaky_relu 0.01, in every backend. All give NaN for
 NaN. gelu is the tanh approximation, since the array API has no error function."""
+ODD_ACTIVATIONS = ("tanh", "sin")
+"""Those that change their sign with their argument."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,10 @@ class Activation(Layer):
     def shown_arguments(self) -> list[str]:
         """Return the name."""
         return [self.name]
+
+    def keeps_signs(self) -> bool:
+        """Return whether the map is odd."""
+        return self.name in ODD_ACTIVATIONS
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Map features of any space, or a plain array."""
@@ -136,6 +143,10 @@ class Dropout(Layer):
     def __post_init__(self) -> None:
         check_numbers(self, "[0, 1)", "rate")
         check_choice("drop", self.drop, ("entries", "channels"))
+
+    def keeps_signs(self) -> bool:
+        """Return True."""
+        return True
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
@@ -224,6 +235,10 @@ class Scale(Layer):
         check_kind("space", self.space, WeightSpace)
         check_numbers(self, "finite", "initial")
 
+    def keeps_signs(self) -> bool:
+        """Return True."""
+        return True
+
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor a factor of shape (1,)."""
         return {f"{t.name}.scale": ParameterSpec((1,), "constant", value=self.initial) for t in self.space.tensors}
@@ -276,7 +291,7 @@ class Normalize(Layer):
             raise SpecError(f"means and deviations must have as many channels in each row, not {counts}.")
 
     @classmethod
-    def from_features(cls, space: WeightSpace, features: Mapping[str, np.ndarray]) -> "Normalize":
+    def from_features(cls, space: WeightSpace, features: Mapping[str, np.ndarray], center: bool = True) -> "Normalize":
         """Measure the statistics of training features.
 
         Parameters
@@ -285,11 +300,14 @@ class Normalize(Layer):
             The space of the features.
         features : mapping of str to numpy.ndarray
             All training networks, each tensor of shape (batch, *axes, channels), batch at least 1.
+        center : bool
+            Whether to subtract means. Without it channels are only divided by the root of their mean square, so that
+            features that change their sign with a symmetry of the network still do.
 
         Returns
         -------
         Normalize
-            The layer; channels that never vary are centered and not scaled.
+            The layer; channels that never vary (without centering: that are 0) are not scaled.
 
         Raises
         ------
@@ -299,16 +317,22 @@ class Normalize(Layer):
             If they are empty, or `space` is no weight space.
         """
         check_features(space, features, finite=True)
+        center = boolean("center", center)
         means, deviations = [], []
         for t in space.tensors:
             x = on_host(t.name, features[t.name])
             if x.shape[0] == 0:
                 raise SpecError("statistics need at least one network, but the batch is empty.")
             x = x.reshape(-1, x.shape[-1])
-            deviation = x.std(axis=0)
-            means.append(tuple(x.mean(axis=0).tolist()))
+            mean = x.mean(axis=0) if center else np.zeros(x.shape[-1])
+            deviation = x.std(axis=0) if center else np.sqrt(np.mean(x * x, axis=0))
+            means.append(tuple(mean.tolist()))
             deviations.append(tuple(np.where(deviation > 0, deviation, 1.0).tolist()))
         return cls(space, tuple(means), tuple(deviations))
+
+    def keeps_signs(self) -> bool:
+        """Return whether nothing is subtracted."""
+        return not any(map(any, self.means))
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return for each tensor the constants mean and deviation, of shape (channels,)."""

@@ -7,17 +7,15 @@ adapter can differentiate `hub_map` by `hub_map_vjp`, which needs nothing but th
 
 from collections.abc import Callable, Sequence
 from math import sqrt
-from typing import Any, Literal
+from typing import Any
 
-from nfn_core.arrays import Array, namespace_of
-from nfn_core.layers.hubs import HubGraph, Pooling, pool, spread
+from nfn_core.arrays import Array, device_of, namespace_of
+from nfn_core.layers.hubs import HubGraph, Pooling, Side, pool, spread
 
 __all__ = ["MultiplyAdd", "gather", "hub_map", "hub_map_vjp", "product", "spread_mixed"]
 
 MultiplyAdd = Callable[[Any, Any, Any], Array]
 """x @ matrix + y, where y, if given, broadcasts to the product and may be overwritten."""
-
-Side = Literal["inputs", "outputs"]
 
 
 def product(x: Array, matrix: Array, y: Array | None) -> Array:
@@ -144,10 +142,14 @@ def gather(graph: HubGraph, side: Side, tensors: Sequence[Array], pooling: Pooli
         For each hub an array of shape (batch, *hub axes, sum of widths); of a single whole tensor, the tensor itself.
     """
     xp = namespace_of(*tensors)
-    forms = [pool(plan, x, pooling, xp) for plan, x in zip(graph.tensors, tensors, strict=True)]
-    gathered = []
+    forms = [pool(plan, x, pooling, xp) for plan, x in zip(graph.side(side), tensors, strict=True)]
+    gathered: list[Array] = []
     for hub in graph.hubs:
         members = [_ordered(forms[v.tensor][v.form], v.order) for v in getattr(hub, side)]
+        if not members:  # no input is even, but constants are
+            first = tensors[0]
+            gathered.append(xp.zeros((first.shape[0], 0), dtype=first.dtype, device=device_of(first)))
+            continue
         gathered.append(members[0] if len(members) == 1 else xp.concat(members, axis=-1))
     return gathered
 
@@ -162,20 +164,23 @@ def _mix(
     multiply_add: MultiplyAdd,
 ) -> list[Array]:
     """Multiply in every hub and spread to the tensors on one side, by the adjoint of `pooling`."""
-    xp = namespace_of(*gathered)
-    parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in graph.tensors]
+    xp, plans = namespace_of(*gathered), graph.side(side)
+    parts: list[list[Array | None]] = [[None] * len(plan.forms) for plan in plans]
     whole = {}
+    channels = 0
     for hub, x, matrix in zip(graph.hubs, gathered, matrices, strict=True):
         views = getattr(hub, side)
-        if hub.labels and len(views) == 1 and views[0].form == 0:
+        if not views:
+            continue
+        channels = matrix.shape[-1] // sum(graph.width(v, side) for v in views)
+        if hub.labels and len(views) == 1 and views[0].form == 0 and views[0].order == tuple(range(len(hub.labels))):
             whole[views[0].tensor] = (x, matrix)  # multiplied last, onto what is spread
             continue
         mixed = multiply_add(x, matrix, None if hub.labels else bias)
-        channels = mixed.shape[-1] // sum(map(graph.width, views))
         start = 0
         for v in views:
-            stop = start + graph.width(v) * channels
-            form = graph.tensors[v.tensor].forms[v.form]
+            stop = start + graph.width(v, side) * channels
+            form = plans[v.tensor].forms[v.form]
             part = _ordered(mixed[..., start:stop], tuple(sorted(range(len(v.order)), key=v.order.__getitem__)))
             share = {"sum": 1, "mean": form.pooled, "scaled_sum": sqrt(form.pooled)}[pooling]
             part = part / share if share > 1 else part
@@ -183,10 +188,14 @@ def _mix(
             parts[v.tensor][v.form] = part if known is None else known + part
             start = stop
     out = []
-    for k, (plan, given) in enumerate(zip(graph.tensors, parts, strict=True)):
+    for k, (plan, given) in enumerate(zip(plans, parts, strict=True)):
         total = spread(plan, given, xp)
         if k in whole:
             out.append(multiply_add(*whole[k], total))
+        elif total is None:  # no hub reaches it
+            x, shape = gathered[0], plan.forms[0].shape
+            zeros = xp.zeros((x.shape[0], *shape, plan.width * channels), dtype=x.dtype, device=device_of(x))
+            out.append(zeros)
         else:
             out.append(xp.broadcast_to(total, (total.shape[0], *plan.forms[0].shape, total.shape[-1])))
     return out
@@ -201,4 +210,4 @@ def _ordered(x: Array, order: tuple[int, ...]) -> Array:
 
 def _rows(x: Array) -> Array:
     """All but the last axis flattened."""
-    return namespace_of(x).reshape(x, (-1, x.shape[-1]))
+    return x if x.ndim == 2 else namespace_of(x).reshape(x, (-1, x.shape[-1]))

@@ -7,6 +7,10 @@ belongs to the *hub* T, where one matrix mixes all members' channels; the result
 way: broadcasting where a form pooled, writing on the diagonal where it took one. These are all equivariant linear maps
 (Eq. 3 of the paper for NP, tables 8-11 for HNP), each once.
 
+Of a group with signs each axis has a grade, and so has each kept axis of a form. An axis that changes its sign cannot be
+pooled, a diagonal has the sum modulo 2 of both grades, and forms meet where labels and grades are the same: grades select
+hubs.
+
 Everything here but `pool`, `spread`, `fold` and `unfold` is plain Python, computed once for a group; the graphs used last are kept.
 """
 
@@ -27,6 +31,7 @@ __all__ = [
     "HubGraph",
     "HubMember",
     "POOLINGS",
+    "Side",
     "TensorPlan",
     "fold",
     "hub_graph",
@@ -39,6 +44,7 @@ Pooling = Literal["mean", "sum", "scaled_sum"]
 """How axes are pooled; the scaled sum is divided by the square root of the number of entries, so that entries that are
 independent and of unit variance pool to unit variance."""
 POOLINGS = ("mean", "sum", "scaled_sum")
+Side = Literal["inputs", "outputs"]
 Block = tuple[int, ...]
 State = tuple[tuple[Block, ...], frozenset[Block]]
 
@@ -61,6 +67,8 @@ class Form:
         For a diagonal the earlier axis of the parent that `axis` is identified with; -1 for pooling.
     pooled : int
         Number of the tensor's entries that are pooled into each of its own.
+    grade : tuple of int
+        Grades of the axes it keeps: 0 where entries do not change with the signs of the neurons.
     """
 
     labels: tuple[str, ...]
@@ -69,6 +77,12 @@ class Form:
     axis: int = -1
     partner: int = -1
     pooled: int = 1
+    grade: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> tuple[tuple[str, int], ...]:
+        """Label and grade of each axis it keeps: forms where they are the same meet in a hub."""
+        return tuple(zip(self.labels, self.grade, strict=True))
 
 
 @dataclass(frozen=True)
@@ -134,16 +148,20 @@ class Hub:
         Every form, in every order of axes that carry one label.
     outputs : tuple of HubMember
         Every form, in one order.
+    grade : tuple of int
+        Grades of its axes.
     """
 
     labels: tuple[str, ...]
     inputs: tuple[HubMember, ...]
     outputs: tuple[HubMember, ...]
+    grade: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
-        """Name of its parameter."""
-        return "+".join(("hub", *self.labels))
+        """Name of its parameter: ``"hub+h2+h1"``, and ``"hub+h2[1]+h1"`` where the first axis has grade 1."""
+        axes = (f"{s}[{g}]" if g else s for s, g in zip(self.labels, self.grade, strict=True))
+        return "+".join(("hub", *axes))
 
 
 @dataclass(frozen=True)
@@ -153,47 +171,61 @@ class HubGraph:
     Parameters
     ----------
     tensors : tuple of TensorPlan
-        The tensors, in the space's order.
+        The input tensors, in their space's order.
     hubs : tuple of Hub
-        The hubs; the first is the empty hub, which keeps no axis.
+        The hubs; the first is the empty hub, which keeps no axis. A group with signs has none if no output is even.
+    into : tuple of TensorPlan, optional
+        The output tensors, if they are not the input tensors.
     """
 
     tensors: tuple[TensorPlan, ...]
     hubs: tuple[Hub, ...]
-    _num_inputs: dict[tuple[str, ...], int] = field(init=False, repr=False, compare=False)
+    into: tuple[TensorPlan, ...] | None = None
+    _num_inputs: dict[str, int] = field(init=False, repr=False, compare=False)
     _fan_in: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         widths = [plan.width for plan in self.tensors]
-        num_inputs = {hub.labels: sum(widths[view.tensor] for view in hub.inputs) for hub in self.hubs}
-        fan_in = [0] * len(self.tensors)
+        num_inputs = {hub.name: sum(widths[view.tensor] for view in hub.inputs) for hub in self.hubs}
+        fan_in = [0] * len(self.targets)
         for hub in self.hubs:
             for view in hub.outputs:
-                fan_in[view.tensor] += num_inputs[hub.labels]
+                fan_in[view.tensor] += num_inputs[hub.name]
         object.__setattr__(self, "_num_inputs", num_inputs)
         object.__setattr__(self, "_fan_in", tuple(fan_in))
 
-    def width(self, view: HubMember) -> int:
-        """Folded channels of a view for each channel."""
-        return self.tensors[view.tensor].width
+    @property
+    def targets(self) -> tuple[TensorPlan, ...]:
+        """The output tensors."""
+        return self.tensors if self.into is None else self.into
+
+    def side(self, side: Side) -> tuple[TensorPlan, ...]:
+        """Return the input or the output tensors."""
+        return self.tensors if side == "inputs" else self.targets
+
+    def width(self, view: HubMember, side: Side = "inputs") -> int:
+        """Folded channels of a view on one side for each channel."""
+        return self.side(side)[view.tensor].width
 
     def num_inputs(self, hub: Hub) -> int:
         """Inputs of a hub's matrix for each channel."""
-        return self._num_inputs[hub.labels]
+        return self._num_inputs[hub.name]
 
     def fan_in(self, tensor: int) -> int:
-        """Inputs of all hubs that feed a tensor, for each channel."""
+        """Inputs of all hubs that feed an output tensor, for each channel."""
         return self._fan_in[tensor]
 
 
 @lru_cache(maxsize=256)
-def hub_graph(group: Group) -> HubGraph:
+def hub_graph(group: Group, target: Group | None = None) -> HubGraph:
     """Tensors and hubs of a group.
 
     Parameters
     ----------
     group : Group
         The group, with its weight space.
+    target : Group, optional
+        The same group on the weight space of the outputs, if that is another.
 
     Returns
     -------
@@ -201,31 +233,46 @@ def hub_graph(group: Group) -> HubGraph:
         Forms and hubs; the orbits of index pairs, one for each pair of an input and an output view of a hub and each
         pair of their fixed entries.
     """
-    plans = tuple(_plan(t, group) for t in group.space.tensors)
-    order: dict[tuple[str, ...], tuple[str, ...]] = {(): ()}
-    inputs: dict[tuple[str, ...], list[HubMember]] = {(): []}
-    outputs: dict[tuple[str, ...], list[HubMember]] = {(): []}
-    for i, plan in enumerate(plans):
-        for j, form in enumerate(plan.forms):
-            key = tuple(sorted(form.labels))
-            axes = order.setdefault(key, form.labels)
-            orders = [p for p in permutations(range(len(axes))) if tuple(form.labels[k] for k in p) == axes]
-            inputs.setdefault(key, []).extend(HubMember(i, j, p) for p in orders)
-            outputs.setdefault(key, []).append(HubMember(i, j, orders[0]))
-    return HubGraph(plans, tuple(Hub(order[k], tuple(inputs[k]), tuple(outputs[k])) for k in order))
+    sources = tuple(_plan(t, group) for t in group.space.tensors)
+    targets = sources if target is None else tuple(_plan(t, target) for t in target.space.tensors)
+    axes: dict[tuple[Any, ...], tuple[tuple[str, int], ...]] = {(): ()}
+    members: dict[Side, dict[tuple[Any, ...], list[HubMember]]] = {"inputs": {}, "outputs": {}}
+    both: dict[Side, tuple[TensorPlan, ...]] = {"inputs": sources, "outputs": targets}
+    for side, plans in both.items():
+        for i, plan in enumerate(plans):
+            for j, form in enumerate(plan.forms):
+                key = tuple(sorted(form.kept))
+                order = axes.setdefault(key, form.kept)
+                orders = [p for p in permutations(range(len(order))) if tuple(form.kept[k] for k in p) == order]
+                taken = orders if side == "inputs" else orders[:1]
+                members[side].setdefault(key, []).extend(HubMember(i, j, p) for p in taken)
+    hubs = []
+    for key, order in axes.items():
+        came, go = (tuple(members[side].get(key, ())) for side in both)
+        if go and (came or not key):  # the empty hub has the constants, also where nothing comes into it
+            hubs.append(Hub(tuple(s for s, _ in order), came, go, tuple(g for _, g in order)))
+    return HubGraph(sources, tuple(hubs), None if target is None else targets)
 
 
 def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
     """Enumerate the forms of one tensor."""
-    permuted = [a for a, label in enumerate(spec.labels) if label in group.permuted]
+    grade = group.grade(spec.name)
+    permuted = [a for a, label in enumerate(spec.labels) if label in group.permuted or grade[a]]
     fixed = [a for a in range(len(spec.labels)) if a not in permuted]
     label: dict[Block, str] = {(k,): str(spec.labels[a]) for k, a in enumerate(permuted)}
     size: dict[Block, int] = {(k,): spec.shape[a] for k, a in enumerate(permuted)}
+    sign: dict[Block, int] = {(k,): grade[a] for k, a in enumerate(permuted)}
+
+    def kept_of(blocks: tuple[Block, ...]) -> dict[str, Any]:
+        return {
+            name: tuple(of[b] for b in blocks) for name, of in (("labels", label), ("shape", size), ("grade", sign))
+        }
+
     # A block is a set of axes that share one index: a single axis, or the axes of a diagonal. A state is the blocks that a
     # form keeps and those that it pools. Every state is reached once, from the form with which it takes least work.
     start: State = (tuple(label), frozenset())
     states = {start: 0}
-    forms = [Form(tuple(label.values()), tuple(size.values()))]
+    forms = [Form(**kept_of(tuple(label)))]
     # Step 1, diagonals: merge two blocks of one neuron set, and go on merging in the states found that way.
     growing = [start]
     for kept, _ in growing:
@@ -234,17 +281,21 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
                 continue
             block = tuple(sorted(kept[i] + kept[j]))
             label[block], size[block] = label[kept[i]], size[kept[i]]
+            sign[block] = sign[kept[i]] ^ sign[kept[j]]
             state: State = ((*kept[:i], block, *kept[i + 1 : j], *kept[j + 1 :]), frozenset())
             if state not in states:
                 parent = states[(kept, frozenset())]
                 states[state] = len(forms)
                 growing.append(state)
-                forms.append(Form(*_kept(state[0], label, size), parent, axis=j, partner=i))
+                forms.append(Form(**kept_of(state[0]), parent=parent, axis=j, partner=i))
     # Step 2, pooling: of every state so far keep each subset of blocks, larger subsets first, since they are the parents.
+    # Blocks that change their sign are kept: the sum over them would have none.
     for whole, _ in tuple(states):
         for count in range(len(whole) - 1, -1, -1):
             for kept in combinations(whole, count):
                 gone = [block for block in whole if block not in kept]
+                if any(sign[b] for b in gone):
+                    continue
                 parents = [tuple(b for b in whole if b in kept or b == back) for back in gone]
                 # Pool one block of the smallest form that has just this block more.
                 near = min(parents, key=lambda blocks: prod([size[b] for b in blocks]))
@@ -252,13 +303,8 @@ def _plan(spec: TensorSpec, group: Group) -> TensorPlan:
                 axis = next(k for k, block in enumerate(near) if block not in kept)
                 states[(kept, frozenset(gone))] = len(forms)
                 pooled = prod([size[b] for b in gone])
-                forms.append(Form(*_kept(kept, label, size), parent, axis=axis, pooled=pooled))
+                forms.append(Form(**kept_of(kept), parent=parent, axis=axis, pooled=pooled))
     return TensorPlan(spec, (*permuted, *fixed), tuple(spec.shape[a] for a in fixed), tuple(forms))
-
-
-def _kept(blocks: Any, label: Any, size: Any) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Labels and sizes of kept blocks."""
-    return tuple(label[b] for b in blocks), tuple(size[b] for b in blocks)
 
 
 def fold(plan: TensorPlan, x: Array, xp: Namespace) -> Array:
@@ -344,7 +390,7 @@ def pool(plan: TensorPlan, x: Array, pooling: Pooling, xp: Namespace, only: Sequ
     return forms
 
 
-def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Namespace) -> Array:
+def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Namespace) -> Any:
     """Adjoint of sum pooling: add up arrays given for each form, so that they broadcast to the whole tensor.
 
     Small forms are added together first.
@@ -354,14 +400,14 @@ def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Namespace) -> Ar
     plan : TensorPlan
         The tensor's plan.
     parts : sequence of array or None
-        For each form an array of shape (batch, *form.shape, c), or None for zero; at least one is an array.
+        For each form an array of shape (batch, *form.shape, c), or None for zero.
     xp : module
         Array namespace of the arrays.
 
     Returns
     -------
     array
-        Shape (batch, *permuted axes, c), or with axes of size 1 along which it does not change.
+        Shape (batch, *permuted axes, c), or with axes of size 1 along which it does not change; None of no parts.
     """
     sums: list[Any] = list(parts)
     for k in range(len(plan.forms) - 1, 0, -1):
@@ -373,8 +419,7 @@ def spread(plan: TensorPlan, parts: Sequence[Array | None], xp: Namespace) -> Ar
         else:
             part = _on_diagonal(sums[k], form.partner + 1, form.axis + 1, form.shape[form.partner], xp)
         sums[form.parent] = part if sums[form.parent] is None else sums[form.parent] + part
-    total: Array = sums[0]
-    return total
+    return sums[0]
 
 
 def _diagonal(x: Array, i: int, j: int, xp: Namespace) -> Array:

@@ -23,7 +23,8 @@ from nfn_core.features import check_real
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm
+from nfn_core.layers.elementwise import ACTIVATIONS, ODD_ACTIVATIONS, Activation, Dropout, Gate, LayerNorm
+from nfn_core.layers.graded import ByParity, GradedGate, GradedProduct, parity_space
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
@@ -65,6 +66,10 @@ class Sequential(Composite):
     def children(self) -> dict[str, Layer]:
         """Return the layers by index."""
         return {str(i): layer for i, layer in enumerate(self.layers)}
+
+    def keeps_signs(self) -> bool:
+        """Return whether all layers do."""
+        return all(layer.keeps_signs() for layer in self.layers)
 
     def channels_after(self, channels: int) -> int:
         """Return the last layer's channels."""
@@ -123,6 +128,10 @@ class Residual(Layer):
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return the layer's parameters."""
         return self.layer.parameter_specs()
+
+    def keeps_signs(self) -> bool:
+        """Return whether its layer does."""
+        return self.layer.keeps_signs()
 
     def channels_after(self, channels: int) -> int:
         """Return `channels`, which the layer must keep."""
@@ -227,6 +236,9 @@ def equivariant_network(
 ) -> Sequential:
     """Equivariant stack: NF-layers with activations between them.
 
+    Of a group with signs the layers between have features of all grades. Odd ones get tanh, unless the activation is odd,
+    and after each activation or gate products of grades are added (`GradedProduct`).
+
     Parameters
     ----------
     group : Group
@@ -234,15 +246,18 @@ def equivariant_network(
     channels : sequence of int
         Input channels, then the channels of every NF-layer.
     before : sequence of Layer
-        Normalization and encodings applied first; the first NF-layer's width follows from them.
+        Normalization and encodings applied first; the first NF-layer's width follows from them. Of a group with signs they
+        must keep signs, as a `Normalize` without means does. After `BiasPhases` the group is its `target`.
     pointwise : bool
         Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
     activation : str
         Elementwise map after every NF-layer but the last.
     norm : {"layer", "batch", "set", "instance"}, optional
-        Normalization before each of these activations: `LayerNorm`, `BatchNorm`, `SetNorm` or `InstanceNorm`.
+        Normalization before each of these activations: `LayerNorm`, `BatchNorm`, `SetNorm` or `InstanceNorm`. With signs
+        only ``"batch"``, which does not center odd features.
     gate : bool
-        Whether to use `Gate` in place of the activation: these NF-layers then give twice the channels.
+        Whether to use `Gate` in place of the activation: these NF-layers then give twice the channels. With signs
+        `GradedGate`, which leaves the channels as they are.
     dropout : float
         Rate of channel dropout after each of these activations.
     final_activation : bool
@@ -256,7 +271,7 @@ def equivariant_network(
     Raises
     ------
     SpecError
-        If fewer than two numbers of channels are given, or an option is unknown or out of range.
+        If fewer than two numbers of channels are given, or an option is unknown, out of range or without signs.
 
     Examples
     --------
@@ -273,22 +288,60 @@ def equivariant_network(
     drop = Dropout(real_number("dropout", dropout, "[0, 1)"), "channels")
     if norm is not None:
         check_choice("norm", norm, tuple(NORMS))
-    kind = PointwiseLayer if pointwise else NFLayer
     first = layers_before(before)
     width = first.channels_after(channels[0])
     layers = list(first.layers)
+    if group.signed:
+        _check_signed(first, pointwise, norm)
+    came, between = group, group.graded("all") if group.signed else group
     for i, after in enumerate(channels[1:], start=1):
         activated = i < len(channels) - 1 or final_activation
-        wide = 2 * after if gate and activated else after
-        layers.append(kind(group, width, wide))
-        width = after
+        wide = 2 * after if gate and activated and not group.signed else after
+        target = between if activated else group
+        if pointwise:
+            layers.append(PointwiseLayer(group, width, wide))
+        else:
+            layers.append(NFLayer(came, width, wide, target=None if target == came else target))
+        width, came = after, target
         if activated:
-            if norm is not None:
-                layers.append(NORMS[norm](group.space, wide))
-            layers.append(Gate(activation) if gate else Activation(activation))
+            if group.signed:
+                layers += _graded_block(between, after, activation, norm, gate)
+            else:
+                if norm is not None:
+                    layers.append(NORMS[norm](group.space, wide))
+                layers.append(Gate(activation) if gate else Activation(activation))
             if drop.rate > 0:
                 layers.append(drop)
     return Sequential(tuple(layers))
+
+
+def _graded_block(group: Group, channels: int, activation: str, norm: str | None, gate: bool) -> list[Layer]:
+    """What stands between NF-layers of a group with signs."""
+    spaces = [parity_space(group, odd) for odd in (False, True)]
+    layers: list[Layer] = []
+    if norm is not None:
+        even, odd = (
+            Sequential(()) if s is None else BatchNorm(s, channels, center=not k) for k, s in enumerate(spaces)
+        )
+        layers.append(ByParity(group, even, odd))
+    if gate:
+        layers.append(GradedGate(group, channels, activation))
+    else:
+        odd_one = activation if activation in ODD_ACTIVATIONS else "tanh"
+        layers.append(ByParity(group, Activation(activation), Activation(odd_one)))
+    return [*layers, Residual(GradedProduct(group, channels, channels))]
+
+
+def _check_signed(before: Sequential, pointwise: bool, norm: str | None) -> None:
+    """Check that options respect signs."""
+    lost = [layer for layer in before.layers if not layer.keeps_signs()]
+    if lost:
+        raise SpecError(
+            f"before must keep signs, but {lost[0]!r} does not: normalize by Normalize.from_features(..., center=False)."
+        )
+    if pointwise or norm not in (None, "batch"):
+        name, value = ("pointwise", pointwise) if pointwise else ("norm", norm)
+        raise SpecError(f"{name}={value!r} is not for groups with signs: use NF-layers, with norm 'batch' or none.")
 
 
 def invariant_network(
@@ -318,7 +371,8 @@ def invariant_network(
     head : sequence of int
         Hidden widths and outputs of the head, at least the number of outputs.
     pool : Group, optional
-        Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart.
+        Group of the pooling, by default `group`; HNP after NP layers keeps input and output neurons apart. Of a group with
+        signs the even features of the last block are pooled, by that group.
     statistics : sequence of str
         Statistics of the pooling, as in `InvariantPool`.
     pool_norm : bool
@@ -346,12 +400,15 @@ def invariant_network(
     SpecError
         As in `equivariant_network`, or if the pooling group acts on another space.
     """
+    check_kind("group", group, Group)
     check_kind("pool", pool, Group | None)
-    pooled = InvariantPool(group if pool is None else pool, statistics=plain_tuple("statistics", statistics))
+    if group.signed and pool is not None:
+        raise SpecError("pool is not for groups with signs, whose last features are pooled by the group itself.")
+    among = group.graded("all") if group.signed else pool or group
+    pooled = InvariantPool(among, statistics=plain_tuple("statistics", statistics))
     channels, head = _channels(channels), positive_ints("head", head)
     head_dropout = real_number("head_dropout", head_dropout, "[0, 1)")
-    check_kind("group", group, Group)
-    if pooled.group.space != group.space:
+    if not group.signed and among.space != group.space:
         raise SpecError("the pooling group must act on the same weight space as the layers' group.")
     stack = equivariant_network(
         group,

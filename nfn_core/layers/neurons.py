@@ -56,7 +56,7 @@ def neuron_group(group: Group) -> Group:
     Raises
     ------
     SpecError
-        If it is no group, or permutes no neuron set.
+        If it is no group, permutes no neuron set, or has signs.
 
     Examples
     --------
@@ -73,6 +73,11 @@ def _neuron_group(group: Group) -> Group:
     """The same, computed once for each of the groups used last."""
     if not group.permuted:
         raise SpecError("the group permutes no neuron set, so there are no neurons to carry features: use NF-layers.")
+    if group.signed:
+        raise SpecError(
+            f"features of neurons have no signs, but the group signs {group.signed}: use NFLayer and GradedProduct, or "
+            "SignedMessages for sine networks."
+        )
     sizes = group.space.sizes
     tensors = tuple(TensorSpec(s, (sizes[s],), (s,), i) for i, s in enumerate(group.permuted))
     kept = [tuple(s for s in ends if s in group.permuted) for ends in (group.space.inputs, group.space.outputs)]

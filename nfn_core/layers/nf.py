@@ -9,12 +9,14 @@ from typing import Any, cast
 
 from nfn_core.arrays import Array, Features, Namespace, widened
 from nfn_core.checks import check_choice, check_counts, check_flags, check_kind, plain_tuple
+from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, TensorPlan, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
+from nfn_core.registry import LATER
 
 __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
 
@@ -23,12 +25,12 @@ __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
 class NFLayer(Layer):
     """Equivariant linear NF-layer, maximal: every equivariant affine map is one of its parameter settings.
 
-    Eq. 3 of the paper for NP, tables 8-11 for HNP, and the same for any other group.
+    Eq. 3 of the paper for NP, tables 8-11 for HNP, and the same for any other group. With signs it joins equal grades only.
 
     Parameters
     ----------
     group : Group
-        The group, with its weight space.
+        The group, with the weight space of the input.
     in_channels, out_channels : int
         Channels of input and output features.
     pooling : {"mean", "sum", "scaled_sum"}
@@ -38,11 +40,14 @@ class NFLayer(Layer):
     init : {"uniform", "kaiming"}
         Uniform in ±1/√fan-in, or normal of variance 2/fan-in with zero constants; the fan-in is that of all hubs
         that feed a tensor together.
+    target : Group, optional
+        The same group on the weight space of the output, if that is another: other grades, for instance.
 
     Raises
     ------
     SpecError
-        If an option is unknown or a number of channels is not positive.
+        If an option is unknown, a number of channels is not positive, the target is another group, or nothing of the input
+        reaches it.
 
     Examples
     --------
@@ -55,6 +60,13 @@ class NFLayer(Layer):
     >>> ones = {t.name: np.ones((5, *t.shape, 1)) for t in space.tensors}
     >>> layer.apply(initialize(layer, seed=0), ones)["W1"].shape
     (5, 3, 2, 1)
+    >>> signed = WeightSpace.mlp([2, 3, 2]).group("HNP", signed=["h1"])
+    >>> NFLayer(signed, 1, 1).linear_parameter_count
+    29
+    >>> NFLayer(signed.graded("even"), 1, 1).linear_parameter_count
+    74
+    >>> NFLayer(signed.graded("all"), 1, 1).linear_parameter_count
+    99
     """
 
     group: Group
@@ -63,6 +75,7 @@ class NFLayer(Layer):
     pooling: Pooling = "mean"
     bias: bool = True
     init: Init = "uniform"
+    target: Group | None = field(default=None, metadata=LATER)
     graph: HubGraph = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -71,22 +84,29 @@ class NFLayer(Layer):
         check_flags(self, "bias")
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("init", self.init, ("uniform", "kaiming"))
-        object.__setattr__(self, "graph", hub_graph(self.group))
+        check_target(self.group, self.target)
+        graph = hub_graph(self.group, None if self.target == self.group else self.target)
+        if not any(hub.inputs or self.bias for hub in graph.hubs):
+            raise SpecError(
+                "nothing of the input reaches the output: they have no grade in common; choose other grades."
+            )
+        object.__setattr__(self, "graph", graph)
 
     @property
     def linear_parameter_count(self) -> int:
         """Number of entries of all hub matrices: orbits of index pairs times channels in times channels out."""
         graph = self.graph
-        orbits = sum(graph.num_inputs(hub) * sum(map(graph.width, hub.outputs)) for hub in graph.hubs)
+        orbits = sum(graph.num_inputs(hub) * sum(graph.width(v, "outputs") for v in hub.outputs) for hub in graph.hubs)
         return orbits * self.in_channels * self.out_channels
 
     def parameter_specs(self) -> dict[str, ParameterSpec]:
-        """Return one matrix for each hub, shape (hub inputs, hub outputs), and the constants of the empty hub."""
+        """Return one matrix for each hub, shape (hub inputs, hub outputs), and the constants of the empty hub, if any."""
         graph = self.graph
         specs: dict[str, ParameterSpec] = {}
         for hub in graph.hubs:
             blocks = tuple(
-                (graph.width(v) * self.out_channels, graph.fan_in(v.tensor) * self.in_channels) for v in hub.outputs
+                (graph.width(v, "outputs") * self.out_channels, max(graph.fan_in(v.tensor) * self.in_channels, 1))
+                for v in hub.outputs
             )
             columns = sum(c for c, _ in blocks)
             specs[hub.name] = ParameterSpec((graph.num_inputs(hub) * self.in_channels, columns), self.init, blocks)
@@ -112,8 +132,8 @@ class NFLayer(Layer):
         graph = self.graph
         tensors = [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors]
         matrices = [params[hub.name] for hub in graph.hubs]
-        mixed = execution.hub_map(graph, self.pooling, tensors, matrices, params["bias"] if self.bias else None)
-        return {plan.spec.name: unfold(plan, y, xp) for plan, y in zip(graph.tensors, mixed, strict=True)}
+        mixed = execution.hub_map(graph, self.pooling, tensors, matrices, params.get("bias"))
+        return {plan.spec.name: unfold(plan, y, xp) for plan, y in zip(graph.targets, mixed, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -160,7 +180,7 @@ class PointwiseLayer(Layer):
         for plan in self.graph.tensors:
             rows, columns = plan.width * self.in_channels, plan.width * self.out_channels
             specs[f"{plan.spec.name}.weight"] = ParameterSpec((rows, columns), self.init, ((columns, rows),))
-            if self.bias:
+            if self.bias and not any(plan.forms[0].grade):  # constants are even
                 constant = self.init if self.init == "uniform" else "constant"
                 specs[f"{plan.spec.name}.bias"] = ParameterSpec((columns,), constant, ((columns, rows),))
         return specs
@@ -180,8 +200,7 @@ class PointwiseLayer(Layer):
         out: Features = {}
         for plan in self.graph.tensors:
             name = plan.spec.name
-            bias = params[f"{name}.bias"] if self.bias else None
-            y = product(fold(plan, x[name], xp), params[f"{name}.weight"], bias)
+            y = product(fold(plan, x[name], xp), params[f"{name}.weight"], params.get(f"{name}.bias"))
             out[name] = unfold(plan, y, xp)
         return out
 
@@ -192,7 +211,8 @@ class InvariantPool(Layer):
 
     Followed by a linear map it is every invariant linear map (Proposition 2). For dense layers under NP it has 2L
     outputs a channel. Under HNP, for L ≥ 2, it has 2L - 3 + n_0 + 2 n_L: Eq. 20 as printed has 2L + n_0 + 2 n_L,
-    but three of these (the total means of W(1), W(L) and v(L)) are means of the vectors it also lists.
+    but three of these (the total means of W(1), W(L) and v(L)) are means of the vectors it also lists. Of a group with
+    signs only even features are pooled, since the pools of others are no invariants.
 
     Parameters
     ----------
@@ -208,7 +228,7 @@ class InvariantPool(Layer):
     Raises
     ------
     SpecError
-        If the pooling or a statistic is unknown.
+        If the pooling or a statistic is unknown, or no tensor is even.
     """
 
     group: Group
@@ -223,6 +243,10 @@ class InvariantPool(Layer):
         for name in self.statistics:
             check_choice("statistics", name, (*POOLINGS, "max", "std"))
         object.__setattr__(self, "graph", hub_graph(self.group))
+        if not self.graph.hubs or self.graph.hubs[0].labels:
+            raise SpecError(
+                "pooling takes even features, but no tensor of the group is even: give group.graded('even')."
+            )
 
     @property
     def num_outputs(self) -> int:
@@ -274,3 +298,13 @@ def _with_channels(shown: list[str], in_channels: int, out_channels: int) -> lis
     """Arguments of a layer with the channels as one: ``1 -> 16``."""
     options = [text for text in shown[1:] if not text.startswith(("in_channels=", "out_channels="))]
     return [shown[0], f"{in_channels} -> {out_channels}", *options]
+
+
+def check_target(group: Group, target: Group | None) -> None:
+    """Check that the group on the space of a layer's outputs is that of its inputs."""
+    check_kind("target", target, Group | None)
+    if target is None:
+        return
+    sets = [sorted((s, g.space.sizes[s], g.signed.count(s)) for s in {*g.permuted, *g.signed}) for g in (group, target)]
+    if sets[0] != sets[1]:
+        raise SpecError(f"target must be the same group on another space, not {target.name} for {group.name}.")

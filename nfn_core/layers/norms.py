@@ -73,6 +73,10 @@ class BatchNorm(Layer):
         check_numbers(self, "positive", "epsilon")
         check_flags(self, "center")
 
+    def keeps_signs(self) -> bool:
+        """Return whether it does not center."""
+        return not self.center
+
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return scale, shift and the constants mean and variance, each of shape (channels,), for each tensor."""
         specs: dict[str, ParameterSpec] = {}

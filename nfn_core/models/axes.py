@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from math import prod
 from typing import Literal
 
-__all__ = ["Algebra", "Node", "factors", "fixed_by", "leaves", "resolve", "segments"]
+__all__ = ["Algebra", "Group", "Node", "factors", "fixed_by", "leaves", "resolve", "segments"]
 
 
 class Node:
@@ -27,9 +27,16 @@ class Node:
         Factors or segments, none for a leaf.
     fixed : str, optional
         For a leaf that is not permuted, the operation that fixed it.
+    read : bool
+        For a leaf, whether entries along it meet in some result: they are summed, normalized, looked up, or are an output.
+
+    Attributes
+    ----------
+    group : Group, optional
+        The group of axes that it belongs to, as long as nothing asks what it is.
     """
 
-    __slots__ = ("fixed", "kind", "link", "parts", "size")
+    __slots__ = ("fixed", "group", "kind", "link", "parts", "read", "size")
 
     def __init__(
         self,
@@ -37,15 +44,52 @@ class Node:
         kind: Literal["leaf", "product", "concat"] = "leaf",
         parts: tuple["Node", ...] = (),
         fixed: str | None = None,
+        read: bool = False,
     ) -> None:
-        self.size, self.kind, self.parts, self.fixed = size, kind, parts, fixed
+        self.size, self.kind, self.parts, self.fixed, self.read = size, kind, parts, fixed, read
         self.link: Node | None = None
+        self.group: Group | None = None
+
+
+class Group:
+    """Axes that a reshape makes of one axis, which is divided only when something asks for one of them.
+
+    Until then, entries of one of these axes may be taken apart, each with axes of its own: the queries, keys and values of
+    a packed projection need not have their dimensions in one order.
+
+    Parameters
+    ----------
+    algebra : Algebra
+        What divides the axis.
+    whole : Node
+        The axis.
+    sizes : sequence of int
+        Sizes of the axes.
+    """
+
+    def __init__(self, algebra: "Algebra", whole: Node, sizes: Sequence[int]) -> None:
+        self.algebra, self.whole, self.where = algebra, whole, algebra.where
+        self.nodes = [Node(n) for n in sizes]
+        for node in self.nodes:
+            node.group = self
+
+    def divide(self) -> None:
+        """Divide the axis."""
+        for node in self.nodes:
+            node.group = None
+        with self.algebra.at(self.where):
+            for node, part in zip(
+                self.nodes, self.algebra.divided([self.whole], [n.size for n in self.nodes]), strict=True
+            ):
+                node.link = part
 
 
 def resolve(node: Node) -> Node:
     """Representative of a node's class."""
-    while node.link is not None:
-        node = node.link
+    while node.link is not None or node.group is not None:
+        if node.group is not None:
+            node.group.divide()
+        node = node.link or node
     return node
 
 
@@ -128,8 +172,14 @@ class Algebra:
         for part in node.parts:
             self.fix(part)
 
+    def read(self, node: Node) -> None:
+        """Record that the entries along an axis meet in some result, so that the network depends on all of them."""
+        for leaf in leaves(node):
+            leaf.read = True
+
     def unify(self, a: Node, b: Node) -> Node:
         """Make two axes of one size equal, and return them."""
+        resolve(b)  # which may divide a
         a, b = resolve(a), resolve(b)
         if a is b or a.size == 1:
             return b
@@ -139,6 +189,8 @@ class Algebra:
         if a.kind == "leaf":
             if a.fixed:
                 self._fix_as(b, a.fixed)
+            if a.read:
+                self.read(b)
             a.link = b
         elif a.kind == b.kind == "product":  # (2 6) and (4 3) both become (2 2 3)
             self._align(factors(a), factors(b))
@@ -175,7 +227,7 @@ class Algebra:
         if len(sizes) == 1:
             return [node]
         if node.kind == "leaf":
-            parts = [Node(n, fixed=node.fixed) for n in sizes]
+            parts = [Node(n, fixed=node.fixed, read=node.read) for n in sizes]
             node.link = Node(node.size, "concat", tuple(parts))
             return parts
         if node.kind == "product":
@@ -202,6 +254,29 @@ class Algebra:
 
     def regroup(self, axes: Sequence[Node], shape: Sequence[int]) -> list[Node]:
         """Axes after a reshape in row-major order."""
+        if 0 in shape:
+            return self.divided(axes, shape)
+        # Runs of axes before and after that have as many entries are reshaped on their own.
+        given, out = [node for node in axes if node.size > 1], []
+        sizes = [n for n in shape if n > 1]
+        while sizes:
+            before, after = [given.pop(0)], [sizes.pop(0)]
+            while (one := prod(node.size for node in before)) != (other := prod(after)):
+                if one < other:
+                    before.append(given.pop(0))
+                else:
+                    after.append(sizes.pop(0))
+            if len(before) == len(after) == 1:
+                out += before
+            elif len(before) == 1:
+                out += Group(self, before[0], after).nodes
+            else:
+                out += self.divided(before, after)
+        rest = iter(out)
+        return [next(rest) if n > 1 else Node(1) for n in shape]
+
+    def divided(self, axes: Sequence[Node], shape: Sequence[int]) -> list[Node]:
+        """Axes of a shape that the product of some axes is divided into."""
         rest = product_of(axes)
         out = []
         for size in shape:
@@ -217,7 +292,7 @@ class Algebra:
     def _halve(self, node: Node, size: int) -> tuple[Node, Node]:
         """A leaf or concatenation as a product of a leading factor of a size, which divides its own, and the rest."""
         if node.kind == "leaf":
-            lead, tail = Node(size, fixed=node.fixed), Node(node.size // size, fixed=node.fixed)
+            lead, tail = (Node(n, fixed=node.fixed, read=node.read) for n in (size, node.size // size))
             node.link = Node(node.size, "product", (lead, tail))
             return lead, tail
         # A concatenation (a + b) becomes (a' + b') times one common tail, which all segments must share.

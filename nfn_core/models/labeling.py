@@ -1,17 +1,34 @@
 """From the axes of a network's tensors, inputs and outputs to its weight space: the interface of the front ends."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
 
 from nfn_core.checks import shown
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, fixed_by, leaves, resolve
+from nfn_core.models.constants import Record, record, varying
 from nfn_core.models.patterns import label_tensors
 from nfn_core.models.rules import Index, Rules, Value
 from nfn_core.models.views import Axis, View, freeze
 
-__all__ = ["Derivation", "Labeling", "check_labels"]
+__all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels", "chosen"]
+
+
+Frozen: TypeAlias = Callable[[Iterable[Value]], list[tuple[Axis, ...]]]
+"""From values to their axes, with names for the neuron sets that are to move."""
+
+
+class Candidate(NamedTuple):
+    """What may be one neuron set: where, a tensor that has it, its size, the leaves it is made of, and its axes."""
+
+    where: str
+    name: str
+    size: int
+    leaves: set[int]
+    frozen: Frozen
 
 
 class Derivation(NamedTuple):
@@ -22,6 +39,7 @@ class Derivation(NamedTuple):
     outputs: tuple[str, ...]
     fixed: tuple[tuple[str, str], ...]
     activations: tuple[tuple[str, str, float | None], ...]
+    constants: tuple[Record, ...]
 
 
 def check_labels(labels: Any) -> None:
@@ -42,6 +60,47 @@ def check_labels(labels: Any) -> None:
     for name, pattern in labels.items():
         if not isinstance(pattern, str):
             raise LabelError(f"label of {name!r} must be a pattern such as 'out in', not {shown(pattern)}.")
+
+
+def chosen(names: Iterable[str], patterns: str | Iterable[str] | None) -> list[str]:
+    """Choose tensors by patterns of their names.
+
+    Parameters
+    ----------
+    names : iterable of str
+        All names.
+    patterns : str or iterable of str, optional
+        Patterns as of file names, ``"*lora_*"``; those after ``"!"`` take names out again. None chooses all.
+
+    Returns
+    -------
+    list of str
+        The chosen names, in their order.
+
+    Raises
+    ------
+    LabelError
+        If a pattern is no string or matches no name, or nothing is chosen.
+    """
+    names = list(names)
+    if patterns is None:
+        return names
+    given = (
+        [patterns] if isinstance(patterns, str) else list(patterns) if isinstance(patterns, Iterable) else [patterns]
+    )
+    for pattern in given:
+        if not isinstance(pattern, str):
+            raise LabelError(f"tensors must be patterns of names such as '*lora_*', not {shown(pattern)}.")
+        if not any(fnmatchcase(name, pattern.removeprefix("!")) for name in names):
+            raise LabelError(
+                f"tensors: pattern {pattern!r} matches no name of the network's tensors, which are {names}."
+            )
+    kept = [p for p in given if not p.startswith("!")] or ["*"]
+    out = [p[1:] for p in given if p.startswith("!")]
+    found = [n for n in names if any(fnmatchcase(n, p) for p in kept) and not any(fnmatchcase(n, p) for p in out)]
+    if not found:
+        raise LabelError(f"tensors={given} chooses none of the network's tensors, which are {names}.")
+    return found
 
 
 @dataclass
@@ -73,6 +132,12 @@ class Labeling:
         Names of all neuron sets by the identity of their leaves, once finished.
     asked : set of str
         Patterns that were used.
+    constants : list of Record
+        Constants that belong to the model, which others may lack.
+    unused : str
+        Why tensors that the computation does not read are fixed.
+    beyond : set of int
+        Identities of leaves that are fixed because inputs of another size may need it.
     unruled : list of (str, Value)
         What goes into operations whose result has an explicit label: all that the labels do not name is fixed.
     """
@@ -88,6 +153,9 @@ class Labeling:
     used: set[str] = field(default_factory=set)
     names: dict[int, str] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)
+    constants: list[Record] = field(default_factory=list)
+    unused: str = "not being used"
+    beyond: set[int] = field(default_factory=set)
     unruled: list[tuple[str, Value]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -96,6 +164,8 @@ class Labeling:
         self.asked.update(given)
         labeled = label_tensors(self.rules, self.shapes, given, self.named)
         self.tensors = {n: labeled.get(n) or self.rules.tensor(shape) for n, shape in self.shapes.items()}
+        for value in labeled.values():
+            self._read(value)
 
     @property
     def explicit(self) -> bool:
@@ -151,6 +221,8 @@ class Labeling:
         constant = bool(values) and all(x.constant for x in values)
         if len(labeled) == len(shapes):
             self.unruled += [(where, x) for x in values]
+            for x in values:
+                self._read(x)
             found = labeled
         elif rule is not None:
             with self.rules.at(where):
@@ -175,13 +247,30 @@ class Labeling:
         if given is not None:
             with self.rules.at("being an output"):
                 self.rules.equal(given, value)
+        if value.index is not None:
+            with self.rules.at("being an output"):
+                self.rules.invalidate(value.index)
         self.outputs.append(value)
+        self._read(value)
 
     def input(self, shape: Sequence[int], integer: bool) -> Value:
         """Take the next input, and return its value; integers may number the entries of an axis."""
         value = self.label(f"input[{len(self.inputs)}]", shape) or self.rules.tensor(shape)
         self.inputs.append(replace(value, index=Index()) if integer else value)
         return self.inputs[-1]
+
+    def constant(self, x: Any, name: str | None = None) -> Value:
+        """Take a NumPy array that is no part of the weight space, of some name if it belongs to the model."""
+        number = float(x.reshape(())) if x.size == 1 and x.dtype.kind != "c" else None
+        if name is not None and x.ndim and all(known[0] != name for known in self.constants):
+            self.constants.append(record(name, x))
+        with self.rules.at("a constant"):
+            return self.rules.constant(x.shape, varying(x), number, not x.any())
+
+    def held(self, shape: Sequence[int]) -> Value:
+        """Value of a tensor that is not chosen: it is the same in every model."""
+        with self.rules.at("a tensor that is held fixed"):
+            return self.rules.opaque(shape)
 
     def untraced(self, inputs: Sequence[tuple[Sequence[int], bool]], outputs: Sequence[Sequence[int]]) -> None:
         """Take all inputs (shape, whether integers) and outputs (shape) as they are labeled, fixed where they are not."""
@@ -219,8 +308,9 @@ class Labeling:
             )
         for name, value in self.tensors.items():
             if name not in self.used:
-                with self.rules.at("not being used"):
+                with self.rules.at(self.unused):
                     self.rules.fix_axes(value, range(len(value.axes)))
+        self._fix_what_examples_leave_out()
         self.names = names = self._names()
         axes = self.frozen(self.tensors.values(), names)
         views = tuple(View(n, a, tuple(self.also.get(n, ()))) for n, a in zip(self.tensors, axes, strict=True))
@@ -238,17 +328,76 @@ class Labeling:
             for leaf in leaves(axis)
             if (label := names.get(id(leaf))) is not None and label in present
         ]
-        return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)))
+        return Derivation(views, inputs, outputs, fixed, tuple(dict.fromkeys(activations)), tuple(self.constants))
 
-    def fixed_leaves(self) -> dict[str, tuple[str, Node]]:
-        """Return the fixed leaves of more than one entry by where they are, each with the name of its first tensor."""
-        found: dict[int, tuple[str, tuple[str, Node]]] = {}
+    def _fix_what_examples_leave_out(self) -> None:
+        """Fix what the network does not read of its tensors: with an input of another size it may.
+
+        What goes with it, an axis of the input that is as long as what is read, is fixed too.
+        """
+        inputs = {id(leaf) for leaf in self._reached(self.inputs)}
+        for where, kept, others, added in self.rules.partial:
+            own = [leaf for leaf in leaves(kept) if id(leaf) in inputs]
+            rest = [leaf for node in others for leaf in leaves(node) if leaf.size > 1 and (added or not leaf.read)]
+            verb = "fills up" if added else "does not read"
+            with self.rules.at(f"what {where} {verb}"):
+                self._fix_beyond(own * bool(rest) + rest * (bool(own) or not added))
+        with self.rules.at("not being read"):
+            every = [leaf for value in self.tensors.values() for axis in value.axes for leaf in leaves(axis)]
+            self._fix_beyond([leaf for leaf in every if leaf.size > 1 and not leaf.read])
+
+    def _fix_beyond(self, found: Iterable[Node]) -> None:
+        """Fix leaves that may move only as long as inputs are like the example."""
+        for leaf in found:
+            self.beyond.update([] if leaf.fixed else [id(leaf)])
+            self.rules.fix(leaf)
+
+    def _read(self, value: Value) -> None:
+        """Record that all entries of a value are read."""
+        for axis in value.axes:
+            self.rules.read(axis)
+
+    def candidates(self) -> Iterator[Candidate]:
+        """Yield what may turn out to be one neuron set although the labeling does not move it as one.
+
+        Whole axes in several parts, which are fixed or occur together only; pairs of fixed axes of one size that follow each
+        other, which a rule may have parted; and single fixed leaves. What another example input may need is none.
+        """
+        keys: dict[tuple[int, ...], tuple[str, str, int]] = {}
+        alone: dict[int, set[tuple[int, ...]]] = {}
+        found: dict[int, tuple[str, str, Node]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
-                for leaf in leaves(axis):
-                    if leaf.fixed and leaf.size > 1 and name in self.used:
-                        found.setdefault(id(leaf), (f"axis {a} of {name!r}", (name, leaf)))
-        return dict(found.values())
+                where, key = f"axis {a} of {name!r}", _key(axis)
+                for leaf in (leaf for leaf in leaves(axis) if leaf.size > 1):
+                    alone.setdefault(id(leaf), set()).add(key)
+                    if name in self.used and id(leaf) not in self.beyond:
+                        keys.setdefault(key, (where, name, axis.size))
+                        if leaf.fixed:
+                            found.setdefault(id(leaf), (where, name, leaf))
+        for value in (*self.inputs, *self.outputs):
+            for axis in value.axes:
+                for i in _key(axis):
+                    alone.setdefault(i, set()).add(_key(axis))
+        fixed = [key for key in keys if all(i in found for i in key)]
+        for key, (where, name, size) in keys.items():
+            if len(key) > 1 and (key in fixed or all(i not in found and len(alone[i]) == 1 for i in key)):
+                yield Candidate(f"{where} as one set", name, size, {*key}, self._whole({key}))
+        for k, one in enumerate(fixed):
+            same = [key for key in fixed[k + 1 :] if keys[key][2] == keys[one][2] and not {*one} & {*key}]
+            for other in same[:2]:
+                where = f"{keys[one][0]} with {keys[other][0]}"
+                yield Candidate(where, keys[one][1], keys[one][2], {*one, *other}, self._whole({one, other}))
+        for i, (where, name, leaf) in found.items():
+            yield Candidate(where, name, leaf.size, {i}, partial(self.frozen, names={i: "?"}))
+
+    def _whole(self, keys: set[tuple[int, ...]]) -> Frozen:
+        """What freezes axes such that whole ones of some keys are one set and nothing else moves."""
+
+        def frozen(values: Iterable[Value]) -> list[tuple[Axis, ...]]:
+            return [tuple(Axis(n.size, label="?" if _key(n) in keys else None) for n in v.axes) for v in values]
+
+        return frozen
 
     def frozen(self, values: Iterable[Value], names: Mapping[int, str]) -> list[tuple[Axis, ...]]:
         """Axes of values, with the leaves of the given names (by identity) as neuron sets."""
@@ -295,3 +444,8 @@ class Labeling:
         """Leaves of some inputs or outputs, and of the axes that integers number."""
         axes = [axis for v in values for axis in (*v.axes, *([v.index.axis] if v.index and v.index.axis else []))]
         return [leaf for axis in axes for leaf in leaves(axis)]
+
+
+def _key(axis: Node) -> tuple[int, ...]:
+    """Leaves that an axis is made of."""
+    return tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1)

@@ -1,7 +1,8 @@
 """Models as points of a weight space: their tensors become features, and features become tensors again."""
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from os import PathLike
@@ -20,15 +21,18 @@ from nfn_core.checks import (
     positive_ints,
     shown,
 )
-from nfn_core.errors import FeatureError, LabelError, SpecError
+from nfn_core.errors import FeatureError, LabelError, SizeWarning, SpecError
 from nfn_core.features import check_features
 from nfn_core.files import FRAMEWORKS, read_shapes, read_tensors
 from nfn_core.groups import Group
-from nfn_core.models.labeling import Labeling, check_labels
+from nfn_core.layers.elementwise import ODD_ACTIVATIONS
+from nfn_core.models.labeling import Labeling, check_labels, chosen
+from nfn_core.models.patterns import adapter_patterns
 from nfn_core.models.stacking import copy_of, stack_models
+from nfn_core.models.summary import CHANNELS, LIMIT, layer_size, summary
 from nfn_core.models.verification import Verification
 from nfn_core.models.views import View, join_axes
-from nfn_core.registry import describable
+from nfn_core.registry import LATER, describable
 from nfn_core.spaces import TensorSpec, WeightSpace
 
 __all__ = ["ModelSpace"]
@@ -53,6 +57,9 @@ class ModelSpace:
         For each activation function with a symmetry of its own the neuron set that it acts on, its name (``"sin"``,
         ``"tanh"`` or ``"relu"``), and the number ω that its argument was multiplied by last: 30 for sin(30 (W x + v)),
         1 where there is none, None where it is hidden by a later operation, as in sin(30 W x + v).
+    constants : tuple of (str, str, tuple of int)
+        For each constant of the model (a mask, a table of numbers) its name, a digest of its entries, and the axes along
+        which they are all alike, so that neuron sets may permute them. `stack` compares them.
     verification : Verification, optional
         What running the network showed; None if it was not run.
 
@@ -67,10 +74,11 @@ class ModelSpace:
     outputs: tuple[str, ...] = ()
     fixed: tuple[tuple[str, str], ...] = ()
     activations: tuple[tuple[str, str, float | None], ...] = field(default=(), compare=False)
+    constants: tuple[tuple[str, str, tuple[int, ...]], ...] = field(default=(), metadata=LATER)
     verification: Verification | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        for field_name in ("views", "fixed", "activations"):
+        for field_name in ("views", "fixed", "activations", "constants"):
             object.__setattr__(self, field_name, plain_tuple(field_name, getattr(self, field_name)))
         for role in ("inputs", "outputs"):
             object.__setattr__(self, role, plain_names(role, getattr(self, role)))
@@ -79,6 +87,7 @@ class ModelSpace:
         for field_name, kinds, words in (
             ("fixed", (str, str), "a tensor and what fixed it"),
             ("activations", (str, str, float | int | None), "a neuron set and a function and a frequency"),
+            ("constants", (str, str, tuple), "a constant, its digest and axes"),
         ):
             for k, row in enumerate(getattr(self, field_name)):
                 if not isinstance(row, tuple) or len(row) != len(kinds) or not all(map(isinstance, row, kinds)):
@@ -160,6 +169,34 @@ class ModelSpace:
                 tensors.append(TensorSpec(name, tuple(a.size for a in axes), tuple(a.label for a in axes), layer))
         return WeightSpace(tuple(tensors), self.inputs, self.outputs)
 
+    def only(self, tensors: str | Iterable[str]) -> "ModelSpace":
+        """Space of some tensors, under the same group: the others are left out of features, but move with them.
+
+        To hold the others fixed instead, give ``tensors`` to `nfn_torch.weight_space` or `nfn_jax.weight_space`.
+
+        Parameters
+        ----------
+        tensors : str or iterable of str
+            Patterns of names, ``"*.weight"``; those after ``"!"`` are left out: ``["*", "!*embed*"]``.
+
+        Returns
+        -------
+        ModelSpace
+            The space.
+
+        Raises
+        ------
+        LabelError
+            If a pattern is no string or matches no name, or nothing is chosen.
+        """
+        names = set(chosen([view.name for view in self.views], tensors))
+        views = tuple(view for view in self.views if view.name in names)
+        known = {axis.label for view in views for axes in view.pieces.values() for axis in axes}
+        inputs, outputs = (tuple(label for label in side if label in known) for side in (self.inputs, self.outputs))
+        fixed = tuple((name, why) for name, why in self.fixed if name in names)
+        activations = tuple(row for row in self.activations if row[0] in known)
+        return replace(self, views=views, inputs=inputs, outputs=outputs, fixed=fixed, activations=activations)
+
     @cached_property
     def names(self) -> frozenset[str]:
         """All names of the model's tensors, also those of tied ones."""
@@ -188,20 +225,103 @@ class ModelSpace:
             )
         return omegas.pop()
 
-    def group(self, permuted: Any) -> Group:
+    def group(self, permuted: Any, signed: Any = ()) -> Group:
         """Return the permutation group of the weight space that moves the given neuron sets.
 
         Parameters
         ----------
         permuted : {"NP", "HNP"} or iterable of str
             As for `WeightSpace.group`.
+        signed : iterable of str
+            As for `WeightSpace.group`. In a traced network these sets must have odd activations, and no others, by the names
+            of the functions: the network is not run with other signs. `nfn_conformance.assert_invariant` of a network's
+            outputs as a function of its weights does that.
 
         Returns
         -------
         Group
-            The group.
+            The group. A `SizeWarning` says if an NF-layer of 16 channels would have more than 10⁹ parameters.
+
+        Raises
+        ------
+        LabelError
+            If a set is signed on which the traced network has another activation than tanh or sine, or none.
         """
-        return self.space.group(permuted)
+        group = self.space.group(permuted, signed)
+        for label in group.signed if self.activations or self.verification else ():
+            functions = {
+                function if factor is not None else f"{function} of what is added to before"
+                for s, function, factor in self.activations
+                if s == label
+            } or {"no function known to be odd"}
+            if not functions <= {*ODD_ACTIVATIONS}:
+                raise LabelError(
+                    f"signed names neuron set {label!r}, on which the network has {', '.join(sorted(functions))}: a change of "
+                    "sign is a symmetry only of odd activations (tanh, sin). Leave it out."
+                )
+        size = layer_size(group)
+        if size > LIMIT:
+            warnings.warn(
+                f"an NF-layer of {CHANNELS} channels under {group.name} would have {size:.1e} parameters: `summary()` of the "
+                "space says which fixed axes make it so large, and which group or choice of tensors does not.",
+                SizeWarning,
+                stacklevel=2,
+            )
+        return group
+
+    def summary(self, channels: int = CHANNELS) -> str:
+        """How large an NF-layer would be, in Markdown, before anything is built.
+
+        Parameters
+        ----------
+        channels : int
+            Channels in and out.
+
+        Returns
+        -------
+        str
+            Parameters under NP and HNP; where they are more than 10⁹, the tensors whose fixed axes make it so large, what
+            fixed them, and the size without these tensors.
+
+        Raises
+        ------
+        SpecError
+            If `channels` is not a positive integer.
+        """
+        return summary(self, positive_int("channels", channels))
+
+    @classmethod
+    def from_adapters(cls, shapes: Mapping[str, Sequence[int]] | str | Path) -> "ModelSpace":
+        """Weight space of low-rank adapters (LoRA) from a checkpoint, as PEFT, diffusers and others write it.
+
+        The rank of each pair of factors A (rank, inputs) and B (outputs, rank) is a neuron set: B A stays as it is if it is
+        permuted. Inputs and outputs belong to the layer that is adapted and are fixed, as are magnitudes (DoRA) and scales.
+
+        Parameters
+        ----------
+        shapes : mapping of str to sequence of int, or path
+            Shape of each tensor, or a safetensors file that holds them. What has not ``lora`` in its name is not in the
+            space.
+
+        Returns
+        -------
+        ModelSpace
+            The weight space; sets are called r1, r2, ... in order.
+
+        Raises
+        ------
+        LabelError
+            If there is no pair, a factor has no partner, or partners have different ranks.
+
+        Examples
+        --------
+        >>> space = ModelSpace.from_adapters({"q.lora_A.weight": (4, 32), "q.lora_B.weight": (64, 4)})
+        >>> [(t.name, t.labels) for t in space.space.tensors]
+        [('q.lora_A.weight', ('r1', None)), ('q.lora_B.weight', (None, 'r1'))]
+        """
+        check_kind("shapes", shapes, Mapping | str | PathLike)
+        known = shapes if isinstance(shapes, Mapping) else read_shapes(shapes)
+        return cls.from_patterns(known, adapter_patterns(known))
 
     def stack(self, *channels: Iterable[Mapping[str, AnyArray]], fill: float | None = None) -> dict[str, AnyArray]:
         """Stack models, and what belongs to their weights, into features.

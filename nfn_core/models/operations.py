@@ -19,7 +19,8 @@ class Call:
     shapes : sequence of tuple of int
         Shape of each result.
     params : mapping of str to object
-        Parameters of a JAX primitive; ATen operations have theirs among the rule's arguments.
+        The ``"name"``; and the parameters of a JAX primitive, or of an ATen operation the ``"args"``, which are the nodes of
+        its arguments, and ``"memory"``, the strides and offset of its first operand.
     literals : sequence of object
         For each operand of a JAX primitive its value where it is a literal, otherwise None.
     """
@@ -104,3 +105,8 @@ def _sin(r: Rules, call: Call, x: Value) -> Value:
 @COMMON.register("tanh")
 def _tanh(r: Rules, call: Call, x: Value) -> Value:
     return r.activate("tanh", x)
+
+
+@COMMON.register("eq", "ne")
+def _equal(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
+    return r.same_number(x, y)

@@ -14,7 +14,7 @@ from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, concat_of, product_of, resolve
 from nfn_core.models.rules import Rules, Value
 
-__all__ = ["label_tensors"]
+__all__ = ["adapter_patterns", "label_tensors"]
 
 Word: TypeAlias = "str | tuple[str, list[Word]]"
 
@@ -72,6 +72,52 @@ def label_tensors(
         axes.update(done)
         waiting = {key: value for key, value in waiting.items() if key not in done}
     return {name: Value(tuple(axes[name, a] for a in range(len(words)))) for name, words in parsed.items()}
+
+
+def adapter_patterns(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
+    """Patterns of low-rank adapters.
+
+    Parameters
+    ----------
+    shapes : mapping of str to sequence of int
+        Shape of each tensor of a checkpoint.
+
+    Returns
+    -------
+    dict of str to str
+        Pattern of each tensor of an adapter: its first axis is the rank in A, its second in B, all others are fixed.
+
+    Raises
+    ------
+    LabelError
+        If there is no pair of factors, a factor has no partner, or partners have different ranks.
+    """
+    patterns = {name: " ".join("_" * len(shape)) for name, shape in shapes.items() if "lora" in name.lower()}
+    pairs: dict[tuple[str, str], dict[int, str]] = {}
+    for name in patterns:
+        found = re.fullmatch(r"(.*lora(?:_embedding)?[._])(A|B|down|up)((?:\..*)?)", name, re.IGNORECASE)
+        if found and len(shapes[name]) > 1:
+            side = 0 if found[2].lower() in ("a", "down") else 1
+            pairs.setdefault((found[1], found[3]), {})[side] = name
+    if not pairs:
+        raise LabelError(
+            f"there is no pair of factors such as 'x.lora_A.weight', 'x.lora_B.weight' among {list(shapes)[:5]}: give a "
+            "checkpoint of adapters, or label its tensors with `from_patterns`."
+        )
+    for number, sides in enumerate(pairs.values(), 1):
+        if len(sides) < 2:
+            raise LabelError(f"factor {next(iter(sides.values()))!r} has no partner: an adapter has both A and B.")
+        ranks = [shapes[sides[side]][side] for side in (0, 1)]
+        if ranks[0] != ranks[1]:
+            raise LabelError(
+                f"{sides[0]!r} of shape {tuple(shapes[sides[0]])} and {sides[1]!r} of shape {tuple(shapes[sides[1]])} have "
+                "different ranks: expected (rank, inputs) and (outputs, rank)."
+            )
+        for side, name in sides.items():
+            words = patterns[name].split()
+            words[side] = f"r{number}"
+            patterns[name] = " ".join(words)
+    return patterns
 
 
 def _parse(name: str, pattern: str) -> list[Word]:

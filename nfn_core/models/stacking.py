@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from nfn_core.arrays import Array, is_array, is_dense, is_jax, is_real, namespace_of, same_device
 from nfn_core.errors import FeatureError, StackWarning
 from nfn_core.features import check_features
+from nfn_core.models.constants import changed, moved
 from nfn_core.models.views import View, split_axes
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def stack_models(
     fill: float | None = None,
     named: Callable[[Any], Any] = lambda model: model,
     problem: Callable[[Any], str | None] = no_array,
+    host: Callable[[Any], Any] = lambda x: x,
     places: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Stack models into features; see `ModelSpace.stack`.
@@ -51,6 +53,8 @@ def stack_models(
         From a model to the mapping of its values by name; from anything else to itself.
     problem : callable
         From a tensor's value to what is wrong with it, None if it can be stacked.
+    host : callable
+        From an array of a model to the same array of NumPy.
     places : sequence of str
         What messages call the models; by default their numbers.
 
@@ -108,12 +112,20 @@ def stack_models(
         features.update(zip(view.pieces, map(copy_of, pieces) if len(pieces) > 1 else pieces, strict=True))
     check_features(space.space, features)
 
-    for text, left_out, missing in zip(of, prefixes, filled, strict=True):
-        _say(space, text, left_out, missing, fill)
+    others = [dict.fromkeys(name for state in row for name in state.others(space, host)) for row in states]
+    for text, left_out, missing, differ in zip(of, prefixes, filled, others, strict=True):
+        _say(space, text, left_out, missing, fill, list(differ))
     return features
 
 
-def _say(space: "ModelSpace", channel: str, prefixes: list[str], filled: Mapping[str, int], fill: float | None) -> None:
+def _say(
+    space: "ModelSpace",
+    channel: str,
+    prefixes: list[str],
+    filled: Mapping[str, int],
+    fill: float | None,
+    changed: list[str],
+) -> None:
     """Warn of what the features of a channel do not show."""
     for prefix in sorted({*prefixes} - {""}):
         warnings.warn(
@@ -126,6 +138,13 @@ def _say(space: "ModelSpace", channel: str, prefixes: list[str], filled: Mapping
         warnings.warn(
             f"fill={fill} stands for {len(filled)} of {len(space.views)} tensors{channel}, in up to {max(filled.values())} of "
             f"{len(prefixes)} models: {_some(filled)}.",
+            StackWarning,
+            stacklevel=4,
+        )
+    if changed:
+        warnings.warn(
+            f"the features do not show constants of models{channel} that differ from those of the network that the space was "
+            f"made from: {_some(changed)}. Make them persistent floating-point buffers, if a network is to see them.",
             StackWarning,
             stacklevel=4,
         )
@@ -165,6 +184,21 @@ class _State:
             )
         self.prefix = prefix
         return prefix
+
+    def others(self, space: "ModelSpace", host: Callable[[Any], Any]) -> list[str]:
+        """Names of constants that are not as they were in the network that the space was made from, but may be so."""
+        found = []
+        for known in space.constants:
+            x = self.values.get(self.prefix + known[0])
+            x = None if x is None else host(x)
+            axes = [] if x is None else moved(known, x)
+            if axes:
+                raise FeatureError(
+                    f"constant {known[0]!r} of {self.place} differs along axes {axes}, along which it was alike in the network "
+                    "that the space was made from: neuron sets of the space may permute it. Make the space from this model."
+                )
+            found += [known[0]] if x is not None and changed(known, x) else []
+        return found
 
     def tensor(self, view: View, fill: float | None, problem: Callable[[Any], str | None]) -> Any:
         """A tensor, None where it is missing and may be."""

@@ -4,31 +4,44 @@ This uses only the labeling and the network as a function from arrays to arrays.
 which the labeling was derived.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from operator import itemgetter
 from typing import TypeAlias
 
 import numpy as np
 
 from nfn_core.checks import natural_int
-from nfn_core.errors import LabelError, NFNError
+from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node
-from nfn_core.models.labeling import Labeling
+from nfn_core.models.labeling import Frozen, Labeling
+from nfn_core.models.probes import (
+    PROBES,
+    Arrays,
+    Each,
+    Probe,
+    Reached,
+    Run,
+    difference,
+    draw,
+    of_both_signs,
+    random_like,
+    rounding,
+)
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
 
-__all__ = ["Run", "Verification", "random_like", "running", "verify"]
-
-Run: TypeAlias = Callable[[dict[str, np.ndarray], list[np.ndarray]], list[np.ndarray]]
-"""A network: from its tensors by name and its inputs to its outputs."""
+__all__ = ["Verification", "verify"]
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
 """For a neuron set, at each new position the old position of the neuron that is moved there."""
 
-ROUNDING = 2.0**12
-"""Largest error that passes, in units of the outputs' rounding: deep networks add roundings up."""
+CALM = 1e-6
+"""A limit below which a probe tests enough; networks that amplify rounding more are run with smaller weights."""
+
+WILD = 1e-2
+"""A limit above which a probe tests nothing: a wrong label changes outputs by about their scale."""
 
 
 @dataclass(frozen=True)
@@ -40,67 +53,32 @@ class Verification:
     error : float
         Largest change of an output under drawn permutations of all neuron sets, relative to the output's scale.
     limit : float
-        What it was held to.
+        What it was held to: many times the change by the last places of tensors and inputs.
     unnecessarily_fixed : tuple of str
-        Axes that the labeling leaves fixed although every permutation of them leaves the outputs as they are.
+        Axes that the labeling leaves fixed, or moves in parts only, although every permutation of them leaves the outputs as
+        they are: alone, as one set, or with another axis.
     untested : tuple of str
         Tensors with neuron sets that can be permuted alone without any change of the outputs (a key's bias before a
         softmax, what is dead for these inputs): their labels rest on the derivation, not on this check.
+    dtype : str
+        Least precise dtype of the arrays that the network was run on and gave.
+    probes : tuple of str
+        How tensors and inputs were drawn, in each round of permutations.
+    unreached : tuple of str
+        Choices of which no run took one side, and units that were dead in every run: what is wrong behind them only, this
+        check does not find.
     """
 
     error: float
     limit: float
     unnecessarily_fixed: tuple[str, ...]
     untested: tuple[str, ...]
+    dtype: str = ""
+    probes: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
 
 
-def random_like(arrays: Mapping[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Tensors near given ones in which no two neurons are alike; positive entries stay positive.
-
-    Parameters
-    ----------
-    arrays : mapping of str to numpy.ndarray
-        A network's tensors.
-    rng : numpy.random.Generator
-        Source of the numbers.
-
-    Returns
-    -------
-    dict of str to numpy.ndarray
-        Arrays of the same shapes and dtypes.
-    """
-    return {
-        name: (x * rng.uniform(1.0, 1.5, x.shape) + (0.1 * rng.uniform(size=x.shape) if not x.any() else 0)).astype(
-            x.dtype
-        )
-        for name, x in arrays.items()
-    }
-
-
-@contextmanager
-def running() -> Iterator[None]:
-    """Name the reason where a network fails while it is run.
-
-    Raises
-    ------
-    LabelError
-        If it raises anything that is not of this package.
-    """
-    try:
-        yield
-    except NFNError:
-        raise
-    except Exception as error:
-        reason = str(error).strip().split("\n")[0]
-        raise LabelError(
-            f"the network cannot be run on its example inputs: {type(error).__name__}: {reason} Give inputs as it takes them. "
-            "If it does not run in double precision, switch the verification off."
-        ) from error
-
-
-def verify(
-    labeling: Labeling, run: Run, tensors: Mapping[str, np.ndarray], inputs: Sequence[np.ndarray], seed: int
-) -> Verification:
+def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.ndarray], seed: int) -> Verification:
     """Run a network on permuted tensors and inputs.
 
     Parameters
@@ -112,41 +90,114 @@ def verify(
     tensors : mapping of str to numpy.ndarray
         Its tensors, floating dtype; they are varied, so that no two neurons are alike.
     inputs : sequence of numpy.ndarray
-        Its inputs; those of floating dtype are replaced by normal ones, integers that number an axis by random ones.
+        Its inputs; those of floating dtype are replaced by normal ones, integers that number an axis by random ones. Where
+        normal inputs give no finite outputs, inputs near the example are drawn.
     seed : int
         Seed.
 
     Returns
     -------
     Verification
-        Errors, axes that are fixed without need, and tensors that the check does not test.
+        Errors, axes that are fixed without need, and what the check does not test.
 
     Raises
     ------
     LabelError
-        If an output changes otherwise than declared; the message names neuron sets and tensors.
+        If an output changes otherwise than declared; the message names neuron sets and tensors. Also if no probe gives
+        finite outputs, or rounding alone changes them much.
     SpecError
         If the seed is not a non-negative integer.
     """
     rng = np.random.default_rng(natural_int("seed", seed))
-    drawn = [_draw(x, value, rng) for x, value in zip(inputs, labeling.inputs, strict=True)]
-    tensors = random_like(tensors, rng)
-    trial = _Trial(labeling, run, tensors, drawn, labeling.names)
-    everything = trial.sources(rng)
-    error = max(trial.error(sources) for sources in (everything, *_apart(everything)))
-    if not error <= trial.limit:
-        raise LabelError(trial.diagnosis(error, rng))
-    unnecessarily_fixed = []
-    for where, (name, leaf) in labeling.fixed_leaves().items():
-        candidate = _Trial(labeling, run, tensors, drawn, {id(leaf): "?"}, trial.still)
-        cycle, swap = np.roll(np.arange(leaf.size), 1), np.r_[1, 0, 2 : leaf.size]
-        still = all(candidate.error({"?": image}) <= trial.limit for image in (cycle, swap))
-        if still and trial.depends_on(name, rng):
-            unnecessarily_fixed.append(where)
-    alone = {name: trial.error(everything, {name}) for name in trial.labels}
+    network = _Network(labeling, run, tensors, inputs, rng)
+    trials = [network.first()]
+    draws = trials[0].draws(rng)
+    everything = draws[0]
+    worst = [trials[0].check(draws)]
+    untested = trials[0].untested(everything, trials[0].labels)
+
+    # Further probes, as long as something is not reached or not tested; those that reach more are checked.
+    for probe in PROBES:
+        missing = network.reached.missing()
+        if not missing and not untested:
+            break
+        trial = network.trial(probe)
+        if trial is None or trial.limit > max(CALM, trials[0].limit):
+            continue
+        left = trial.untested(everything, untested)
+        if network.reached.missing() != missing or left != untested:
+            trials.append(trial)
+            worst.append(trial.check(draws))
+            untested = left
+
+    unnecessarily_fixed: dict[str, set[int]] = {}
+    for candidate in labeling.candidates():
+        if any(candidate.leaves <= known for known in unnecessarily_fixed.values()):
+            continue  # part of what moves as a whole
+        freed = [_Trial(labeling, run, t.tensors, t.inputs, candidate.frozen, t.still, t.limit) for t in trials]
+        images = ({"?": _cycle(candidate.size)}, {"?": _swap(candidate.size)})
+        if all(t.error(image) <= t.limit for t in freed for image in images) and freed[0].depends_on(
+            candidate.name, rng
+        ):
+            unnecessarily_fixed[candidate.where] = candidate.leaves
+    error, limit = max(worst, key=lambda pair: pair[0] / pair[1])
     return Verification(
-        error, trial.limit, tuple(unnecessarily_fixed), tuple(n for n, e in alone.items() if e <= trial.limit)
+        error,
+        limit,
+        tuple(unnecessarily_fixed),
+        tuple(untested),
+        trials[0].dtype,
+        tuple(str(t.probe) for t in trials),
+        tuple(network.reached.missing()),
     )
+
+
+class _Network:
+    """A network with its labeling, and what its runs have reached."""
+
+    def __init__(
+        self, labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.ndarray], rng: np.random.Generator
+    ) -> None:
+        self.labeling, self.run, self.inputs, self.rng = labeling, run, inputs, rng
+        self.tensors, self.scaled = random_like(tensors, rng), of_both_signs(tensors)
+        self.reached = Reached()
+
+    def trial(self, probe: Probe) -> "_Trial | None":
+        """Draw a trial, None if its outputs are not finite."""
+        tensors, inputs = draw(probe, self.tensors, self.scaled, self.inputs, self.labeling.inputs, self.rng)
+        reached = Reached()
+        still = self.run(tensors, inputs, reached)
+        if not all(np.all(np.isfinite(y.astype("complex128"))) for y in still):
+            return None
+        limit = rounding(self.run, tensors, inputs, still, self.rng)
+        if limit <= WILD:
+            self.reached.update(reached)
+        frozen = partial(self.labeling.frozen, names=self.labeling.names)
+        return _Trial(self.labeling, self.run, tensors, inputs, frozen, still, limit, probe)
+
+    def first(self) -> "_Trial":
+        """Return the first trial: normal inputs, or inputs near the example; smaller weights where rounding grows."""
+        found: list[_Trial] = []
+        for inputs in (1.0, None, 0.0):
+            for halvings in range(7):
+                trial = self.trial(Probe(inputs, weights=0.5**halvings))
+                found += [] if trial is None else [trial]
+                if trial is None or trial.limit <= CALM:
+                    break
+            if found:
+                break
+        if not found:
+            raise LabelError(
+                "the outputs of the network are not finite, neither for normal inputs nor near the example inputs, so its "
+                "labeling cannot be verified: give example inputs of the right size and range, or switch the verification off."
+            )
+        best = min(found, key=lambda trial: trial.limit)
+        if best.limit > WILD:
+            raise LabelError(
+                f"rounding alone changes an output of the network by more than {best.limit:.0e} of its scale, so its labeling "
+                "cannot be verified: give a network with smaller weights or fewer steps, or switch the verification off."
+            )
+        return best
 
 
 class _Trial:
@@ -156,41 +207,59 @@ class _Trial:
         self,
         labeling: Labeling,
         run: Run,
-        tensors: Mapping[str, np.ndarray],
+        tensors: Arrays,
         inputs: Sequence[np.ndarray],
-        names: Mapping[int, str],
-        still: list[np.ndarray] | None = None,
+        frozen: Frozen,
+        still: list[np.ndarray],
+        limit: float,
+        probe: Probe | None = None,
     ) -> None:
-        self.labeling, self.run, self.tensors, self.inputs, self.names = labeling, run, tensors, inputs, names
-        self.axes = dict(zip(labeling.tensors, labeling.frozen(labeling.tensors.values(), names), strict=True))
-        self.input_axes = labeling.frozen(labeling.inputs, names)
-        self.output_axes = labeling.frozen(labeling.outputs, names)
-        self.numbered = labeling.frozen([Value(_numbered(v)) for v in labeling.inputs], names)
+        self.labeling, self.run, self.tensors, self.inputs = labeling, run, tensors, inputs
+        self.still, self.limit, self.probe = still, limit, probe
+        self.axes = dict(zip(labeling.tensors, frozen(labeling.tensors.values()), strict=True))
+        self.input_axes = frozen(labeling.inputs)
+        self.output_axes = frozen(labeling.outputs)
+        self.numbered = frozen([Value(_numbered(v)) for v in labeling.inputs])
         self.labels = {name: found for name, axes in self.axes.items() if (found := _labels(axes))}
-        self.still = run(dict(tensors), list(inputs)) if still is None else still
-        for k, y in enumerate(self.still):
-            if not np.all(np.isfinite(y.astype("complex128"))):
-                raise LabelError(
-                    f"output {k} of the network is not finite for random inputs, so its labeling cannot be verified: "
-                    "give an example input of the right size, or switch the verification off."
-                )
-        kinds = [y.dtype for y in (*self.still, *tensors.values()) if y.dtype.kind == "f"]
-        self.limit = ROUNDING * max(float(np.finfo(kind).eps) for kind in kinds)
 
-    def sources(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Draw a permutation of every neuron set, not the identity."""
+    @property
+    def dtype(self) -> str:
+        """Least precise dtype of tensors and outputs."""
+        kinds = {y.dtype for y in (*self.still, *self.tensors.values()) if y.dtype.kind in "fc"}
+        return str(max(kinds, key=lambda kind: float(np.finfo(kind).eps)))
+
+    def draws(self, rng: np.random.Generator) -> list[dict[str, np.ndarray]]:
+        """Permutations of every neuron set: random ones, cycles and swaps.
+
+        Any permutation is made of cycles and swaps, and random ones move most at once.
+        """
         sizes = {a.label: a.size for axes in self.axes.values() for leaf in leaf_axes(axes) for a in leaf if a.label}
-        return {label: _derange(n, rng) for label, n in sizes.items()}
+        random = {label: _derange(n, rng) for label, n in sizes.items()}
+        cycles, swaps = ({label: make(n) for label, n in sizes.items()} for make in (_cycle, _swap))
+        return [random, cycles, swaps]
+
+    def check(self, draws: Sequence[Sources]) -> tuple[float, float]:
+        """Error under all permutations, together and apart, and the limit; more than that is raised."""
+        error = max(self.error(sources) for everything in draws for sources in (everything, *_apart(everything)))
+        if not error <= self.limit:
+            raise LabelError(self.diagnosis(error, draws))
+        return error, self.limit
+
+    def untested(self, everything: Sources, names: Iterable[str]) -> list[str]:
+        """Tensors that can be permuted alone without effect."""
+        return [name for name in names if self.error(everything, {name}) <= self.limit]
 
     def error(self, sources: Sources, only: Collection[str] | None = None) -> float:
         """Largest change of an output, relative to its scale, beyond what is declared.
 
         With `only`, nothing but these tensors is permuted.
         """
-        tensors = {
-            name: x if only is not None and name not in only else _act(x, self.axes[name], sources)
-            for name, x in self.tensors.items()
-        }
+
+        def permuted(name: str) -> np.ndarray:
+            still = (only is not None and name not in only) or not self._moved(name, sources)
+            return self.tensors[name] if still else _act(self.tensors[name], self.axes[name], sources)
+
+        tensors = Each(self.tensors, permuted)
         inputs, expected = list(self.inputs), self.still
         if only is None:
             for k, (x, axes, axis) in enumerate(zip(inputs, self.input_axes, self.numbered, strict=True)):
@@ -199,19 +268,22 @@ class _Trial:
                     x = np.argsort(_act(np.arange(axis[0].size), axis, sources))[x].astype(x.dtype)
                 inputs[k] = x
             expected = [_act(y, axes, sources) for y, axes in zip(self.still, self.output_axes, strict=True)]
-        return max(_difference(y, e) for y, e in zip(self.run(tensors, inputs), expected, strict=True))
+        return difference(self.run(tensors, inputs, None), expected)
+
+    def _moved(self, name: str, sources: Sources) -> bool:
+        """Whether a tensor has one of these neuron sets."""
+        return not _labels(self.axes[name]).isdisjoint(sources)
 
     def depends_on(self, name: str, rng: np.random.Generator) -> bool:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
         x = self.tensors[name]
-        changed = {**self.tensors, name: (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)}
-        actual = self.run(changed, list(self.inputs))
-        return max(_difference(y, e) for y, e in zip(actual, self.still, strict=True)) > self.limit
+        other = (x * rng.uniform(1.0, 2.0, x.shape)).astype(x.dtype)
+        changed = Each(self.tensors, lambda n: other if n == name else self.tensors[n])
+        return difference(self.run(changed, self.inputs, None), self.still) > self.limit
 
-    def diagnosis(self, error: float, rng: np.random.Generator) -> str:
+    def diagnosis(self, error: float, draws: Sequence[Sources]) -> str:
         """Say which neuron sets and tensors break the symmetry."""
         lines = []
-        draws = [self.sources(rng) for _ in range(4)]  # some permutations are symmetries by chance
         for label in draws[0]:
             alone, image = max(((self.error({label: d[label]}), d[label]) for d in draws), key=itemgetter(0))
             if alone <= self.limit:
@@ -282,18 +354,20 @@ def _numbered(value: Value) -> tuple[Node, ...]:
     return (value.index.axis,) if value.index and value.index.axis else ()
 
 
-def _draw(x: np.ndarray, value: Value, rng: np.random.Generator) -> np.ndarray:
-    """Random input like a given one."""
-    if x.dtype.kind == "f":
-        return rng.standard_normal(x.shape).astype(x.dtype)
-    numbered = _numbered(value)
-    return rng.integers(0, numbered[0].size, x.shape).astype(x.dtype) if numbered else x
-
-
 def _derange(n: int, rng: np.random.Generator) -> np.ndarray:
     """A random permutation that is not the identity."""
     image = rng.permutation(n)
     return np.roll(image, 1) if np.array_equal(image, np.arange(n)) else image
+
+
+def _cycle(n: int) -> np.ndarray:
+    """Every entry moves one on."""
+    return np.roll(np.arange(n), 1)
+
+
+def _swap(n: int) -> np.ndarray:
+    """The first two entries change places."""
+    return np.r_[1, 0, 2:n] if n > 1 else np.arange(n)
 
 
 def _apart(sources: Sources) -> list[Sources]:
@@ -301,11 +375,3 @@ def _apart(sources: Sources) -> list[Sources]:
     labels = list(sources)
     bits = range(max(1, (len(labels) - 1).bit_length()))
     return [{n: sources[n] for k, n in enumerate(labels) if (k >> bit) % 2 == side} for bit in bits for side in (0, 1)]
-
-
-def _difference(actual: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference, relative to the largest expected entry."""
-    actual, expected = actual.astype("complex128"), expected.astype("complex128")
-    scale = float(np.max(np.abs(expected), initial=0.0))
-    error = float(np.max(np.abs(actual - expected), initial=0.0)) / (scale or 1.0)
-    return error if np.isfinite(error) else float("inf")

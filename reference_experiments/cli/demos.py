@@ -9,7 +9,7 @@ from reference_experiments.cli.options import backend_option, folder_option, rep
 from reference_experiments.demos.quickstart import PRESETS, quickstart
 from reference_experiments.sources.images import IMAGE_SETS
 
-__all__ = ["models_command", "quickstart_command", "residual_command"]
+__all__ = ["models_command", "quickstart_command", "residual_command", "survey_command"]
 
 NEXT = """Next:
   nox -s conformance                     check every layer on every backend
@@ -46,6 +46,23 @@ def models_command(page: Path, output: Path) -> None:
     from reference_experiments.demos.model_table import model_table, operation_table, write_page  # needs both backends
 
     write_page(page, {"operations": operation_table, "models": partial(model_table, output)})
+
+
+@click.command(name="survey")
+@click.option(
+    "--page",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default="docs/architectures.md",
+    show_default=True,
+)
+@click.option("--output", type=click.Path(file_okay=False, path_type=Path), default="results/survey", show_default=True)
+@reports_errors
+def survey_command(page: Path, output: Path) -> None:
+    """Derive and verify the weight spaces of many architectures, and write the table into a page; needs timm, transformers."""
+    from reference_experiments.demos.model_table import write_page  # needs both backends
+    from reference_experiments.demos.survey import survey_table
+
+    write_page(page, {"survey": partial(survey_table, output, say=click.echo)}, "survey")
 
 
 @click.command(name="residual")

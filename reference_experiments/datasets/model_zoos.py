@@ -8,7 +8,7 @@ side. Each draws from a stream of its own, of the dataset's seed and its number.
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.engines.base import blocks
 from reference_experiments.networks.classifiers import INITIALIZERS, Trainer, epochs, initial, train, trainer_of
 
-__all__ = ["Hyperparameters", "ZooMaker", "ZooPreset"]
+__all__ = ["Hyperparameters", "ReluZooMaker", "ZooMaker", "ZooPreset"]
 
 
 OPTIMIZERS = ("adam", "sgd", "rmsprop")
@@ -138,6 +138,7 @@ class ZooMaker:
     backend: str
     hyperparameters: Hyperparameters
     quality: str = "accuracy"
+    activations: ClassVar[tuple[str, ...]] = ACTIVATIONS
 
     @classmethod
     def at_scale(cls, images: str, architecture: str, scale: str, seed: int, backend: str) -> "ZooMaker":
@@ -166,7 +167,7 @@ class ZooMaker:
     def run(self, index: int) -> Networks:
         """Train the networks of one shard."""
         s = self.scale
-        kinds = list(product(FRACTIONS, OPTIMIZERS, ACTIVATIONS))
+        kinds = list(product(FRACTIONS, OPTIMIZERS, self.activations))
         kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
         trainer = trainer_of(self.backend, self.images, (s.images, s.test_images), self.architecture, *kind[1:])
         runs = shard_range(index, s.shard, s.runs)
@@ -240,6 +241,29 @@ class ZooMaker:
         else:
             kept[1 + stream.choice(passes, count, replace=False)] = True
         return kept
+
+
+@dataclass(frozen=True)
+class ReluZooMaker(ZooMaker):
+    """Makes a zoo of ReLU classifiers, which are unchanged when neurons are scaled.
+
+    Parameters
+    ----------
+    images, architecture, scale, seed, backend, hyperparameters : see `ZooMaker`
+        As there.
+    """
+
+    activations: ClassVar[tuple[str, ...]] = ("relu",)
+
+    @property
+    def title(self) -> str:
+        """Short name of the dataset."""
+        return f"relu-{super().title}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the dataset depends on."""
+        return {**super().settings, "dataset": "zoo of ReLU classifiers"}
 
 
 def with_uniform(

@@ -188,7 +188,7 @@ def _used(rule: Callable[..., Any], table: Mapping[str, Callable[..., Any]]) -> 
     return sorted(found)
 
 
-def write_page(page: Path, sections: Mapping[str, Callable[[], str]]) -> None:
+def write_page(page: Path, sections: Mapping[str, Callable[[], str]], command: str = "models") -> None:
     """Write generated sections between their markers in a page.
 
     Raises
@@ -198,7 +198,10 @@ def write_page(page: Path, sections: Mapping[str, Callable[[], str]]) -> None:
     """
     text = page.read_text()
     for name, make in sections.items():
-        begin, end = f"<!-- {name}: made by `python -m reference_experiments models` -->\n", f"<!-- end of {name} -->"
+        begin, end = (
+            f"<!-- {name}: made by `python -m reference_experiments {command}` -->\n",
+            f"<!-- end of {name} -->",
+        )
         if begin not in text or end not in text:
             raise ExperimentError(
                 f"{page} has no section {name!r} between {begin.strip()!r} and {end!r}: restore the markers."

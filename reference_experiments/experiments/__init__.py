@@ -10,11 +10,12 @@ from reference_experiments.experiments.classification import (
     SIREN_FIT,
     SIREN_GATES,
     SIREN_MESSAGES,
+    SIREN_SIGNS,
     TABLE3,
     TABLE4,
 )
 from reference_experiments.experiments.editing import CONTRAST, DILATE
-from reference_experiments.experiments.generalization import TABLE2, TABLE19
+from reference_experiments.experiments.generalization import RELU_SCALES, TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
 from reference_experiments.experiments.study import DILATE_STUDY, SIREN_STUDY
 
@@ -30,6 +31,8 @@ EXPERIMENTS: dict[str, Experiment] = {
     "table19": TABLE19,
     "siren-messages": SIREN_MESSAGES,
     "siren-gates": SIREN_GATES,
+    "siren-signs": SIREN_SIGNS,
+    "relu-scales": RELU_SCALES,
     "shape-messages": SHAPE_MESSAGES,
     "siren-study": SIREN_STUDY,
     "dilate-study": DILATE_STUDY,

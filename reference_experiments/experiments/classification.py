@@ -11,7 +11,7 @@ from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.prediction import Prediction
 
-__all__ = ["DIGITS", "SHAPE_MESSAGES", "SIREN_FIT", "SIREN_GATES", "SIREN_MESSAGES", "TABLE3", "TABLE4"]
+__all__ = ["DIGITS", "SHAPE_MESSAGES", "SIREN_FIT", "SIREN_GATES", "SIREN_MESSAGES", "SIREN_SIGNS", "TABLE3", "TABLE4"]
 
 
 def _sirens(images: str) -> Callable[[str, int, str], Maker]:
@@ -139,6 +139,13 @@ SIREN_GATES = replace(
             recipe=Recipe("classes", 16_000, 32, 2e-3, warmup=100, cosine=True, eval_every=1000),
         ),
     },
+)
+
+
+SIREN_SIGNS = replace(
+    SIREN_GATES,
+    title="Classes of images, predicted from SIRENs by linear NF-layers that respect permutations, signs and phases",
+    methods=("NFN_HNP gated", "NFN_HNP signed", "NFN_HNP signed with phases"),
 )
 
 

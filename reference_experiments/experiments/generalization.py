@@ -3,13 +3,13 @@
 from collections.abc import Callable
 
 from reference_experiments.datasets.generation import Maker
-from reference_experiments.datasets.model_zoos import ZooMaker
+from reference_experiments.datasets.model_zoos import ReluZooMaker, ZooMaker
 from reference_experiments.engines.base import Recipe
 from reference_experiments.experiments.base import TINY, Experiment, Preset
 from reference_experiments.methods.base import MethodConfig
 from reference_experiments.tasks.prediction import Prediction
 
-__all__ = ["TABLE19", "TABLE2"]
+__all__ = ["RELU_SCALES", "TABLE19", "TABLE2"]
 
 
 def _cnn_zoo(images: str) -> Callable[[str, int, str], Maker]:
@@ -40,6 +40,15 @@ TABLE2 = Experiment(
     Prediction("accuracy"),
     ("NFN_HNP", "NFN_NP", "STATNN"),
     {"CIFAR-10-GS": _cnn_zoo("cifar10"), "SVHN-GS": _cnn_zoo("svhn")},
+    GENERALIZATION,
+)
+
+RELU_SCALES = Experiment(
+    "Kendall's τ of the test accuracies of ReLU CNNs, predicted from their weights as they are and in canonical scales",
+    (),
+    Prediction("accuracy"),
+    ("NFN_HNP", "NFN_HNP in canonical scales", "STATNN"),
+    {"CIFAR-10-GS": lambda scale, seed, backend: ReluZooMaker.at_scale("cifar10", "cnn", scale, seed, backend)},
     GENERALIZATION,
 )
 

@@ -1,9 +1,12 @@
-"""The neural functionals of the paper, NFN_HNP, NFN_NP and NFN_PT, and the same with gates and norms."""
+"""The neural functionals of the paper, NFN_HNP, NFN_NP and NFN_PT, the same with gates and norms, and with more symmetries."""
 
 from typing import Any
 
 from nfn_core import (
+    BiasPhases,
+    CanonicalScales,
     GaussianFourierFeatures,
+    GradedFourierFeatures,
     Group,
     Layer,
     Normalize,
@@ -12,6 +15,7 @@ from nfn_core import (
 )
 from reference_experiments.methods.augmentations import moving
 from reference_experiments.methods.base import Method, MethodConfig, Problem, register
+from reference_experiments.networks.sirens import OMEGA
 
 __all__ = ["functional"]
 
@@ -67,3 +71,47 @@ def _neural_functional(name: str, problem: Problem) -> Method:
         **options,
     )
     return Method(name, network, augment=moving(config) if name.endswith(" gated") else None)
+
+
+@register("NFN_HNP signed", "NFN_HNP signed with phases")
+def _signed_functional(name: str, problem: Problem) -> Method:
+    """NFN_HNP gated, of features graded by the signs of sine neurons; with phases biases are cosines and sines too."""
+    config, space = problem.config, problem.space
+    ends = {*space.inputs, *space.outputs}
+    group, before, features = (
+        space.group("HNP", [s for s in space.sizes if s not in ends]),
+        list[Layer](),
+        problem.features,
+    )
+    if name.endswith("phases"):
+        phases = BiasPhases(group, OMEGA)
+        group, features = phases.target, phases.apply({}, features)
+        before.append(phases)
+    before.append(Normalize.from_features(group.space, features, center=False))
+    if config.fourier is not None:
+        waves = GradedFourierFeatures(group, 1, *config.fourier)
+        group = waves.target
+        before.append(waves)
+    network = invariant_network(
+        group,
+        [1, *config.hnp_channels],
+        [*config.head, problem.outputs],
+        pool_norm=True,
+        head_dropout=config.head_dropout,
+        before=before,
+        **GATED,
+    )
+    return Method(name, network, augment=moving(config))
+
+
+@register("NFN_HNP in canonical scales")
+def _canonical_functional(name: str, problem: Problem) -> Method:
+    """NFN_HNP after the canonical form of ReLU networks."""
+    config, form = problem.config, CanonicalScales(problem.space)
+    scale = Normalize.from_features(problem.space, form.apply({}, problem.features))
+    group, channels, options = functional("NFN_HNP", scale, config)
+    options["before"] = [form, *options["before"]]
+    network = invariant_network(
+        group, [1, *channels], [*config.head, problem.outputs], head_dropout=config.head_dropout, **options
+    )
+    return Method(name, network)

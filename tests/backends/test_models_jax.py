@@ -2,11 +2,13 @@
 
 import equinox
 import jax
+import jax.extend
 import jax.numpy as jnp
 import nfn_jax
 import numpy as np
 import pytest
 from flax import linen, nnx
+from jax.interpreters import mlir
 from safetensors.flax import save_file
 
 from nfn_core import FeatureError, LabelError
@@ -162,6 +164,50 @@ def test_loops_and_choices():
     assert patterns(nfn_jax.weight_space(network, params, X)) == {"R": "h1 h1", "V": "h1 out", "W": "in h1"}
 
 
+def test_what_a_short_example_does_not_reach_is_fixed():
+    def network(p, x):
+        return jax.nn.softmax(jnp.tanh(x @ p["W"] + p["positions"][: x.shape[1]]), 1) @ p["V"]
+
+    params = {"V": jnp.ones((4, 2)), "W": jnp.ones((3, 4)), "positions": jnp.ones((16, 4))}
+    space = nfn_jax.weight_space(network, params, jnp.ones((2, 5, 3)))
+    assert patterns(space)["positions"] == "16 h1"
+    assert "does not read" in dict(space.fixed)["positions"]
+    assert patterns(nfn_jax.weight_space(network, params, jnp.ones((2, 16, 3))))["positions"] == "in2 h1"
+
+
+def test_constants_of_stacked_trees_are_those_of_the_first():
+    def network(p, x):
+        return (jnp.tanh(x @ p["W"]) * p["mask"]) @ p["V"]
+
+    def masked(*mask):
+        return {"V": jnp.ones((4, 2)), "W": jnp.ones((3, 4)), "mask": jnp.asarray(mask)}
+
+    for function in (network, jax.jit(network)):
+        space = nfn_jax.weight_space(function, masked(1, 1, 1, 1), X)
+        assert [(name, axes) for name, _, axes in space.constants] == [("mask", (0,))]
+    nfn_jax.stack(space, [masked(1, 1, 1, 1)])
+    with pytest.raises(FeatureError, match=r"constant 'mask' of model 0 differs along axes \[0\]"):
+        nfn_jax.stack(space, [masked(1, 0, 1, 1)])
+
+
+def test_packed_queries_and_keys_part_from_values():
+    def network(p, x):
+        q, k, v = (x @ p["W"]).reshape(2, 3, 3, 2, 4).transpose(2, 0, 3, 1, 4)
+        y = jax.nn.softmax(q @ k.swapaxes(-1, -2)) @ v
+        return y.transpose(0, 2, 1, 3).reshape(2, 3, 8) @ p["V"]
+
+    params = {"V": jax.random.normal(jax.random.key(0), (8, 6)), "W": jax.random.normal(jax.random.key(1), (6, 24))}
+    found = patterns(nfn_jax.weight_space(network, params, jnp.ones((2, 3, 6))))
+    assert found == {"V": "(h1 h2) out", "W": "in ((h1 h3) + (h1 h3) + (h1 h2))"}
+
+
+def test_only_indexed_axes_are_fixed():
+    def network(p, x):
+        return (x @ p["W"])[jnp.arange(2), jnp.array([1, 0])] @ p["V"]
+
+    assert patterns(nfn_jax.weight_space(network, WV, jnp.ones((2, 3, 3)))) == {"V": "h1 out", "W": "in h1"}
+
+
 def test_round_trip_gradients_and_files(tmp_path):
     models = [plain(seed) for seed in range(3)]
     space = nfn_jax.weight_space(mlp, models[0], X)
@@ -183,13 +229,18 @@ def branching(p, x):
     return mlp(p, x) if x.sum() > 0 else x
 
 
-def spectral(p, x):
-    return mlp(p[1:], jnp.abs(jnp.fft.fft(mlp(p[:1], x))))
+mystery_p = jax.extend.core.Primitive("mystery")
+mystery_p.def_abstract_eval(lambda x: jax.core.ShapedArray(x.shape, x.dtype))
+mlir.register_lowering(mystery_p, mlir.lower_fun(lambda x: jnp.cumsum(x, 1), multiple_results=False))
+
+
+def mysterious(p, x):
+    return mlp(p[1:], mystery_p.bind(mlp(p[:1], x)))
 
 
 BAD = {
     "control flow": (branching, plain(), {}, "cannot be traced in branching, .*test_models_jax.py"),
-    "unsupported": (spectral, plain(), {}, r"primitive fft\[0\] .*labels=\{'fft\[0\]'"),
+    "unsupported": (mysterious, plain(), {}, r"primitive mystery\[0\] .*labels=\{'mystery\[0\]'"),
     "dtypes": (mlp, [(w.astype("float16"), b) for w, b in plain()], {}, r"'0\.1' is float32, but '0\.0' is float16"),
     "no arrays": (lambda p, x: x, {}, {}, "no floating-point array"),
     "unknown label": (mlp, plain(), {"W": "a b"}, "no such tensor"),
@@ -210,10 +261,75 @@ def test_errors_name_the_node(case):
 
 
 def test_a_label_makes_an_unsupported_primitive_usable():
-    space = nfn_jax.weight_space(spectral, plain(), X, labels={"fft[0]": "_ _"})
+    space = nfn_jax.weight_space(mysterious, plain(), X, labels={"mystery[0]": "_ _"})
     assert patterns(space) == {"0.0": "in 4", "0.1": "4", "1.0": "4 out", "1.1": "out"}
 
 
 def test_fixed_sets_that_could_move_are_reported():
     space = nfn_jax.weight_space(mlp, plain(), X, labels={"0.1": "_"})
     assert space.verification.unnecessarily_fixed == ("axis 1 of '0.0'",)
+
+
+def root(p, x):
+    """RMSNorm as it is written in half-precision networks, between two layers; a float32 array of its own."""
+    y = (x @ p["W"]).astype(jnp.float32)
+    y = y * jax.lax.rsqrt(jnp.square(y).mean(-1, keepdims=True) + np.float32(1e-6))
+    return (jnp.tanh(y).astype(jnp.bfloat16) @ p["V"].astype(jnp.bfloat16) + jnp.ones(2, jnp.float32)).astype(
+        jnp.float32
+    )
+
+
+WV = {"V": jax.random.normal(jax.random.key(0), (4, 2)), "W": jax.random.normal(jax.random.key(1), (3, 4))}
+
+BOTH = {"input[0]": "_ in", "output[0]": "_ out"}
+
+
+@pytest.mark.parametrize("function", [root, jax.jit(root)])
+def test_casts_run_in_double_precision(function):
+    for seed in range(3):
+        space = nfn_jax.weight_space(function, WV, X, seed=seed)
+        assert space.verification.error < space.verification.limit < 1e-11
+        assert space.verification.dtype == "float64"
+    with pytest.raises(LabelError, match="is no symmetry"):
+        nfn_jax.weight_space(function, WV, X, labels=BOTH | {"W": "in h", "V": "_ out"})
+
+
+def test_a_function_that_cannot_be_traced_runs_as_it_is():
+    def function(p, x):
+        return (jnp.tanh(x @ p["W"]) @ p["V"]).astype(jnp.float32) if float(x.sum()) < 1e9 else x
+
+    labels = BOTH | {"W": "in h", "V": "h out"}
+    found = nfn_jax.weight_space(function, WV, X, labels=labels)
+    assert found.verification.dtype == "float32"
+    assert found.verification.unreached == ("what a network without a graph chooses was not watched",)
+
+
+def flipping(branch):
+    return lambda p, x: branch(x, x @ p["W"]) @ p["V"]
+
+
+FLIPPED = {
+    "where": lambda x, h: jnp.where(x.sum(-1, keepdims=True) > 50, h[:, ::-1], h),
+    "cond": lambda x, h: jax.lax.cond(x.sum() > 50, lambda y: y[:, ::-1], lambda y: y, h),
+    "dead units": lambda x, h: h + jax.nn.relu(h - 20)[:, ::-1],
+    "in a scan": lambda x, h: jax.lax.fori_loop(0, 2, lambda i, y: y + jnp.maximum(y - 20, 0)[:, ::-1], h),
+}
+
+
+@pytest.mark.parametrize("name", FLIPPED)
+def test_probes_reach_what_the_first_inputs_do_not(name):
+    function = flipping(FLIPPED[name])
+    space = nfn_jax.weight_space(function, WV, X)
+    assert patterns(space) == {"V": "4 out", "W": "in 4"}
+    assert space.verification.unreached == ()
+    assert len(space.verification.probes) > 1
+    assert space.verification.unnecessarily_fixed == ()  # the first inputs alone do not show the flip
+
+
+def test_what_no_probe_reaches_is_said():
+    never = flipping(lambda x, h: jnp.where(h > 1e9, -h, h))
+    assert nfn_jax.weight_space(never, WV, X).verification.unreached == ("select_n was always false",)
+    hidden = flipping(lambda x, h: jax.lax.while_loop(lambda y: y.max() > 1e9, lambda y: jnp.where(y > 0, y, -y), h))
+    assert nfn_jax.weight_space(hidden, WV, X).verification.unreached == (
+        "what is chosen inside a while loop was not watched",
+    )

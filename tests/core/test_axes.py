@@ -76,6 +76,35 @@ def test_reshapes():
     assert shown(*algebra.regroup(odd, (3, 2)), *odd) == ["3", "2", "2", "3"]
 
 
+def grouped(sizes):
+    rules = Rules()
+    whole = rules.tensor((24,))
+    return rules, whole, rules.reshape(whole, sizes)
+
+
+def test_entries_of_a_group_have_axes_of_their_own():
+    rules, whole, packed = grouped((3, 8))
+    one, two, three = (rules.slice(packed, 0, i, i + 1).axes[1] for i in range(3))
+    rules.unify(one, two)
+    assert shown(whole.axes[0], three) == ["(a + a + c)", "c"]
+    rules, whole, packed = grouped((2, 3, 4))  # heads first
+    assert shown(rules.slice(packed, 1, 0, 1).axes[2], whole.axes[0]) == ["a", "(b (a + d))"]
+
+
+def test_a_group_that_is_used_whole_has_one_order_inside():
+    rules, whole, packed = grouped((3, 8))
+    rules.unify(packed.axes[1], Node(8))
+    rules.fix(packed.axes[0])
+    assert shown(whole.axes[0]) == ["(3 a)"]
+    rules, whole, packed = grouped((3, 8))
+    part = rules.slice(packed, 0, 0, 1)
+    rules.unify(packed.axes[1], Node(8))  # later, and with a part of its own before
+    assert shown(part.axes[1], whole.axes[0]) == ["a", "(a + (c a))"]
+    rules, whole, packed = grouped((3, 8))
+    rules.unify(whole.axes[0], rules.reshape(packed, (24,)).axes[0])  # dividing one side divides the other
+    assert shown(whole.axes[0]) == ["(a b)"]
+
+
 @st.composite
 def axes(draw, depth=2):
     if depth == 0 or draw(st.booleans()):

@@ -7,11 +7,14 @@ import pytest
 
 import nfn_core
 from nfn_core import MessageState, WeightSpace, initialize
-from nfn_core.augmentations import flip_signs, transform_inputs
+from nfn_core.augmentations import flip_signs, scale_neurons, transform_inputs
 from tests.bad_arguments import BAD_VALUES, bad_calls, check_calls
 
 SPACE = WeightSpace.mlp([2, 4, 4, 1])
 GROUP = SPACE.group("HNP")
+SIGNED = SPACE.group("HNP", signed=["h1", "h2"])
+GRADED = SIGNED.graded("all")
+LOW_RANK = WeightSpace.from_axes({"B": [("out", 5), ("r", 2)], "A": [("r", 2), ("in", 4)]})
 LAYER = nfn_core.NFLayer(GROUP, 1, 1)
 PARAMS = initialize(LAYER, 0)
 RNG = np.random.default_rng(0)
@@ -24,10 +27,18 @@ OF_GROUP = {"group": GROUP, "in_channels": 1, "out_channels": 2}
 EXAMPLES = {
     "Activation": {},
     "BatchNorm": {"space": SPACE, "channels": 1},
+    "BiasPhases": {"group": SIGNED},
+    "CanonicalFactors": {"space": LOW_RANK, "pairs": [("B", "A")]},
+    "CanonicalScales": {"space": SPACE},
+    "InCanonicalScales": {"form": nfn_core.CanonicalScales(SPACE), "layer": LAYER},
+    "ByParity": {"group": GRADED, "even": nfn_core.Activation(), "odd": nfn_core.Activation("tanh")},
     "Dropout": {"rate": 0.1},
     "Execution": {},
     "Gate": {},
     "GaussianFourierFeatures": {"in_channels": 1},
+    "GradedFourierFeatures": {"group": SIGNED, "in_channels": 1},
+    "GradedGate": {"group": GRADED, "channels": 2},
+    "GradedProduct": {"group": GRADED, "in_channels": 1, "out_channels": 2},
     "Group": {"space": SPACE, "permuted": ("h1",)},
     "InstanceNorm": {"space": SPACE, "channels": 1},
     "InvariantPool": {"group": GROUP},
@@ -66,6 +77,7 @@ EXAMPLES = {
     "load_parameters": {"path": "file"},
     "message_network": {"group": GROUP, "in_channels": 1, "channels": 2, "head": [2]},
     "neuron_group": {"group": GROUP},
+    "parity_space": {"group": GRADED, "odd": True},
     "save_parameters": {"path": "file", "layer": LAYER, "params": PARAMS},
     "signal_report": {"network": NETWORK, "params": initialize(NETWORK, 0), "features": FEATURES},
     "to_json": {"description": LAYER},
@@ -77,6 +89,9 @@ METHODS = {
     "WeightSpace.group": (SPACE.group, {"permuted": "NP"}),
     "Group.permutation": (GROUP.permutation, {"images": {"h1": [1, 0, 2, 3]}}),
     "Group.sample": (GROUP.sample, {"seed": 0}),
+    "Group.grade": (SIGNED.grade, {"tensor": "W1"}),
+    "Group.graded": (SIGNED.graded, {"grades": {"W1": [[1, 0]], "W2": [[0, 1]]}}),
+    "Permutation.factors": (SIGNED.sample(0).factors, {"label": "h1"}),
     "Group.act": (GROUP.act, {"sigma": GROUP.sample(0), "features": FEATURES}),
     "Permutation.compose": (GROUP.sample(0).compose, {"first": GROUP.sample(1)}),
     "Permutation[label]": (lambda label: GROUP.sample(0)[label], {"label": "h1"}),
@@ -94,6 +109,12 @@ METHODS = {
         {"params": initialize(MESSAGES, 0), "features": MessageState(FEATURES, NEURONS)},
     ),
     "flip_signs": (flip_signs, {"space": SPACE, "features": FEATURES, "signs": {"h1": np.ones((3, 4))}}),
+    "scale_neurons": (scale_neurons, {"space": SPACE, "features": FEATURES, "factors": {"h1": np.ones((3, 4))}}),
+    "CanonicalScales.gains": (nfn_core.CanonicalScales(SPACE).gains, {"features": FEATURES}),
+    "CanonicalFactors.singular_values": (
+        nfn_core.CanonicalFactors(LOW_RANK, [("B", "A")]).singular_values,
+        {"features": {t.name: RNG.normal(size=(3, *t.shape, 1)) for t in LOW_RANK.tensors}},
+    ),
     "transform_inputs": (
         transform_inputs,
         {"features": FEATURES, "matrix": np.ones((3, 2, 2)), "shift": np.ones((3, 2))},
@@ -135,9 +156,16 @@ ACCEPTED = {
         *("MessageBlock.new_tensor_channels", "MessageBlock.norm", "MessageInput.phases", "check_features.channels"),
         *("check_parameters.like", "equivariant_network.norm", "invariant_network.norm", "invariant_network.pool"),
         *("load_parameters.layer", "message_network.out_channels", "message_network.omega", "message_network.norm"),
-        *("signal_report.gradient", "signal_report.execution"),
+        *(
+            "signal_report.gradient",
+            "signal_report.execution",
+            "Group.permutation.signs",
+            "NFLayer.target",
+            "GradedProduct.target",
+            "CanonicalScales.sets",
+        ),
     },
-    "text": {"TensorSpec.name", "save_parameters.path"},
+    "text": {"TensorSpec.name", "save_parameters.path", "Permutation.factors.label"},
     "-1": {"Scale.initial"},
     "nan": set(),
     "[]": {
@@ -145,24 +173,44 @@ ACCEPTED = {
         *("Sequential.layers", "SignedMessages.head", "equivariant_network.before", "invariant_network.before"),
         *("message_network.before", "ParameterSpec.shape", "ParameterSpec.fan_in"),
         *("Group.permuted", "WeightSpace.group.permuted", "Permutation.images"),  # nothing is permuted
+        *("CanonicalScales.sets", "CanonicalScales.normalized", "CanonicalScales.variances"),
+        *("Group.signed", "Group.grades", "WeightSpace.group.signed", "Permutation.signs"),  # nor signed
         *(f"WeightSpace.{name}" for name in ("inputs", "outputs", "from_axes.inputs", "from_axes.outputs")),
     },
     "{}": {
         *("Execution.activations", "Group.permutation.images", "flip_signs.signs", "check_parameters.like"),
+        "scale_neurons.factors",
+        "Group.permutation.signs",
         *(f"{name}.apply.params" for name in ("Activation()", "Gate()", "Dropout()", "InvariantPool()")),  # have none
     },
     "object": set(),
     "3.5": {
         *("BatchNorm.epsilon", "InstanceNorm.epsilon", "LayerNorm.epsilon", "SetNorm.epsilon", "Scale.initial"),
         *("GaussianFourierFeatures.scale", "GaussianFourierFeatures.from_features.scale", "ParameterSpec.value"),
-        *("NeuronPhases.omega", "SignedMessages.omega", "SinusoidalEncoding.max_frequency", "message_network.omega"),
+        *(
+            "BiasPhases.omega",
+            "GradedFourierFeatures.scale",
+            "NeuronPhases.omega",
+            "SignedMessages.omega",
+            "SinusoidalEncoding.max_frequency",
+            "message_network.omega",
+        ),
     },
     "True": {
-        *("BatchNorm.center", "LearnedEncoding.layers", "MessageBlock.gate", "NFLayer.bias", "NeuronPhases.learned"),
+        *(
+            "BatchNorm.center",
+            "BiasPhases.shifts",
+            "parity_space.odd",
+            "LearnedEncoding.layers",
+            "MessageBlock.gate",
+            "NFLayer.bias",
+            "NeuronPhases.learned",
+        ),
         *("ParameterSpec.trainable", "PointwiseLayer.bias", "SignedMessages.activations", "SinusoidalEncoding.layers"),
         *("check_features.finite", "invariant_network.pool_norm", "message_network.gate"),
         *(f"{kind}_network.{name}" for kind in ("equivariant", "invariant") for name in ("pointwise", "gate")),
         *("equivariant_network.final_activation", "WeightSpace.mlp.bias", "WeightSpace.cnn.bias"),
+        "Normalize.from_features.center",
     },
 }
 """For each bad value the arguments that take it, since it means something there."""

@@ -40,6 +40,9 @@ MLP = WeightSpace.mlp([2, 4, 4, 1])
 CNN = WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])
 RNN = WeightSpace.from_axes({"R": [("h", 4), ("h", 4)], "b": [("h", 4), (None, 3)]}, inputs=["h"])
 HNP = MLP.group("HNP")
+SIGNED = MLP.group("HNP", signed=["h1", "h2"])
+LOW_RANK = WeightSpace.from_axes({"B": [("out", 5), ("r", 2)], "A": [("r", 2), ("in", 4)]})
+GRADED = SIGNED.graded("all")
 FEATURES = {t.name: np.random.default_rng(0).normal(size=(3, *t.shape, 1)) for t in MLP.tensors}
 MODEL = nfn_core.ModelSpace.from_patterns(
     {"qkv.weight": (12, 8), "cat.weight": (2, 12)},
@@ -68,6 +71,17 @@ DESCRIPTIONS = [
         nfn_core.MessageReadout(HNP, 1, 2),
     ),
     *(nfn_core.TensorUpdate(HNP, 1, 2, 2), nfn_core.NeuronPool(HNP, 1, 2), nfn_core.NeuronPhases(HNP, 4, points=2)),
+    *(SIGNED, GRADED, nfn_core.BiasPhases(SIGNED, 20.0).target, NFLayer(SIGNED, 1, 2, target=GRADED)),
+    *(
+        nfn_core.BiasPhases(SIGNED, 20.0, shifts=False),
+        nfn_core.ByParity(GRADED, nfn_core.Gate(), nfn_core.Activation("sin")),
+        nfn_core.GradedFourierFeatures(SIGNED, 1, 4),
+        nfn_core.GradedGate(GRADED, 3),
+        nfn_core.GradedProduct(SIGNED, 1, 2, target=SIGNED.graded("even")),
+    ),
+    nfn_core.CanonicalScales(MLP),
+    nfn_core.InCanonicalScales(nfn_core.CanonicalScales(MLP, ["h1"]), NFLayer(HNP, 1, 2)),
+    nfn_core.CanonicalFactors(LOW_RANK, [("B", "A")]),
     *(nfn_core.SignedMessages(MLP, (1.0,) * 6, 2), *nfn_core.message_network(HNP, 1, 4, head=[8, 3]).layers[:2]),
 ]
 

@@ -1,0 +1,54 @@
+"""The survey of architectures: ten of our own, as every session can, and that it tells what is wrong."""
+
+from pathlib import Path
+
+import pytest
+
+from nfn_core import LabelError
+from reference_experiments.demos.families import FAMILIES, QUICK
+from reference_experiments.demos.small_networks import networks
+from reference_experiments.demos.survey import TOLERANCE, check, survey, survey_table, wrong_spaces
+
+OWN = FAMILIES["PyTorch"]()
+PAGE = Path(__file__).parents[2] / "docs/architectures.md"
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_labels_hold_for_other_weights_at_another_size_and_wrong_ones_are_told(name):
+    space = OWN[name].derive()
+    assert space.verification.error <= space.verification.limit
+    assert check(space, OWN[name]) <= TOLERANCE
+    wrong = list(wrong_spaces(space))
+    assert "cut off" in [kind for kind, _, _ in wrong]
+    for _, label, other in wrong:
+        assert check(other, OWN[name], [label]) > TOLERANCE
+
+
+def test_rows():
+    result = survey("MLP", OWN["MLP"])
+    assert result.passed
+    sets, fixed, error, change, told, size, _, labels = result.cells
+    assert (sets, fixed, labels) == ("4", "", "")
+    assert max(float(error), float(change)) < 1e-12
+    assert told == "3 of 3"
+    assert float(size) > 1e4
+
+    def fail():
+        raise LabelError("it has no graph")
+
+    broken = type("Broken", (), {"derive": staticmethod(fail), "labels": {}})()
+    assert survey("broken", broken).cells == ("it has no graph",)
+
+
+def test_tables_go_on_and_tell_failures(tmp_path, monkeypatch):
+    monkeypatch.setitem(FAMILIES, "PyTorch", lambda: {"MLP": OWN["MLP"], "SIREN": OWN["SIREN"]})
+    table = survey_table(tmp_path, ["PyTorch"])
+    assert table.startswith("2 of 2 are derived without labels; of 2 the labels hold")
+    assert "| SIREN | 4 |" in table or "| SIREN | 3 |" in table
+    monkeypatch.setattr("reference_experiments.demos.survey.survey", None)  # rows are not made again
+    assert survey_table(tmp_path, ["PyTorch"]) == table
+
+
+def test_page_has_every_network_of_ours():
+    page = PAGE.read_text()
+    assert all(f"| {name} |" in page for name in networks())
