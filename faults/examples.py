@@ -417,7 +417,7 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
     "images": the_example_or_nothing,
     "signed": known_sets,
     "Group.grades": lambda value, example: (
-        isinstance(value, tuple | list) and repr(tuple(value)) in ("()", repr(example))
+        isinstance(value, tuple | list) and repr(tuple(value)) in ("()", repr(example), repr(((0, 0), *example[1:])))
     ),
     "Group.graded.grades": lambda value, example: isinstance(value, str) and value in ("all", "even"),
     "Group.grade.tensor": lambda value, example: isinstance(value, str) and value in SPACE.by_name,
@@ -456,6 +456,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "permuted": ("group", "neuron set"),
     "group": ("permuted",),
     "sigma": ("permutation", "element"),
+    "grades": ("the grade of tensor",),
     "first": ("element",),
     "images": ("permutation",),
     "features": ("tensor", "array", "batch", "network", "channels"),

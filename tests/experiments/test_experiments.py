@@ -10,6 +10,8 @@ import torch
 from helpers import command, flipped, kill_when_there
 from torch.nn import functional
 
+from nfn_core import WeightSpace, initialize
+from nfn_core.augmentations import flip_signs, scale_neurons
 from reference_experiments.demos.quickstart import PRESETS, SPACES, Zoo, compare, train_shards
 from reference_experiments.demos.zoos import digits, draw, train_zoo
 from reference_experiments.engines.base import BACKENDS, Recipe, engine, rows
@@ -18,6 +20,7 @@ from reference_experiments.methods.base import MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.methods.statnn import statistics
 from reference_experiments.networks.classifiers import Trainer, classify
+from reference_experiments.networks.sirens import OMEGA
 from reference_experiments.training import fit, predict, rank_correlation
 
 MLP, CNN = SPACES.values()
@@ -114,6 +117,30 @@ def test_only_the_flat_mlp_sees_permuted_neurons():
         changes[name] = np.abs(after - before).max()
     assert min(changes.pop("MLP"), changes.pop("MLP_Aug")) > 1e-2
     assert max(changes.values()) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["NFN_HNP signed", "NFN_HNP signed with phases", "NFN_HNP in canonical scales"])
+def test_methods_of_more_symmetries_respect_them(name):
+    """Signs of sine neurons, shifts of their phases by π with a sign, and scales of ReLU neurons."""
+    space = WeightSpace.mlp([2, 6, 5, 3])
+    rng = np.random.default_rng(0)
+    features = {t.name: rng.normal(size=(8, *t.shape, 1)) for t in space.tensors}
+    signs = {s: rng.choice((-1.0, 1.0), (8, space.sizes[s])) for s in ("h1", "h2")}
+    factors = {s: np.exp(rng.normal(size=signs[s].shape)) for s in signs}
+    shifted = features | {"v1": features["v1"] + np.pi / OMEGA, "W2": -features["W2"]}
+    changed = {
+        "signs": flip_signs(space, features, signs),
+        "phases": shifted,
+        "scales": scale_neurons(space, features, factors),
+    }
+    method = build(name, space, features, 3, replace(SIZES, fourier=(4, 0.5)))
+    params = initialize(method.layer, 0)
+    out = method.layer.apply(params, features)
+    moved = {kind: np.abs(method.layer.apply(params, x) - out).max() for kind, x in changed.items()}
+    # each method is blind to its own symmetries, and to no others
+    blind = {"NFN_HNP signed": {"signs"}, "NFN_HNP signed with phases": {"signs", "phases"}}.get(name, {"scales"})
+    assert {kind for kind, error in moved.items() if error < 1e-9} == blind
+    assert min(moved[kind] for kind in moved.keys() - blind) > 1e-6
 
 
 def quickstart(folder):
