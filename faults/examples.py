@@ -182,6 +182,8 @@ EXAMPLES: dict[str, Any] = {
     "ModelSpace.from_patterns.shapes": {"a.weight": (4, 2)},
     "ModelSpace.from_patterns.labels": {"a.weight": "h in"},
     "ModelSpace.from_patterns.inputs": ("in",),
+    "ModelSpace.from_adapters.shapes": {"q.lora_A.weight": (2, 4), "q.lora_B.weight": (3, 2)},
+    "ModelSpace.only.tensors": "a.*",
     "ModelSpace.check_like.shapes": MODEL_SHAPES,
     "ModelSpace.group.permuted": "NP",
     "ModelSpace.stack.channels": MODELS,

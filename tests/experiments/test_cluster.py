@@ -15,7 +15,6 @@ from nfn_core import MissingDependencyError
 from reference_experiments.datasets import cluster as clusters
 from reference_experiments.datasets import generation
 from reference_experiments.datasets.format import WeightDataset, shard_path
-from reference_experiments.engines.base import engine
 from reference_experiments.files import ExperimentError
 
 
@@ -74,11 +73,3 @@ def test_addresses_without_a_scheduler(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(MissingDependencyError, match=r'--scheduler needs Dask .*: pip install "nfn-core\[cluster\]"'):
         generation.make(TinyMaker(), tmp_path / "made", 1, scheduler="tcp://127.0.0.1:1")
-
-
-def test_torchrun_is_not_for_jax(monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ExperimentError, match="give --backend torch"):
-        engine("jax").use(gpu=False)
-    monkeypatch.setenv("WORLD_SIZE", "1")
-    engine("jax").use(gpu=False)
