@@ -101,16 +101,17 @@ def adapter_patterns(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
             pairs.setdefault((found[1], found[3]), {})[side] = name
     if not pairs:
         raise LabelError(
-            f"there is no pair of factors such as 'x.lora_A.weight', 'x.lora_B.weight' among {list(shapes)[:5]}: give a "
+            f"shapes has no pair of factors such as 'x.lora_A.weight', 'x.lora_B.weight' among {list(shapes)[:5]}: give a "
             "checkpoint of adapters, or label its tensors with `from_patterns`."
         )
     for number, sides in enumerate(pairs.values(), 1):
         if len(sides) < 2:
-            raise LabelError(f"factor {next(iter(sides.values()))!r} has no partner: an adapter has both A and B.")
+            name = next(iter(sides.values()))
+            raise LabelError(f"shapes has no partner of factor {name!r}: an adapter has both A and B.")
         ranks = [shapes[sides[side]][side] for side in (0, 1)]
         if ranks[0] != ranks[1]:
             raise LabelError(
-                f"{sides[0]!r} of shape {tuple(shapes[sides[0]])} and {sides[1]!r} of shape {tuple(shapes[sides[1]])} have "
+                f"shapes has {sides[0]!r} of shape {tuple(shapes[sides[0]])} and {sides[1]!r} of shape {tuple(shapes[sides[1]])} with "
                 "different ranks: expected (rank, inputs) and (outputs, rank)."
             )
         for side, name in sides.items():

@@ -193,8 +193,8 @@ def test_adapters_alone_are_a_space_and_their_base_is_held_fixed():
     ("shapes", "message"),
     [
         ({"a.weight": (3, 4)}, "no pair of factors such as 'x.lora_A.weight'"),
-        ({"a.lora_A.weight": (3, 4)}, "factor 'a.lora_A.weight' has no partner"),
-        ({"a.lora_A.weight": (3, 4), "a.lora_B.weight": (4, 2)}, r"of shape \(4, 2\) have different ranks"),
+        ({"a.lora_A.weight": (3, 4)}, "no partner of factor 'a.lora_A.weight'"),
+        ({"a.lora_A.weight": (3, 4), "a.lora_B.weight": (4, 2)}, r"of shape \(4, 2\) with different ranks"),
     ],
 )
 def test_bad_adapters(shapes, message):
