@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from nfn_core.models.axes import resolve
 from nfn_core.models.operations import COMMON, Call, Registry
@@ -94,14 +95,12 @@ def _dot(r: Rules, call: Call, x: Value, y: Value) -> Value:
 
 
 @operation("conv_general_dilated")
-def _convolution(r: Rules, call: Call, x: Value, kernel: Value) -> Value:
+def _convolution(r: Rules, call: Call, x: Value, kernel: Value) -> Any:
     p = call.params
     numbers = p["dimension_numbers"]
     x, kernel = r.transpose(x, numbers.lhs_spec), r.transpose(kernel, numbers.rhs_spec)
     if p["batch_group_count"] != 1:  # gradients only
-        r.fix_axes(x, range(len(x.axes)))
-        r.fix_axes(kernel, range(len(kernel.axes)))
-        return r.opaque(call.shapes[0])
+        return r.in_order(call.shapes, x, kernel)
     steps = zip(kernel.shape[2:], p["window_strides"], p["padding"], p["lhs_dilation"], strict=True)
     mixing = [taps > 1 or step > 1 or any(pads) or spread > 1 for taps, step, pads, spread in steps]
     space = [call.shapes[0][a] for a in numbers.out_spec[2:]]
@@ -146,8 +145,7 @@ def _sort(r: Rules, call: Call, *values: Value) -> list[Value]:
         if counts and resolve(x.index.axis) is resolve(joined.axes[axis]):  # type: ignore[union-attr, arg-type]
             found.append(numbers)
             continue
-        if x.index is not None:
-            r.invalidate(x.index)
+        r.invalidate(x)
         found.append(entries)
     return found
 
@@ -209,11 +207,7 @@ def _dynamic_slice(r: Rules, call: Call, x: Value, *_: Value) -> Value:
 @operation("dynamic_update_slice")
 def _dynamic_update(r: Rules, call: Call, x: Value, part: Value, *_: Value) -> Value:
     for whole, piece in zip(x.axes, part.axes, strict=True):
-        if whole.size == piece.size:
-            r.unify(whole, piece)
-        else:
-            r.fix(whole)
-            r.fix(piece)
+        r.match(whole, piece)
     return r.same_shape(x)
 
 
@@ -247,9 +241,7 @@ def _gather(r: Rules, call: Call, x: Value, numbers: Value) -> Value:
 def _scatter(r: Rules, call: Call, x: Value, numbers: Value, part: Value) -> Value:
     g = call.params["dimension_numbers"]
     rows = _number(r, x, numbers, g.scatter_dims_to_operand_dims, g.inserted_window_dims)
-    for value in (x, part):
-        if value.index is not None:
-            r.invalidate(value.index)
+    r.invalidate(x, part)
     for a, b in zip(g.operand_batching_dims, g.scatter_indices_batching_dims, strict=True):
         r.unify(x.axes[a], numbers.axes[b])
     own = [a for a in range(len(x.axes)) if a not in (*g.inserted_window_dims, *g.operand_batching_dims)]
@@ -271,29 +263,18 @@ def _number(r: Rules, x: Value, numbers: Value, looked: Sequence[int], whole: Se
         return rows
     r.fix_axes(x, looked)
     r.fix(numbers.axes[-1])
-    if numbers.index is not None:
-        r.invalidate(numbers.index)
+    r.invalidate(numbers)
     return Value(numbers.axes[:-1])
 
 
 @operation(
     *("random_seed", "random_bits", "random_wrap", "random_unwrap", "random_split", "random_fold_in", "threefry2x32"),
     *("rng_bit_generator", "random_gamma"),
-)
-def _random(r: Rules, call: Call, *values: Value) -> list[Value]:
-    for x in values:
-        r.fix_axes(x, range(len(x.axes)))
-    return [r.opaque(shape) for shape in call.shapes]
-
-
-@operation(
     *("cholesky", "lu", "lu_pivots_to_permutation", "qr", "geqrf", "householder_product", "eigh", "eig", "svd"),
     *("triangular_solve", "schur", "tridiagonal"),
 )
-def _matrix(r: Rules, call: Call, *values: Value) -> list[Value]:
-    for x in values:
-        r.fix_axes(x, range(len(x.axes)))
-    return [r.opaque(shape) for shape in call.shapes]
+def _in_order(r: Rules, call: Call, *values: Value) -> list[Value]:
+    return r.in_order(call.shapes, *values)
 
 
 @operation("fft")

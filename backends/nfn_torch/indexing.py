@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from nfn_core.models.operations import Call
-from nfn_core.models.rules import Rules, Value
+from nfn_core.models.rules import Rules, Value, indexed
 from nfn_torch.operations import OPERATIONS
 
 __all__ = ["LOOK_UPS"]
@@ -25,8 +25,7 @@ def _range(r: Rules, call: Call, x: Value | float, y: Value | float) -> Value:
     size = found[0].axis.size if found and found[0].axis is not None else None
     if size is not None and (call.params["name"], y) in {("ge", 0), ("lt", 0), ("lt", size), ("remainder", size)}:
         return values[0] if call.params["name"] == "remainder" else r.elementwise(values[0])  # as all numbers are
-    for index in found:
-        r.invalidate(index)
+    r.invalidate(*values)
     return r.elementwise(*values)
 
 
@@ -37,9 +36,9 @@ def _gather(r: Rules, call: Call, x: Value, dim: int, numbers: Value, **_: Any) 
 
 @operation("scatter", "scatter_add", "scatter_reduce")
 def _scatter(
-    r: Rules, call: Call, x: Value, dim: int, numbers: Value, part: Value | float, *how: Any, **_: Any
+    r: Rules, call: Call, x: Value, dim: int, numbers: Value, part: Value | float, *how: Any, **options: Any
 ) -> Value:
-    in_order = not (how or _) and isinstance(part, Value) and call.params["name"] == "scatter"
+    in_order = not (how or options) and isinstance(part, Value) and call.params["name"] == "scatter"
     return r.scatter(x, numbers, part if isinstance(part, Value) else None, dim, in_order)
 
 
@@ -58,18 +57,14 @@ def _index_put(
         for node, other in zip(x.axes[::-1], part.axes[:0:-1], strict=False):
             r.unify(node, other)
         return r.same_shape(x)
-    places = [a for a, n in enumerate(numbers) if n is not None]
-    for a in places:
-        r.number(x.axes[a], numbers[a])  # type: ignore[arg-type]
-    for value in (x, part):
-        if value.index is not None:
-            r.invalidate(value.index)
+    for node, n in zip(x.axes, numbers, strict=False):
+        if n is not None:
+            r.number(node, n)
+    r.invalidate(x, part)
     found = r.elementwise(*[n for n in numbers if n is not None])
     if not accumulate:
         r.fix_axes(found, range(len(found.axes)))
-    first = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
-    rest = [node for a, node in enumerate(x.axes) if a not in places]
-    r.elementwise(Value((*rest[:first], *found.axes, *rest[first:])), part)
+    r.elementwise(indexed(x, numbers, found), part)
     return r.same_shape(x)
 
 
@@ -105,11 +100,8 @@ def _put(r: Rules, call: Call, x: Value, part: Value, *_: Any) -> Value:
     *("bernoulli", "multinomial", "native_dropout", "poisson", "exponential"),
 )
 def _random(r: Rules, call: Call, *xs: Any, **_: Any) -> list[Value]:
-    if not call.params["name"].endswith("_like"):  # drawn for each entry anew, also if entries are permuted
-        for x in xs:
-            if isinstance(x, Value):
-                r.fix_axes(x, range(len(x.axes)))
-    return [r.opaque(shape) for shape in call.shapes]
+    like = call.params["name"].endswith("_like")  # of which only the shape counts
+    return r.in_order(call.shapes, *(() if like else xs))
 
 
 @operation("grid_sampler_2d", "grid_sampler_3d")
@@ -129,19 +121,11 @@ def _distances(r: Rules, call: Call, x: Value, y: Value, *_: Any) -> Value:
 @operation("_grouped_mm", "transformers::grouped_mm_fallback")
 def _grouped(r: Rules, call: Call, x: Value, matrices: Value, *others: Any, **_: Any) -> Any:
     if len(x.axes) != 2 or len(matrices.axes) != 3:
-        return _in_order(r, call, x, matrices)
+        return r.in_order(call.shapes, x, matrices)
     r.fix_axes(x, [0])  # rows are cut into groups in order
     r.fix_axes(matrices, [0])
     r.read(r.unify(x.axes[1], matrices.axes[1]))
     return Value((x.axes[0], matrices.axes[2]))
-
-
-@operation("_pdist_forward", "histc", "bincount")
-def _in_order(r: Rules, call: Call, *xs: Any, **_: Any) -> Value:
-    for x in xs:
-        if isinstance(x, Value):
-            r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
 
 
 @operation("_fft_r2c", "_fft_c2c", "_fft_c2r")
@@ -163,10 +147,8 @@ def _as_real(r: Rules, call: Call, x: Value) -> Value:
 @operation("_embedding_bag_forward_only", "_embedding_bag")
 def _bag(r: Rules, call: Call, table: Value, numbers: Value, *others: Any, **_: Any) -> list[Value]:
     found = r.take(table, numbers, 0)
-    for x in (numbers, *others):
-        if isinstance(x, Value):
-            r.fix_axes(x, range(len(x.axes)))  # bags are cut from them in order
-    return [Value((r.fixed(call.shapes[0][0]), found.axes[-1])), *map(r.opaque, call.shapes[1:])]
+    rest = r.in_order(call.shapes[1:], numbers, *others)  # bags are cut from them in order
+    return [Value((r.fixed(call.shapes[0][0]), found.axes[-1])), *rest]
 
 
 @operation("diagonal", "diagonal_copy")
@@ -213,7 +195,7 @@ def _solve(r: Rules, call: Call, matrix: Value, right: Value, left: bool = True,
     rank = len(matrix.axes) - 2
     is_vector = len(right.axes) == rank + 1
     if not left or right.shape[:rank] != matrix.shape[:rank]:
-        return _matrix(r, call, matrix, right)
+        return r.in_order(call.shapes, matrix, right)
     for a in range(rank):
         r.unify(matrix.axes[a], right.axes[a])
     r.unify(matrix.axes[rank], right.axes[rank])
@@ -231,9 +213,7 @@ def _determinant(r: Rules, call: Call, x: Value, *_: Any) -> list[Value]:
 @operation(
     *("linalg_cholesky_ex", "cholesky", "linalg_qr", "_linalg_eigh", "_linalg_svd", "linalg_eig", "_linalg_eigvals"),
     *("linalg_lu", "linalg_lu_factor_ex", "linalg_solve_triangular", "triangular_solve", "cholesky_solve"),
+    *("_pdist_forward", "histc", "bincount"),
 )
-def _matrix(r: Rules, call: Call, *xs: Any, **_: Any) -> list[Value]:
-    for x in xs:
-        if isinstance(x, Value):
-            r.fix_axes(x, range(len(x.axes)))
-    return [r.opaque(shape) for shape in call.shapes]
+def _in_order(r: Rules, call: Call, *xs: Any, **_: Any) -> list[Value]:
+    return r.in_order(call.shapes, *xs)

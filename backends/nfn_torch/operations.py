@@ -172,10 +172,14 @@ def _max(r: Rules, call: Call, x: Value, dim: int | None = None, keep: bool = Fa
     return r.largest(x, dim, 1 if keep else None)
 
 
-@operation("kthvalue", "mode")
-def _kth(r: Rules, call: Call, x: Value, *_: Any, **__: Any) -> Any:
-    dims = [a for a in _ if isinstance(a, int) and not isinstance(a, bool)]
-    return _max(r, call, x, dims[-1] if dims else -1, len(call.shapes[0]) == len(x.axes))
+@operation("mode")
+def _mode(r: Rules, call: Call, x: Value, dim: int = -1, keep: bool = False) -> list[Value]:
+    return r.largest(x, dim, 1 if keep else None)
+
+
+@operation("kthvalue")
+def _kth(r: Rules, call: Call, x: Value, number: int, dim: int = -1, keep: bool = False) -> list[Value]:
+    return r.largest(x, dim, 1 if keep else None)
 
 
 @operation("argmax", "argmin")
@@ -224,13 +228,12 @@ def _squeeze(r: Rules, call: Call, x: Value, *_: Any) -> Value:
 @operation("as_strided")
 def _as_strided(
     r: Rules, call: Call, x: Value, size: Sequence[int], stride: Sequence[int], offset: int | None = None
-) -> Value:
+) -> Any:
     steps, start = call.params["memory"]
     same = tuple(size) == x.shape and offset in (None, start)
     if same and all(n == 1 or new == old for n, new, old in zip(size, stride, steps, strict=True)):
         return x  # the same entries, whatever the strides of axes of size 1 are
-    r.fix_axes(x, range(len(x.axes)))
-    return r.opaque(call.shape)
+    return r.in_order(call.shapes, x)
 
 
 @operation("permute")

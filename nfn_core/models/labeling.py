@@ -236,9 +236,9 @@ class Labeling:
                 f"for each axis of shape {tuple(shapes[0])}, a neuron set's name or '_' for a fixed axis."
             )
         for x in () if looks_up else values:
-            if x.index is not None and all(out.index is not x.index for out in found):
+            if all(out.index is not x.index for out in found):
                 with self.rules.at(where):
-                    self.rules.invalidate(x.index)
+                    self.rules.invalidate(x)
         return [replace(out, constant=True) for out in found] if constant else found
 
     def output(self, value: Value) -> None:
@@ -247,9 +247,8 @@ class Labeling:
         if given is not None:
             with self.rules.at("being an output"):
                 self.rules.equal(given, value)
-        if value.index is not None:
-            with self.rules.at("being an output"):
-                self.rules.invalidate(value.index)
+        with self.rules.at("being an output"):
+            self.rules.invalidate(value)
         self.outputs.append(value)
         self._read(value)
 

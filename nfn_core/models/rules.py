@@ -7,10 +7,11 @@ framework's operations into these rules and hold no rule of their own.
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
 from nfn_core.models.axes import Algebra, Group, Node, concat_of, product_of, resolve
 
-__all__ = ["Index", "Rules", "Value"]
+__all__ = ["Index", "Rules", "Value", "indexed"]
 
 
 @dataclass
@@ -316,15 +317,14 @@ class Rules(Algebra):
         self.read(node)
         if index is None or numbers.constant:
             self.fix(node)
-            if index is not None:
-                self.invalidate(index)
+            self.invalidate(numbers)
             return
         index.axis = index.axis or node
         if index.axis.size == node.size and numbers.shifts <= {0, node.size}:
             self.unify(index.axis, node)
         else:
             self.fix(node)
-            self.invalidate(index)
+            self.invalidate(numbers)
         if index.invalidated:
             self.fix(node)
 
@@ -358,9 +358,7 @@ class Rules(Algebra):
         """Put or add entries at numbered places of one axis, other places in each row; what overwrites acts in order."""
         axis %= len(x.axes)
         self.number(x.axes[axis], numbers)
-        for value in (x, part):
-            if value is not None and value.index is not None:
-                self.invalidate(value.index)
+        self.invalidate(x, *([] if part is None else [part]))
         for a, node in enumerate(numbers.axes):
             if part is not None and len(part.axes) == len(numbers.axes):
                 self.match(node, part.axes[a])
@@ -402,8 +400,7 @@ class Rules(Algebra):
                 if index.invalidated:
                     self.fix(known[0])
         else:
-            for index in found:
-                self.invalidate(index)
+            self.invalidate(*values)
         return self.elementwise(*values)
 
     def diagonal(self, value: Value, first: int, second: int, size: int, offset: int) -> Value:
@@ -441,25 +438,25 @@ class Rules(Algebra):
         return Value(tuple(axes))
 
     def take_each(self, table: Value, numbers: Sequence[Value | None]) -> Value:
-        """Look up entries at places given by several numbers, one for each axis or None: only those axes are fixed.
-
-        The axes of the numbers come first; where the axes are neighbors, they take their place.
-        """
-        places = [a for a, n in enumerate(numbers) if n is not None]
+        """Look up entries at places given by several numbers, one for each axis or None: only those axes are fixed."""
         given = [n for n in numbers if n is not None]
-        for n in given:
-            if n.index is not None:
-                self.invalidate(n.index)
-        self.fix_axes(table, places)
-        first = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
-        kept = [node for a, node in enumerate(table.axes) if a not in places]
-        return Value((*kept[:first], *self.elementwise(*given).axes, *kept[first:]))
+        self.invalidate(*given)
+        self.fix_axes(table, [a for a, n in enumerate(numbers) if n is not None])
+        return indexed(table, numbers, self.elementwise(*given))
 
-    def invalidate(self, index: Index) -> None:
-        """Record that integers are used for something else than looking entries up, which fixes their axis."""
-        index.invalidated = index.invalidated or self.where
-        if index.axis is not None:
-            self.fix(index.axis)
+    def in_order(self, shapes: Sequence[Sequence[int]], *operands: Any) -> list[Value]:
+        """Act on all entries in order: every axis of the operands that are tensors and of the results is fixed."""
+        for x in operands:
+            if isinstance(x, Value):
+                self.fix_axes(x, range(len(x.axes)))
+        return [self.opaque(shape) for shape in shapes]
+
+    def invalidate(self, *values: Value) -> None:
+        """Record that integers are used for something else than looking entries up, which fixes the axes that they number."""
+        for index in (value.index for value in values if value.index is not None):
+            index.invalidated = index.invalidated or self.where
+            if index.axis is not None:
+                self.fix(index.axis)
 
     def offset(self, value: Value, by: int) -> Value:
         """Add a number to integers."""
@@ -478,6 +475,12 @@ class Rules(Algebra):
         for a, b in zip(x.axes, y.axes, strict=True):
             self.unify(a, b)
         if x.index is not y.index:
-            for value in (x, y):
-                if value.index is not None:
-                    self.invalidate(value.index)
+            self.invalidate(x, y)
+
+
+def indexed(table: Value, numbers: Sequence[Value | None], found: Value) -> Value:
+    """Entries at places that several numbers give, one an axis or None: the axes of `found` are first, or in place of neighbors."""
+    places = [a for a, n in enumerate(numbers) if n is not None]
+    first = places[0] if places == list(range(places[0], places[-1] + 1)) else 0
+    kept = [node for a, node in enumerate(table.axes) if a not in places]
+    return Value((*kept[:first], *found.axes, *kept[first:]))

@@ -10,6 +10,7 @@ import nfn_torch
 import nfn_torch.operations
 import pytest
 import torch
+from labels import patterns
 from torch import nn
 from torch.nn import functional
 
@@ -32,10 +33,6 @@ class Net(nn.Module):
 
 X = torch.randn(5, 3)
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
-
-
-def patterns(space):
-    return {view.name: view.pattern for view in space.views}
 
 
 def derived(module, *inputs):
@@ -81,6 +78,8 @@ CASES = {
     "max with a number": (lambda m, h: h * h.max(1)[0][:, None], "moves"),
     "median": (lambda m, h: h * h.median(1)[0][:, None] + h.median(), "moves"),
     "kthvalue": (lambda m, h: h * h.kthvalue(2, dim=1)[0][:, None], "moves"),
+    "kthvalue along the last axis": (lambda m, h: h * h.kthvalue(2)[0][:, None], "moves"),
+    "mode along the last axis": (lambda m, h: h * h.mode()[0][:, None], "moves"),
     "one hot of argmax": (lambda m, h: h * functional.one_hot(h.argmax(1), 6), "moves"),
     "one hot, shifted": (lambda m, h: h * functional.one_hot(h.argmax(1) * 0 + 1, 6), "fixed"),
     "argmax, compared": (lambda m, h: h * (h.argmax(1, True) == 2), "fixed"),
