@@ -85,7 +85,7 @@ def admits(annotation: Any, value: Any, where: str) -> bool:
     if annotation is Path:
         return isinstance(value, Path)
     if annotation is Any or isinstance(annotation, TypeVar):
-        raise CampaignError(f"{where} may be anything by its type: say in faults/examples.py what it may be.")
+        raise CampaignError(f"{where} may be anything by its type: say in faults/named.py what it may be.")
     if origin is Literal:
         return isinstance(value, str) and value in arguments
     if origin in (Union, UnionType):

@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 import nfn_core
 from faults.domains import admits
-from faults.examples import ADMITS, ALIASES, DOCUMENTED, EXAMPLES, MODULES, NOT_TRIED, ORDERED, USES, Of, stored
+from faults.examples import ALIASES, DOCUMENTED, EXAMPLES, MODULES, NOT_TRIED, ORDERED, USES, Of, stored
+from faults.named import ADMITS
 from faults.outcomes import CampaignError, Case, judge
 from nfn_core.arrays import is_array
 

@@ -9,13 +9,10 @@ import numpy as np
 import pytest
 from flax import linen, nnx
 from jax.interpreters import mlir
+from labels import patterns
 from safetensors.flax import save_file
 
 from nfn_core import FeatureError, LabelError
-
-
-def patterns(space):
-    return {view.name: view.pattern for view in space.views}
 
 
 def mlp(params, x):

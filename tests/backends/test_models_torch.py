@@ -5,29 +5,14 @@ from itertools import pairwise
 import nfn_torch
 import pytest
 import torch
+from labels import patterns
 from safetensors.torch import save_file
 from torch import nn
 
 import nfn_core
 from nfn_core import FeatureError, LabelError, ParameterError, StackWarning, WeightSpace
 from reference_experiments.demos.architectures import GPT2, LSTMClassifier, ResNet, Siren, SmallCNN, ViT
-
-
-class Forward(nn.Module):
-    """Modules, and what they compute."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *inputs):
-        return self.function(self, *inputs)
-
-
-def patterns(space):
-    return {view.name: view.pattern for view in space.views}
+from reference_experiments.demos.small_networks import Network
 
 
 def derived(module, *inputs, **options):
@@ -58,7 +43,7 @@ def sine_mlp(*functions):
         first, second = functions
         return m.c(second(m.b(first(m.a(x)))))
 
-    return Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 5), c=nn.Linear(5, 2))
+    return Network(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 5), c=nn.Linear(5, 2))
 
 
 OMEGA = torch.tensor(30.0)
@@ -105,8 +90,8 @@ def test_one_omega_needs_one_frequency_in_every_hidden_layer():
 
 
 def test_nesting_and_naming():
-    inner = Forward(lambda m, x: m.second(torch.tanh(m.first(x))), first=nn.Linear(3, 4), second=nn.Linear(4, 4))
-    found = derived(Forward(lambda m, x: m.head(m.body(x)), head=nn.Linear(4, 2), body=inner), X)
+    inner = Network(lambda m, x: m.second(torch.tanh(m.first(x))), first=nn.Linear(3, 4), second=nn.Linear(4, 4))
+    found = derived(Network(lambda m, x: m.head(m.body(x)), head=nn.Linear(4, 2), body=inner), X)
     assert found["body.second.weight"] == "h1 h2"
     assert found["head.weight"] == "out h1"
 
@@ -144,7 +129,7 @@ def test_groups(layers, expected):
 
 
 def test_concatenation_and_union():
-    net = Forward(
+    net = Network(
         lambda m, x: m.c(torch.cat([m.a(x), m.b(x), x], 1)) + m.d(x),
         **{"a": nn.Linear(3, 4), "b": nn.Linear(3, 5), "c": nn.Linear(12, 2), "d": nn.Linear(3, 2)},
     )
@@ -157,11 +142,11 @@ def test_concatenation_and_union():
 
 def test_gates_are_a_fixed_axis_and_recurrence_a_repeated_label():
     for kind, gates in ((nn.LSTM, "(4 h1)"), (nn.GRU, "(3 h1)"), (nn.RNN, "h1")):
-        net = Forward(lambda m, x: m.head(m.cell(x)[0][:, -1]), cell=kind(3, 4, batch_first=True), head=nn.Linear(4, 2))
+        net = Network(lambda m, x: m.head(m.cell(x)[0][:, -1]), cell=kind(3, 4, batch_first=True), head=nn.Linear(4, 2))
         found = derived(net, torch.randn(2, 2, 3))
         assert found["cell.weight_hh_l0"] == f"{gates} h1"
         assert found["cell.weight_ih_l0"] == f"{gates} in"
-    found = derived(Forward(lambda m, x: m.cell(x), cell=nn.GRUCell(3, 4)), X)
+    found = derived(Network(lambda m, x: m.cell(x), cell=nn.GRUCell(3, 4)), X)
     assert found["cell.weight_hh"] == "(3 out) out"
 
 
@@ -177,20 +162,20 @@ def test_one_initial_state_ties_no_layers(case):
     kind, options, expected = RECURRENT[case]
     cell = kind(3, 4, batch_first=True, **options)
     width = 4 * (1 + cell.bidirectional) if not cell.proj_size else 3
-    net = Forward(lambda m, x: m.head(m.cell(x)[0][:, -1]), cell=cell, head=nn.Linear(width, 2))
+    net = Network(lambda m, x: m.head(m.cell(x)[0][:, -1]), cell=cell, head=nn.Linear(width, 2))
     found = derived(net, torch.randn(2, 3, 3))
     assert {name: found[f"cell.{name}"] for name in expected} == expected
 
 
 def test_a_first_state_of_zeros_does_not_free_what_later_steps_read():
-    net = Forward(lambda m, x: m.cell(x)[0], cell=nn.LSTM(3, 4, batch_first=True))
+    net = Network(lambda m, x: m.cell(x)[0], cell=nn.LSTM(3, 4, batch_first=True))
     space = nfn_torch.weight_space(net, torch.randn(2, 1, 3))
     assert patterns(space)["cell.weight_hh_l0"] == "(4 out) 4"
     assert dict(space.fixed)["cell.weight_hh_l0"] == "not being read"
 
 
 def test_only_indexed_axes_are_fixed():
-    net = Forward(
+    net = Network(
         lambda m, t: m.b(m.a(m.table(t))[torch.arange(2), t.argmax(-1)]),
         **{"table": nn.Embedding(7, 3), "a": nn.Linear(3, 4), "b": nn.Linear(4, 2)},
     )
@@ -201,7 +186,7 @@ def test_only_indexed_axes_are_fixed():
 
 
 def test_an_identity_matrix_moves_with_both_of_its_axes():
-    net = Forward(
+    net = Network(
         lambda m, x: x @ (m.a.weight + torch.eye(4)) @ m.b.weight.T, a=nn.Linear(4, 4, False), b=nn.Linear(4, 2, False)
     )
     assert derived(net, torch.randn(2, 4)) == {"a.weight": "in in", "b.weight": "out in"}
@@ -215,7 +200,7 @@ def packed(turn):
         y = (turn(q) @ turn(k).transpose(-1, -2)).softmax(-1) @ v
         return m.out(y.transpose(1, 2).reshape(2, 3, 8))
 
-    return Forward(forward, qkv=nn.Linear(6, 24), out=nn.Linear(8, 6))
+    return Network(forward, qkv=nn.Linear(6, 24), out=nn.Linear(8, 6))
 
 
 def rotary(x):
@@ -231,7 +216,7 @@ def test_packed_queries_and_keys_part_from_values():
 
 def test_attention_embedding_and_tied_weights():
     layer = nn.TransformerEncoderLayer(4, 2, 6, batch_first=True)
-    net = Forward(lambda m, x: m.head(m.layer(m.table(x))), table=nn.Embedding(7, 4), layer=layer, head=nn.Linear(4, 7))
+    net = Network(lambda m, x: m.head(m.layer(m.table(x))), table=nn.Embedding(7, 4), layer=layer, head=nn.Linear(4, 7))
     net.head.weight = net.table.weight
     space = nfn_torch.weight_space(net, torch.zeros(2, 3, dtype=torch.long))
     found = patterns(space)
@@ -239,84 +224,8 @@ def test_attention_embedding_and_tied_weights():
     assert found["layer.self_attn.out_proj.weight"] == "h1 (h2 h4)"
     assert space.views[0].also == ("head.weight",)
     assert space.inputs == space.outputs == ("in",)
-    positions = Forward(lambda m, x: m.table(x) * (x > 2)[..., None], table=nn.Embedding(7, 4))
+    positions = Network(lambda m, x: m.table(x) * (x > 2)[..., None], table=nn.Embedding(7, 4))
     assert patterns(nfn_torch.weight_space(positions, torch.zeros(2, 3, dtype=torch.long)))["table.weight"] == "7 out"
-
-
-def positions(table):
-    """A network of tokens with a table of 16 positions, as a parameter or computed from one."""
-
-    def forward(m, x):
-        return m.b(torch.tanh(m.a(x) + table(m)[:, : x.shape[1]]).softmax(1))
-
-    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
-    net.positions = nn.Parameter(torch.randn(1, 16, 4))
-    return net
-
-
-@pytest.mark.parametrize("table", [lambda m: m.positions, lambda m: 0.1 * m.positions.tanh()])
-def test_what_a_short_example_does_not_reach_is_fixed(table):
-    net = positions(table)
-    space = nfn_torch.weight_space(net, torch.randn(2, 5, 3))
-    assert patterns(space)["positions"] == "1 16 h1"
-    assert "does not read" in dict(space.fixed)["positions"]
-    assert space.verification.unnecessarily_fixed == ()
-    whole = nfn_torch.weight_space(net, torch.randn(2, 16, 3))
-    assert patterns(whole)["positions"] == "1 in1 h1"  # the table is as long as its inputs
-
-
-def test_filling_up_to_the_size_of_a_table_fixes_it():
-    def forward(m, x):
-        return m.b(torch.tanh(nn.functional.pad(m.a(x), (0, 0, 0, 16 - x.shape[1])) + m.positions).mean(1))
-
-    net = positions(lambda m: m.positions)
-    net.function = forward
-    assert patterns(nfn_torch.weight_space(net, torch.randn(2, 5, 3)))["positions"] == "1 16 h1"
-
-
-def test_masks_that_are_sliced_to_the_example_are_fixed():
-    def forward(m, x):
-        h, n = m.a(x), x.shape[1]
-        weights = (h @ h.transpose(1, 2)).masked_fill(m.mask[:n, :n] == 0, -1e9).softmax(-1)
-        return m.b(weights @ h)
-
-    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
-    net.register_buffer("mask", torch.ones(16, 16).tril())
-    assert patterns(nfn_torch.weight_space(net, torch.randn(2, 5, 3)))["mask"] == "16 16"
-
-
-def test_a_half_that_nothing_reads_is_fixed_and_the_other_moves():
-    net = Forward(lambda m, x: m.b(m.a(x).chunk(2, -1)[0]), a=nn.Linear(3, 8), b=nn.Linear(4, 2))
-    space = nfn_torch.weight_space(net, X)
-    assert patterns(space)["a.weight"] == "(h1 + 4) in"
-    assert dict(space.fixed)["a.weight"] == "what aten.split_with_sizes.default (split_with_sizes) does not read"
-
-
-def masked(mask, persistent=False):
-    net = Forward(lambda m, x: m.b(torch.tanh(m.a(x)) * m.mask), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
-    if persistent is None:
-        net.mask = mask  # an attribute that is not registered
-    else:
-        net.register_buffer("mask", mask, persistent)
-    return net
-
-
-@pytest.mark.parametrize("persistent", [False, True, None])
-def test_constants_of_stacked_models_are_those_of_the_first(persistent):
-    ones, other = torch.ones(4, dtype=torch.int32), torch.tensor([1, 0, 1, 1], dtype=torch.int32)
-    space = nfn_torch.weight_space(masked(ones, persistent), X)
-    assert patterns(space)["a.weight"] == "h1 in"
-    assert [(name, axes) for name, _, axes in space.constants] == [("mask", (0,))]
-    assert nfn_core.from_json(nfn_core.to_json(space)).constants == space.constants
-    nfn_torch.stack(space, [masked(ones, persistent)] * 2)
-    with pytest.raises(FeatureError, match=r"constant 'mask' of model 1 differs along axes \[0\]"):
-        nfn_torch.stack(space, [masked(ones, persistent), masked(other, persistent)])
-    with pytest.warns(StackWarning, match="do not show constants of models that differ .*: 'mask'"):
-        nfn_torch.stack(space, [masked(2 * ones, persistent)])
-    fixed = nfn_torch.weight_space(masked(other, persistent), X)
-    assert patterns(fixed)["a.weight"] == "4 in"
-    with pytest.warns(StackWarning, match="do not show constants"):
-        nfn_torch.stack(fixed, [masked(ones, persistent)])  # the labels hold for any mask
 
 
 SMALL = {
@@ -425,14 +334,14 @@ def test_labeled_checkpoint(tmp_path):
 
 
 def test_a_module_without_a_graph_can_be_labeled():
-    net = Forward(lambda m, x: m.b(m.a(x).sigmoid()) if x.sum() < 1e9 else x, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    net = Network(lambda m, x: m.b(m.a(x).sigmoid()) if x.sum() < 1e9 else x, a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     labels = {"a.weight": "h in", "a.bias": "h", "b.weight": "out h", "b.bias": "out"}
     labels |= {"input[0]": "_ in", "output[0]": "_ out"}
     space = nfn_torch.weight_space(net, X, labels=labels)
     assert (space.inputs, space.outputs) == (("in",), ("out",))
     with pytest.raises(LabelError, match=r"tensor 'b\.weight' breaks it: its axis 1 must be permuted too"):
         nfn_torch.weight_space(net, X, labels=labels | {"b.weight": "out _"})
-    square = Forward(net.function, a=nn.Linear(3, 3), b=nn.Linear(3, 2))
+    square = Network(net.function, a=nn.Linear(3, 3), b=nn.Linear(3, 2))
     with pytest.raises(LabelError, match=r"tensor 'a\.bias' breaks it: it must not be permuted with this set"):
         nfn_torch.weight_space(square, X, labels=labels | {"a.bias": "in"})
 
@@ -446,7 +355,7 @@ def test_labels_name_sets_and_fixed_sets_that_could_move_are_reported():
 
 
 def branching():
-    return Forward(lambda m, x: m.a(x) + 1 if m.a(x).sum() > 0 else x, a=nn.Linear(3, 3))
+    return Network(lambda m, x: m.a(x) + 1 if m.a(x).sum() > 0 else x, a=nn.Linear(3, 3))
 
 
 @torch.library.custom_op("nfn_tests::mystery", mutates_args=())
@@ -460,7 +369,7 @@ def _(x):
 
 
 def mysterious():
-    return nn.Sequential(nn.Linear(3, 4), Forward(lambda m, x: mystery(x)), nn.Linear(3, 2))
+    return nn.Sequential(nn.Linear(3, 4), Network(lambda m, x: mystery(x)), nn.Linear(3, 2))
 
 
 def overlapping():
@@ -477,7 +386,7 @@ def quantized():
 
 
 BAD = {
-    "control flow": (branching, {}, r"cannot be traced in module 'body' \(Forward\), .*test_models_torch.py"),
+    "control flow": (branching, {}, r"cannot be traced in module 'body' \(Network\), .*test_models_torch.py"),
     "unsupported": (mysterious, {}, r"nfn_tests.mystery.default \(mystery\) in module 'body.1'.*labels=\{'mystery'"),
     "mixed dtypes": (
         lambda: nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2).double()),
@@ -509,7 +418,7 @@ BAD = {
 def test_errors_name_the_node(case):
     make, labels, message = BAD[case]
     with pytest.raises(LabelError, match=message):
-        nfn_torch.weight_space(Forward(lambda m, x: m.body(x), body=make()), X, labels=labels)
+        nfn_torch.weight_space(Network(lambda m, x: m.body(x), body=make()), X, labels=labels)
 
 
 def test_models_of_another_architecture_or_untied_are_refused():
@@ -518,7 +427,7 @@ def test_models_of_another_architecture_or_untied_are_refused():
         nfn_torch.stack(space, [mlp(3, 4, 2), mlp(3, 5, 2)])
     with pytest.raises(FeatureError, match=r"same positive number of models"):
         nfn_torch.stack(space, [mlp(3, 4, 2)], [])
-    tied = Forward(lambda m, x: m.b(m.a(x)), a=nn.Linear(3, 3, bias=False), b=nn.Linear(3, 3, bias=False))
+    tied = Network(lambda m, x: m.b(m.a(x)), a=nn.Linear(3, 3, bias=False), b=nn.Linear(3, 3, bias=False))
     tied.b.weight = tied.a.weight
     space = nfn_torch.weight_space(tied, X)
     assert space.views[0].also == ("b.weight",)

@@ -3,27 +3,12 @@
 import nfn_torch
 import pytest
 import torch
+from labels import patterns
 from torch import nn
 
 import nfn_core
 from nfn_core import LabelError
-
-
-class Forward(nn.Module):
-    """Modules, and what they compute."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *inputs):
-        return self.function(self, *inputs)
-
-
-def patterns(space):
-    return {view.name: view.pattern for view in space.views}
+from reference_experiments.demos.small_networks import Network
 
 
 def derived(module, *inputs):
@@ -59,12 +44,12 @@ class Sine(nn.Module):
 
 REFUSED = {
     "casts to float32": chain(2, Root(8), nn.Tanh()),
-    "a float32 output": nn.Sequential(chain(1, nn.Tanh()), Forward(lambda m, x: x.to(torch.float32))),
-    "half precision": nn.Sequential(chain(1, nn.Tanh()), Forward(lambda m, x: x.bfloat16() + torch.ones(8)[:1])),
+    "a float32 output": nn.Sequential(chain(1, nn.Tanh()), Network(lambda m, x: x.to(torch.float32))),
+    "half precision": nn.Sequential(chain(1, nn.Tanh()), Network(lambda m, x: x.bfloat16() + torch.ones(8)[:1])),
     "deep sines": chain(8, Sine()),
     "deeper sines": chain(14, Sine()),
-    "a logarithm": nn.Sequential(Forward(lambda m, x: torch.log(x)), chain(1, nn.Tanh())),
-    "an arc sine": nn.Sequential(Forward(lambda m, x: torch.asin(x)), chain(1, nn.Tanh())),
+    "a logarithm": nn.Sequential(Network(lambda m, x: torch.log(x)), chain(1, nn.Tanh())),
+    "an arc sine": nn.Sequential(Network(lambda m, x: torch.asin(x)), chain(1, nn.Tanh())),
 }
 
 
@@ -94,7 +79,7 @@ def test_wrong_labels_do_not_pass_with_them(name):
 
 def flipped(condition):
     """A network that flips its hidden neurons where a condition on them holds."""
-    return Forward(lambda m, x: m.b(condition(m, x)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    return Network(lambda m, x: m.b(condition(m, x)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
 
 
 FLIPPED = {
@@ -124,7 +109,7 @@ def test_what_no_probe_reaches_is_said():
     assert patterns(space)["a.weight"] == "4 in"
     assert "normal inputs 0 ± 1000, random signs" not in space.verification.probes  # it reached nothing more
     dead = nfn_torch.weight_space(
-        nn.Sequential(nn.Linear(3, 4), Forward(lambda m, x: torch.relu(x - 1e9)), nn.Linear(4, 2)), X
+        nn.Sequential(nn.Linear(3, 4), Network(lambda m, x: torch.relu(x - 1e9)), nn.Linear(4, 2)), X
     )
     assert dead.verification.unreached == ("relu in module '1' was 0 in 4 of 4 entries of axis 1",)
 
@@ -134,14 +119,14 @@ def test_what_only_training_reads_is_said():
         h = m.a(x).tanh()
         return (m.b(h), m.auxiliary(h)) if m.training else m.b(h)
 
-    net = Forward(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2), auxiliary=nn.Linear(4, 2))
+    net = Network(forward, a=nn.Linear(3, 4), b=nn.Linear(4, 2), auxiliary=nn.Linear(4, 2))
     space = nfn_torch.weight_space(net, X)
     assert patterns(space)["auxiliary.weight"] == "2 4"
     assert "not being used in evaluation mode; if training uses it" in dict(space.fixed)["auxiliary.weight"]
 
 
 def channels_last(pool):
-    return Forward(lambda m, x: m.b(pool(m.a(x).permute(0, 3, 1, 2)).flatten(1)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    return Network(lambda m, x: m.b(pool(m.a(x).permute(0, 3, 1, 2)).flatten(1)), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
 
 
 @pytest.mark.parametrize("pool", [nn.AdaptiveAvgPool2d(1), lambda x: x.mean((2, 3), keepdim=True)])
@@ -150,13 +135,13 @@ def test_pooling_of_channels_last(pool):
 
 
 def test_memory_read_in_another_order_is_fixed():
-    net = Forward(lambda m, x: m.b(m.a(x).as_strided((4, 2), (1, 4)).t()), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
+    net = Network(lambda m, x: m.b(m.a(x).as_strided((4, 2), (1, 4)).t()), a=nn.Linear(3, 4), b=nn.Linear(4, 2))
     assert patterns(nfn_torch.weight_space(net, X))["b.weight"] == "out 4"
 
 
 @pytest.mark.parametrize("space", [1, 2, 3])
 def test_pooling_without_a_batch(space):
-    net = Forward(
+    net = Network(
         lambda m, x: m.b(m.pool(m.a(x).movedim(-1, 0)).movedim(0, -1)),
         a=nn.Linear(3, 4),
         pool=getattr(nn, f"MaxPool{space}d")(2),
@@ -176,11 +161,11 @@ def test_attention_is_traced_in_its_plain_form_and_caches_are_left_out():
         y = nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return {"y": m.out(y.transpose(1, 2).flatten(2)), "past": Cache(k)}
 
-    net = Forward(forward, qkv=nn.Linear(6, 24), out=nn.Linear(8, 6))
+    net = Network(forward, qkv=nn.Linear(6, 24), out=nn.Linear(8, 6))
     with pytest.warns(nfn_core.LabelWarning, match=r"Cache are left out"):
         found = patterns(nfn_torch.weight_space(net, torch.randn(2, 3, 6)))
     assert found["qkv.weight"] == "((h1 h2) + (h1 h2) + (h1 h3)) in"
-    empty = Forward(lambda m, x: torch.cat([torch.zeros(0), m.a(x)], -2), a=nn.Linear(3, 4))
+    empty = Network(lambda m, x: torch.cat([torch.zeros(0), m.a(x)], -2), a=nn.Linear(3, 4))
     assert derived(empty, X)["a.weight"] == "out in"
 
 
@@ -203,4 +188,4 @@ REASONS = {
 def test_errors_give_the_real_reason(reason):
     function, message = REASONS[reason]
     with pytest.raises(LabelError, match=message):
-        nfn_torch.weight_space(Forward(function, a=nn.Linear(3, 3)), X)
+        nfn_torch.weight_space(Network(function, a=nn.Linear(3, 3)), X)

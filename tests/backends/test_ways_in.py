@@ -10,31 +10,16 @@ import nfn_torch
 import pytest
 import torch
 from flax import nnx
+from labels import patterns
 from torch import nn
 from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.utils import prune
 
 from nfn_core import FeatureError, LabelError, ModelSpace, SizeWarning, SpecError
+from reference_experiments.demos.small_networks import Network
 
 X = torch.randn(2, 3)
 PLAIN = {"0.weight": "h1 in", "0.bias": "h1", "2.weight": "out h1", "2.bias": "out"}
-
-
-class Forward(nn.Module):
-    """Modules, and what they compute."""
-
-    def __init__(self, function, **modules):
-        super().__init__()
-        self.function = function
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, *inputs, **keywords):
-        return self.function(self, *inputs, **keywords)
-
-
-def patterns(space):
-    return {view.name: view.pattern for view in space.views}
 
 
 def mlp():
@@ -42,7 +27,7 @@ def mlp():
 
 
 def two(function, **modules):
-    return Forward(function, a=nn.Linear(3, 4), b=nn.Linear(4, 2), **modules)
+    return Network(function, a=nn.Linear(3, 4), b=nn.Linear(4, 2), **modules)
 
 
 TWO = {"a.weight": "h1 in", "a.bias": "h1", "b.weight": "out h1", "b.bias": "out"}
@@ -91,7 +76,7 @@ def normalized(function, *options):
 
 
 def functional():
-    module = Forward(lambda m, x: torch.func.functional_call(m.net, m.kept, x), net=mlp())
+    module = Network(lambda m, x: torch.func.functional_call(m.net, m.kept, x), net=mlp())
     module.kept = dict(module.net.named_parameters())
     return module
 

@@ -1,4 +1,4 @@
-"""Training that resumes exactly, several devices, running experiments, and the report."""
+"""Training that resumes exactly, several devices and machines, and running experiments."""
 
 import itertools
 import json
@@ -15,57 +15,32 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from helpers import command, fit_until_killed, flipped, write_dataset
+from helpers import fit_until_killed, flipped, write_dataset
+from separable import SPACE, run, separable_networks
 
-from nfn_core import MLPHead, WeightSpace
+from nfn_core import MLPHead
 from reference_experiments import report as reports
 from reference_experiments import runner
 from reference_experiments.cli import experiments as experiment_commands
-from reference_experiments.datasets.format import Networks
 from reference_experiments.engines.base import BACKENDS, Recipe, Split, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
-from reference_experiments.experiments.paper import PAPER, ROUNDING
 from reference_experiments.files import (
     ExperimentError,
     MissingDataError,
     read_arrays,
     read_json,
     write_arrays,
-    write_json,
 )
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.registry import build
-from reference_experiments.reproduce import operations
 from reference_experiments.tasks.prediction import tau_upper_bound
 from reference_experiments.training import METRICS, fit
 
 ROOT = Path(__file__).parents[2]
-SPACE = WeightSpace.mlp([2, 4, 4, 1])
 SIZES = MethodConfig((4, 4), (4, 4), (8,), head_dropout=0.2, fourier=(4, 0.5), mlp=8, dws=(2, 2))
 RECIPE = Recipe("classes", 12, 4, 1e-2, weight_decay=1e-2, warmup=4, cosine=True, eval_every=4)
-
-
-def separable_networks(count=30, seed=0):
-    """Networks whose class is how large their weights are."""
-    rng = np.random.default_rng(seed)
-    label = rng.integers(3, size=count).astype(np.int32)
-    weights = {
-        t.name: ((1 + label.reshape(-1, *(1,) * len(t.shape))) * rng.standard_normal((count, *t.shape))).astype(
-            np.float32
-        )
-        for t in SPACE.tensors
-    }
-    accuracy = (rng.random(count) * 0.2 + label / 3).astype(np.float32)
-    return Networks(
-        SPACE, weights, {"split": (np.arange(count) % 3).astype(np.uint8), "label": label, "accuracy": accuracy}
-    )
-
-
-@pytest.fixture
-def dataset(tmp_path):
-    return write_dataset(tmp_path / "data", separable_networks())
 
 
 def parts(name, config=SIZES):
@@ -289,12 +264,7 @@ def test_processes_of_torchrun_are_as_many_as_devices_and_make_no_networks(tmp_p
     assert not list(tmp_path.iterdir())
 
 
-# Experiments and their report
-
-
-def run(dataset, output, **changed):
-    options = {"methods": ("NFN_NP", "MLP"), "seeds": range(2), "scale": "smoke", "backend": "torch"} | changed
-    runner.run("table3", output=output, data={"MNIST": dataset}, **options)
+# Experiments
 
 
 def test_an_experiment_writes_a_result_for_each_method_and_seed(dataset, tmp_path):
@@ -424,52 +394,6 @@ def test_ceiling_of_tied_targets():
     assert 0 < tau_upper_bound(tied) < 0.9
 
 
-def runs(**means):
-    return {"MNIST": {m: [{"metrics": {"test_accuracy": x + d}} for d in (-0.1, 0.1)] for m, x in means.items()}}
-
-
-@pytest.mark.parametrize(
-    ("means", "method", "expected"),
-    [
-        ({"NFN_NP": 92.9}, "NFN_NP", "reproduced"),
-        ({"NFN_NP": 60, "MLP": 12}, "NFN_NP", "same order, different level"),
-        ({"NFN_NP": 60, "MLP": 70}, "NFN_NP", "not reproduced"),
-        ({"NFN_NP": 60, "MLP": 70}, "MLP", "not reproduced"),
-        ({"NFN_NP": 60}, "NFN_NP", "not reproduced"),  # nothing to be ordered with
-        ({"NFN_NP": 60}, "MLP", "not run"),
-    ],
-)
-def test_verdicts(means, method, expected):
-    assert reports.verdicts("table3", runs(**means), "test_accuracy")["MNIST", method] == expected
-
-
-@pytest.mark.parametrize(("other", "expected"), [("NFN_NP", "not reproduced"), ("MLP", "same order, different level")])
-def test_an_order_needs_figures_that_rounding_cannot_explain(other, expected):
-    """0.070 ± 0.000 and 0.068 ± 0.000 may be 0.0695 + 0.0005 and 0.0685 - 0.0005; 0.306 is another matter."""
-    found = {"MNIST": {m: [{"metrics": {"test_error": x}}] for m, x in (("NFN_HNP", 0.14), (other, 0.15))}}
-    assert reports.verdicts("table6-dilate", found, "test_error")["MNIST", "NFN_HNP"] == expected
-
-
-def test_report_sets_results_beside_the_paper(dataset, tmp_path):
-    with pytest.raises(ExperimentError, match="holds no results"):
-        reports.report(tmp_path / "data")
-    folder = tmp_path / "results"
-    run(dataset, folder / "table3-smoke-torch")
-    path = reports.report(folder)
-    page, html = path.read_text(), path.with_suffix(".html").read_text()
-    (row,) = [line for line in page.splitlines() if line.startswith("| MNIST | NFN_NP |")]
-    assert "92.90 ± 0.22" in row
-    (absent,) = [line for line in page.splitlines() if line.startswith("| MNIST | DWSNets |")]
-    assert absent.endswith("| not run |")
-    assert "Not run: table2" in page
-    assert "<table>" in html
-    assert len(list((folder / "figures").glob("table3-smoke-torch-MNIST-*.png"))) == 2
-    assert "reproduce.md is written" in command("reproduce", folder)
-    page = (folder / "reproduce.md").read_text()
-    assert "## `run table3 --scale smoke --backend torch`" in page
-    assert '| `--only "MNIST" --method "NFN_NP"` |' in page
-
-
 @pytest.mark.parametrize(("ends", "faster"), [((1.0, 2.0), "float32"), ((2.0, 1.0), "bfloat16")])
 def test_the_faster_arithmetic_is_measured_once_and_kept(ends, faster, tmp_path, monkeypatch):
     instants = [0.0, ends[0], 0.0, ends[1]]
@@ -497,73 +421,3 @@ def test_all_seeds_have_the_arithmetic_that_was_measured(dataset, tmp_path, monk
     assert set(chosen["seconds_per_step"]) == {"float32", "bfloat16"}
     for seed in range(2):
         assert read_json(tmp_path / "MNIST" / f"MLP-seed{seed}.json")["recipe"]["dtype"] == chosen["dtype"]
-
-
-def test_operations_are_counted():
-    space, experiment = WeightSpace.mlp([2, 4, 3]), EXPERIMENTS["table3"]
-    found, wide = (operations(experiment, "MNIST", method, "small", space) for method in ("MLP", "MLP-4000"))
-    inputs, hidden = space.size * experiment.config("small", "MNIST").mlp, experiment.config("small", "MNIST").mlp
-    others = hidden * hidden + hidden * 10
-    assert found == 2 * (2 * inputs + 3 * others)  # the features themselves need no gradient
-    assert wide > found
-    assert operations(experiment, "MNIST", "ResNet-18", "small", space) is None
-
-
-def test_results_show_as_text(dataset, tmp_path):
-    folder = tmp_path / "results"
-    run(dataset, folder, methods=("MLP",), seeds=range(1))
-    path = folder / "MNIST" / "MLP-seed0.json"
-    result = read_json(path)
-    result["dataset"], result["notes"] = "../<script>alert(1)</script>", ["[a](javascript:alert(2)) | <b>\n\n# x"]
-    write_json(path, result)
-    page = reports.report(folder).with_suffix(".html").read_text()
-    assert "<script" not in page
-    assert "&lt;script&gt;alert(1)" in page
-    assert 'href="javascript' not in page
-    assert "[a](javascript:alert(2)) | &lt;b&gt; # x" in page
-    assert {p.parent.name for p in tmp_path.rglob("*.png")} == {"figures"}
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda r: r.pop("metrics"), "KeyError: 'metrics'"),
-        (lambda r: r.update(metrics={"test_accuracy": "x"}), "MLP-seed0.json is damaged, or no result of `run`"),
-        (lambda r: r.update(experiment="table99"), "KeyError: 'table99'"),
-        (lambda r: r.update(curve=[{"step": 1}]), "KeyError: 'loss'"),
-        (lambda r: r.update(baselines=3), "AttributeError"),
-        (lambda r: r.update(seed=1), "is not the result of MLP with seed 0"),
-        (lambda r: r["details"].clear(), "on MNIST cannot be shown together .KeyError: 'actual'"),
-    ],
-)
-def test_what_is_no_result_is_named_in_a_report(change, message, result, tmp_path):
-    folder = result
-    path = tmp_path / "MNIST" / "MLP-seed0.json"
-    value = read_json(folder / "MNIST" / path.name)
-    change(value)
-    write_json(path, value)
-    with pytest.raises(ExperimentError, match=message):
-        reports.report(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory):
-    """Folder of one result."""
-    folder = tmp_path_factory.mktemp("result")
-    run(write_dataset(folder / "data", separable_networks()), folder, methods=("MLP",), seeds=range(1))
-    return folder
-
-
-def test_committed_results_are_readable():
-    paths = sorted((ROOT / "reference_experiments" / "results").rglob("*-seed*.json"))
-    assert len(paths) > 100
-    for path in paths[::10]:
-        reports._read_result(path)
-
-
-def test_the_paper_has_figures_for_what_is_run():
-    for name, experiment in EXPERIMENTS.items():
-        if experiment.tables:
-            assert set(PAPER[name]) >= set(experiment.makers) - {"ModelNet10"}
-            assert {m for rows in PAPER[name].values() for figures in rows.values() for m in figures} <= set(ROUNDING)
-        assert set(experiment.scales) == {"smoke", "small", "paper"}
