@@ -58,6 +58,7 @@ class Group:
     permuted: tuple[str, ...]
     signed: tuple[str, ...] = field(default=(), metadata=LATER)
     grades: tuple[Grade, ...] = field(default=(), metadata=LATER)
+    _grade_of: dict[str, Grade] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_kind("space", self.space, WeightSpace)
@@ -77,12 +78,13 @@ class Group:
                     f"signed names neuron set {label!r}, which the group does not permute: it moves {kept}."
                 )
         object.__setattr__(self, "signed", tuple(label for label in sizes for _ in range(signed.count(label))))
-        object.__setattr__(self, "grades", self._stored_grades())
-
-    def _stored_grades(self) -> tuple[Grade, ...]:
-        """Checked grades; none if they are those of weights and biases."""
-        given = [plain_tuple(f"grades[{i}]", grade) for i, grade in enumerate(plain_tuple("grades", self.grades))]
         natural = tuple(tuple(int(label in self.signed) for label in t.labels) for t in self.space.tensors)
+        object.__setattr__(self, "grades", self._stored_grades(natural))
+        object.__setattr__(self, "_grade_of", dict(zip(self.space.by_name, self.grades or natural, strict=True)))
+
+    def _stored_grades(self, natural: tuple[Grade, ...]) -> tuple[Grade, ...]:
+        """Checked grades; none if they are the natural ones, those of weights and biases."""
+        given = [plain_tuple(f"grades[{i}]", grade) for i, grade in enumerate(plain_tuple("grades", self.grades))]
         if not given:
             if len(set(self.signed)) < len(self.signed):
                 raise SpecError(
@@ -146,10 +148,9 @@ class Group:
         SpecError
             If the space has no such tensor.
         """
-        for k, t in enumerate(self.space.tensors):
-            if isinstance(tensor, str) and t.name == tensor:
-                return self.grades[k] if self.grades else tuple(int(label in self.signed) for label in t.labels)
-        raise SpecError(f"tensor must be one of {list(self.space.by_name)}, not {shown(tensor)}.")
+        if not isinstance(tensor, str) or tensor not in self._grade_of:
+            raise SpecError(f"tensor must be one of {list(self.space.by_name)}, not {shown(tensor)}.")
+        return self._grade_of[tensor]
 
     def graded(self, grades: str | Mapping[str, Sequence[Sequence[int]]] = "all") -> "Group":
         """Return the same group, acting on features of several grades.

@@ -228,16 +228,22 @@ class GradedFourierFeatures(Composite):
     frequencies: int = 128
     scale: float = 3.0
     target: Group = field(init=False, repr=False, compare=False)
+    _places: tuple[tuple[str, str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_kind("group", self.group, Group)
         check_counts(self, "in_channels", "frequencies")
         check_numbers(self, "positive", "scale")
-        tensors, grades = self.group.space.tensors, {}
+        grades: dict[str, list[tuple[int, ...]]] = {}
+        places: list[tuple[str, str, str]] = []  # of a tensor's sines, and of its cosines
         for base, members in self.group.families():
-            rows = {self.group.grade(tensors[k].name) for k in members}
-            grades[base] = sorted(rows | {(0,) * len(tensors[members[0]].labels)})
+            names = [self.group.space.tensors[k].name for k in members]
+            rows = {name: self.group.grade(name) for name in names}
+            even = (0,) * len(rows[names[0]])
+            grades[base] = sorted({*rows.values(), even})
+            places += [(name, graded_name(base, row), graded_name(base, even)) for name, row in rows.items()]
         object.__setattr__(self, "target", self.group.graded(grades))
+        object.__setattr__(self, "_places", tuple(places))
 
     def children(self) -> dict[str, Layer]:
         """Return the features of every entry."""
@@ -257,14 +263,10 @@ class GradedFourierFeatures(Composite):
         check_features(self.group.space, x, self.in_channels)
         waves = self.call("fourier", params, {name: x[name] for name in self.group.space.by_name}, execution)
         out: Features = {}
-        for base, members in self.group.families():
-            for k in members:
-                name = self.group.space.tensors[k].name
-                grade = self.group.grade(name)
-                sine, cosine = waves[name][..., : self.frequencies], waves[name][..., self.frequencies :]
-                for row, wave in ((grade, sine), ((0,) * len(grade), cosine)):
-                    place = graded_name(base, row)
-                    out[place] = out[place] + wave if place in out else wave
+        for name, sines, cosines in self._places:
+            sine, cosine = waves[name][..., : self.frequencies], waves[name][..., self.frequencies :]
+            for place, wave in ((sines, sine), (cosines, cosine)):
+                out[place] = out[place] + wave if place in out else wave
         return {name: out[name] for name in self.target.space.by_name}
 
 

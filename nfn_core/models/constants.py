@@ -18,8 +18,7 @@ def varying(x: np.ndarray) -> list[bool]:
 
 def record(name: str, x: np.ndarray) -> Record:
     """What is kept of a constant."""
-    entries = sha256(repr(x.shape).encode() + x.tobytes()).hexdigest()[:16]
-    return name, f"{x.dtype}:{entries}", tuple(a for a, varies in enumerate(varying(x)) if not varies)
+    return name, _entries(x), tuple(a for a, varies in enumerate(varying(x)) if not varies)
 
 
 def moved(known: Record, x: Any) -> list[int]:
@@ -30,6 +29,10 @@ def moved(known: Record, x: Any) -> list[int]:
 
 def changed(known: Record, x: Any) -> bool:
     """Whether an array of the recorded dtype has other entries."""
-    dtype, _, entries = known[1].partition(":")
     found = np.asarray(x)
-    return dtype == str(found.dtype) and entries != record("", found)[1].partition(":")[2]
+    return known[1].startswith(f"{found.dtype}:") and known[1] != _entries(found)
+
+
+def _entries(x: np.ndarray) -> str:
+    """Dtype and digest of an array's shape and entries."""
+    return f"{x.dtype}:{sha256(repr(x.shape).encode() + x.tobytes()).hexdigest()[:16]}"

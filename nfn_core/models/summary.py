@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 __all__ = ["CHANNELS", "LIMIT", "layer_size", "summary"]
 
 CHANNELS = 16
-"""Channels in and out for which sizes are told, unless others are asked for."""
+"""Channels in and out, unless others are asked for."""
 
 LIMIT = 10**9
 """Parameters of one NF-layer above which a group is warned of."""

@@ -30,7 +30,7 @@ from nfn_core.models.probes import (
     rounding,
 )
 from nfn_core.models.rules import Value
-from nfn_core.models.views import Axis, join_axes, leaf_axes, split_axes
+from nfn_core.models.views import Axis, join_axes, leaf_axes, neuron_sets, split_axes
 
 __all__ = ["Verification", "verify"]
 
@@ -220,7 +220,7 @@ class _Trial:
         self.input_axes = frozen(labeling.inputs)
         self.output_axes = frozen(labeling.outputs)
         self.numbered = frozen([Value(_numbered(v)) for v in labeling.inputs])
-        self.labels = {name: found for name, axes in self.axes.items() if (found := _labels(axes))}
+        self.labels = {name: found for name, axes in self.axes.items() if (found := neuron_sets(axes))}
 
     @property
     def dtype(self) -> str:
@@ -272,7 +272,7 @@ class _Trial:
 
     def _moved(self, name: str, sources: Sources) -> bool:
         """Whether a tensor has one of these neuron sets."""
-        return not _labels(self.axes[name]).isdisjoint(sources)
+        return any(label in sources for label in neuron_sets(self.axes[name]))
 
     def depends_on(self, name: str, rng: np.random.Generator) -> bool:
         """Whether other values of a tensor change an output: what is dead for these inputs shows nothing."""
@@ -304,7 +304,7 @@ class _Trial:
 
     def _without(self, name: str, label: str, image: np.ndarray) -> float:
         """Error when one tensor is left out."""
-        return self._changed(name, tuple(_without(a, label) for a in self.axes[name]), {label: image})
+        return self._changed(name, tuple(axis.renamed({label: None}) for axis in self.axes[name]), {label: image})
 
     def _lacking(self, label: str, image: np.ndarray) -> list[tuple[str, int]]:
         """Fixed axes that, permuted too, make a neuron set a symmetry."""
@@ -336,17 +336,6 @@ def _act(x: np.ndarray, axes: Sequence[Axis], sources: Sources) -> np.ndarray:
                 piece = np.take(piece, sources[axis.label], axis=a)
         pieces.append(piece)
     return np.asarray(join_axes(iter(pieces), axes, 0))
-
-
-def _labels(axes: Sequence[Axis]) -> set[str]:
-    """Neuron sets of a tensor."""
-    return {axis.label for leaf in leaf_axes(axes) for axis in leaf if axis.label}
-
-
-def _without(axis: Axis, label: str) -> Axis:
-    """The axis with one neuron set fixed."""
-    parts = tuple(_without(part, label) for part in axis.parts)
-    return replace(axis, parts=parts, label=None if axis.label == label else axis.label)
 
 
 def _numbered(value: Value) -> tuple[Node, ...]:

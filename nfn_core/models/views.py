@@ -6,8 +6,8 @@ A view is kept as one expression for each axis. Reading it (`split_axes`) and un
 and concatenate, so a round trip is exact.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 from typing import Literal
@@ -17,7 +17,7 @@ from nfn_core.checks import check_kind, plain_names, plain_tuple
 from nfn_core.models.axes import Node, factors, resolve, segments
 from nfn_core.registry import describable
 
-__all__ = ["Axis", "View", "freeze", "join_axes", "leaf_axes", "split_axes"]
+__all__ = ["Axis", "View", "freeze", "join_axes", "leaf_axes", "neuron_sets", "split_axes"]
 
 
 @describable
@@ -47,6 +47,11 @@ class Axis:
         if self.kind == "leaf":
             return self.label or str(self.size)
         return "(" + (" " if self.kind == "product" else " + ").join(map(str, self.parts)) + ")"
+
+    def renamed(self, labels: Mapping[str, str | None]) -> "Axis":
+        """Return the axis with other neuron sets in place of some, or fixed where the other one is None."""
+        label = labels.get(self.label, self.label) if self.label is not None else None
+        return replace(self, label=label, parts=tuple(part.renamed(labels) for part in self.parts))
 
 
 def freeze(node: Node, label_of: Callable[[Node], str | None]) -> Axis:
@@ -169,6 +174,11 @@ def leaf_axes(axes: Sequence[Axis]) -> Iterator[tuple[Axis, ...]]:
                 yield from leaf_axes((*axes[:a], part, *axes[a + 1 :]))
             return
     yield tuple(axes)
+
+
+def neuron_sets(axes: Sequence[Axis]) -> list[str]:
+    """Neuron sets of some axes, each once, in their order."""
+    return list(dict.fromkeys(axis.label for leaf in leaf_axes(axes) for axis in leaf if axis.label))
 
 
 @describable
