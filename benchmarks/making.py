@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from tqdm import trange
 
 from reference_experiments.datasets.image_inrs import SirenMaker
-from reference_experiments.engines.base import BACKENDS, blocks, engine
+from reference_experiments.engines.base import BACKENDS, engine
 from reference_experiments.networks.classifiers import ARCHITECTURES, Trainer, TrainingImages, epochs, initial, train
 from reference_experiments.networks.sirens import OMEGA, coordinates, fit, learning_rates
 from reference_experiments.networks.sirens import initial as initial_sirens
@@ -85,7 +85,7 @@ def classifier_contenders(architecture: str) -> dict[str, Callable[[], float]]:
 
         def run() -> float:
             start = time.perf_counter()
-            for part in blocks(trainer.library, count):
+            for part in trainer.blocks(count):
                 block = range(count)[part]
                 streams = [np.random.default_rng(k) for k in block]
                 weights = initial(trainer.space, [1] * len(block), [1.0] * len(block), streams)

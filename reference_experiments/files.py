@@ -33,6 +33,7 @@ __all__ = [
     "digest",
     "held",
     "is_main_process",
+    "kept_json",
     "read_arrays",
     "read_json",
     "reading",
@@ -173,6 +174,13 @@ def read_json(path: Path, unsealed: bool = False) -> dict[str, Any]:
         _check(path, data, unsealed)
     value.pop(CHECKSUM, None)
     return value
+
+
+def kept_json(path: Path, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """Read an object of JSON; if it is not there, it is made and written first, so that an interrupted run goes on."""
+    if not path.exists():
+        write_json(path, make())
+    return read_json(path)
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

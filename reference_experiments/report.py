@@ -52,17 +52,16 @@ def report(folder: Path) -> Path:
     found = read_results(folder)
     for datasets in found.values():
         for rows in datasets.values():
-            rows |= {
-                name: [x] for (last, *_) in map(reversed, [*rows.values()]) for name, x in last["baselines"].items()
-            }
+            for results in list(rows.values()):
+                rows |= {name: [metrics] for name, metrics in results[-1]["baselines"].items()}
     page = ["# Results compared with the paper\n", _legend()]
-    for name, scale, backend in sorted(found, key=lambda key: (list(EXPERIMENTS).index(key[0]), *key[1:])):
+    for (name, scale, backend), datasets in found.items():
         try:
-            page += _section(folder, name, scale, backend, found[name, scale, backend])
+            page += _section(folder, name, scale, backend, datasets)
         except NFNError:
             raise
         except Exception as error:  # each is a result, but they do not go together, or no figure can be drawn of one
-            where = ", ".join(found[name, scale, backend])
+            where = ", ".join(datasets)
             raise ExperimentError(
                 f"{folder}: the results of {name}, {scale}, {backend} on {where} cannot be shown together ({reason(error)}): "
                 "run the experiment again."
@@ -88,7 +87,8 @@ def read_results(folder: Path) -> Results:
     Returns
     -------
     dict
-        By experiment, scale and backend, then by dataset, then by method: a result for each seed.
+        By experiment, scale and backend, in the order of the tables, then by dataset, then by method: a result for each
+        seed.
 
     Raises
     ------
@@ -107,7 +107,8 @@ def read_results(folder: Path) -> Results:
         by_method.setdefault(result["method"], []).append(result)
     if not found:
         raise ExperimentError(f"{folder} holds no results: run an experiment first, or name the folder of its results.")
-    return found
+    names = list(EXPERIMENTS)
+    return dict(sorted(found.items(), key=lambda item: (names.index(item[0][0]), *item[0][1:])))
 
 
 def _read_result(path: Path) -> dict[str, Any]:

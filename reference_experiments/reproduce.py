@@ -49,7 +49,7 @@ def reproduce(folder: Path) -> Path:
         "additions of forward and backward pass in all steps of one training, counted by PyTorch. Hours on a GPU are these "
         f"operations at {RATE:.0e} a second, which is an assumption and not a measurement.\n",
     ]
-    for (name, scale, backend), datasets in sorted(read_results(folder).items(), key=_place):
+    for (name, scale, backend), datasets in read_results(folder).items():
         page.append(f"## `run {name} --scale {scale} --backend {backend}`\n")
         machines = {r["environment"]["machine"] for rows in datasets.values() for m in rows.values() for r in m}
         page.append(f"{EXPERIMENTS[name].title}. Made on {'; '.join(sorted(machines))}.\n")
@@ -62,12 +62,6 @@ def reproduce(folder: Path) -> Path:
         page.append("")
     write(folder / "reproduce.md", lambda path: path.write_text("\n".join(page)))
     return folder / "reproduce.md"
-
-
-def _place(found: tuple[tuple[str, str, str], Any]) -> tuple[Any, ...]:
-    """Place of an experiment on the page: the order of the tables."""
-    (name, *others), _ = found
-    return (list(EXPERIMENTS).index(name), *others)
 
 
 def _row(name: str, dataset: str, method: str, results: list[dict[str, Any]]) -> str:

@@ -17,7 +17,7 @@ from reference_experiments.datasets.generation import dataset_dir, make
 from reference_experiments.engines.base import Engine, Recipe, Split, engine, environment
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Experiment
-from reference_experiments.files import AGAIN, ExperimentError, claimed, read_json, write_json
+from reference_experiments.files import AGAIN, ExperimentError, claimed, kept_json, read_json, write_json
 from reference_experiments.methods.base import Method
 from reference_experiments.methods.inr2vec import Autoencoder, embedded
 from reference_experiments.sources.splits import SPLITS
@@ -158,7 +158,8 @@ def _fastest(
     """
     if "RANK" in os.environ:
         return "float32"
-    if not path.exists():
+
+    def measured() -> dict[str, Any]:
         batch = np.arange(recipe.batch) % len(training)
         inputs, targets = training.inputs(batch, None), training.targets[batch]
         seconds = {}
@@ -169,8 +170,9 @@ def _fastest(
             for number in range(1, 1 + MEASURED):
                 float(learner.step(inputs, targets, number))
             seconds[dtype] = (time.perf_counter() - began) / MEASURED
-        write_json(path, {"dtype": min(seconds, key=seconds.__getitem__), "seconds_per_step": seconds})
-    return cast('Literal["float32", "bfloat16"]', read_json(path)["dtype"])
+        return {"dtype": min(seconds, key=seconds.__getitem__), "seconds_per_step": seconds}
+
+    return cast('Literal["float32", "bfloat16"]', kept_json(path, measured)["dtype"])
 
 
 def _train(

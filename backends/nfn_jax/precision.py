@@ -17,7 +17,7 @@ DTYPES = ("dtype", "new_dtype", "preferred_element_type", "out_dtype")
 """Parameters of primitives that name the dtype of a result."""
 
 TESTS = ("is_finite", "ne")
-"""Primitives that tell numbers from what is none; nothing is lost if they always do."""
+"""Primitives that check whether entries are numbers. A choice by them that is always the same is not reported."""
 
 
 class InDouble:

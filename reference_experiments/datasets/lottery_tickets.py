@@ -13,7 +13,6 @@ import numpy as np
 from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.datasets.model_zoos import ZooPreset
-from reference_experiments.engines.base import blocks
 from reference_experiments.files import ExperimentError
 from reference_experiments.networks.classifiers import INITIALIZERS, Trainer, epochs, initial, train, trainer_of
 
@@ -140,7 +139,7 @@ class TicketMaker:
         """Train, prune and train again the networks of one shard."""
         s, trainer = self.scale, self.trainer
         runs = shard_range(index, s.shard, s.runs)
-        parts = [self._prune(runs[block]) for block in blocks(trainer.library, len(runs), trainer.convolutional)]
+        parts = [self._prune(runs[block]) for block in trainer.blocks(len(runs))]
         weights, columns, masks = (
             {name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in range(3)
         )

@@ -14,7 +14,6 @@ import numpy as np
 
 from reference_experiments.datasets.format import Networks
 from reference_experiments.datasets.generation import shard_count, shard_range
-from reference_experiments.engines.base import blocks
 from reference_experiments.networks.classifiers import INITIALIZERS, Trainer, epochs, initial, train, trainer_of
 
 __all__ = ["Hyperparameters", "ReluZooMaker", "ZooMaker", "ZooPreset"]
@@ -171,7 +170,7 @@ class ZooMaker:
         kind = kinds[np.random.default_rng(self.seed).permutation(len(kinds))[index % len(kinds)]]
         trainer = trainer_of(self.backend, self.images, (s.images, s.test_images), self.architecture, *kind[1:])
         runs = shard_range(index, s.shard, s.runs)
-        todo = [runs[block] for block in blocks(trainer.library, len(runs), trainer.convolutional)]
+        todo = [runs[block] for block in trainer.blocks(len(runs))]
         parts = [part for block in todo for part in self._train(trainer, block, *kind)]
         weights, columns = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         about = self.settings | {

@@ -167,7 +167,7 @@ class ShapeMaker:
         """Fit the networks of one shard."""
         found, plan, library = load_shapes(self.shapes, self.seed), self._plan(), engine(self.backend)
         numbers = shard_range(index, self.shard, len(plan))
-        parts = [self._fit(found, plan, numbers[block]) for block in blocks(library, len(numbers))]
+        parts = [self._fit(found, plan, numbers[block]) for block in blocks(library.block, len(numbers))]
         weights, errors = ({name: np.concatenate([p[i][name] for p in parts]) for name in parts[0][i]} for i in (0, 1))
         chosen = plan[numbers]
         columns = {

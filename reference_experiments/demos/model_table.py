@@ -17,7 +17,7 @@ from tqdm import tqdm
 from nfn_core import ModelSpace, NFLayer, __version__
 from nfn_core.models.rules import Rules
 from reference_experiments.demos.architectures import GPT2, LSTMClassifier, ResNet, Siren, SmallCNN, ViT
-from reference_experiments.files import ExperimentError, claimed, read_json, write, write_json
+from reference_experiments.files import ExperimentError, claimed, kept_json, write
 
 __all__ = ["MODELS", "Model", "model_table", "operation_table", "write_page"]
 
@@ -137,15 +137,18 @@ def row(name: str, model: Model) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def _kept_row(name: str, model: Model) -> dict[str, str]:
+    """The row of one architecture, as it is kept."""
+    return {"row": row(name, model)}
+
+
 def model_table(folder: Path) -> str:
     """Table of all architectures, in Markdown; measured rows are kept in a folder, so that an interrupted run goes on."""
     rows = []
     with claimed(folder, {"version": __version__, "channels": CHANNELS}):
         for name, model in tqdm(MODELS.items(), unit="model"):
             path = folder / f"{name.replace('/', '-').replace(' ', '-')}.json"
-            if not path.exists():
-                write_json(path, {"row": row(name, model)})
-            rows.append(read_json(path)["row"])
+            rows.append(kept_json(path, partial(_kept_row, name, model))["row"])
     head = [
         "| model | tensors / of the space | neuron sets | entries | hubs | NF-layer NP | NF-layer HNP | tiny: rank = orbits "
         "| verification error | left fixed that could move | seconds |",

@@ -1,16 +1,18 @@
 """A survey of architectures: the table of `docs/architectures.md`, written there by `python -m reference_experiments survey`.
 
-Every network is taken as it comes. Its labels are derived and verified, then checked once more by what shares nothing with
-that verification: another draw of weights, inputs of another size, and the public way there and back. The same check must
-tell three wrong labelings, in which two axes of a tensor are swapped, two sets are mixed up, or a set is cut off.
+Every network is taken as it comes. Its labels are derived and verified, then checked once more with other weights, inputs
+of another size, and the public way there and back. Only how weights are drawn is shared with that verification. The same check must
+catch three wrong labelings, in which two axes of a tensor are swapped, two sets are mixed up, or a set is cut off.
 """
 
 import re
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -18,9 +20,9 @@ from tqdm import tqdm
 from nfn_core import LabelError, ModelSpace, View, __version__
 from nfn_core.models.probes import random_like
 from nfn_core.models.summary import layer_size
-from nfn_core.models.views import Axis
+from nfn_core.models.views import neuron_sets
 from reference_experiments.demos.families import FAMILIES, Example
-from reference_experiments.files import ExperimentError, claimed, read_json, write_json
+from reference_experiments.files import ExperimentError, claimed, kept_json
 
 __all__ = ["Result", "check", "survey", "survey_table", "wrong_spaces"]
 
@@ -34,16 +36,13 @@ class Result:
 
     Parameters
     ----------
-    name : str
-        The network.
     cells : tuple of str
         Sets, what is fixed, errors, controls, size, seconds; or a single one, the error.
     passed : bool
-        Whether labels were found and hold, and every wrong labeling was told.
+        Whether labels were found and hold, and every wrong labeling was caught.
     """
 
-    name: str
-    cells: tuple[str, ...] = field(default=())
+    cells: tuple[str, ...]
     passed: bool = False
 
 
@@ -120,7 +119,7 @@ def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, str, M
     Yields
     ------
     tuple of (str, str, ModelSpace)
-        What is wrong, the set by which it can be told, and the space; nothing for what no tensor allows.
+        What is wrong, the set whose permutation shows it, and the space; nothing for what no tensor allows.
     """
     rng = np.random.default_rng(seed)
     untested = space.verification.untested if space.verification else ()
@@ -128,7 +127,7 @@ def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, str, M
     hidden = set(_hidden(space))
     found: dict[str, list[tuple[str, View]]] = {"swapped": [], "mixed up": [], "cut off": []}
     for view in space.views:
-        own = [label for label in dict.fromkeys(_labels(view.axes)) if label in hidden]
+        own = [label for label in neuron_sets(view.axes) if label in hidden]
         if view.name in untested or not own:
             continue
         pairs = [(a, b) for a in own for b in own if a < b and sizes[a] == sizes[b]]
@@ -142,19 +141,9 @@ def wrong_spaces(space: ModelSpace, seed: int = 0) -> Iterator[tuple[str, str, M
             yield kind, label, replace(space, views=tuple(view if v.name == view.name else v for v in space.views))
 
 
-def _labels(axes: Iterable[Axis]) -> Iterator[str]:
-    for axis in axes:
-        if axis.label is not None:
-            yield axis.label
-        yield from _labels(axis.parts)
-
-
 def _renamed(view: View, labels: Mapping[str, str | None]) -> View:
-    def renamed(axis: Axis) -> Axis:
-        label = labels.get(axis.label, axis.label) if axis.label is not None else None
-        return replace(axis, label=label, parts=tuple(map(renamed, axis.parts)))
-
-    return replace(view, axes=tuple(map(renamed, view.axes)))
+    """The view with other neuron sets in place of some."""
+    return replace(view, axes=tuple(axis.renamed(labels) for axis in view.axes))
 
 
 def survey(name: str, example: Example) -> Result:
@@ -176,26 +165,30 @@ def survey(name: str, example: Example) -> Result:
     try:
         space = example.derive()
     except LabelError as error:
-        return Result(name, (str(error),))
+        return Result((str(error),))
     seconds = time.perf_counter() - began
     verification = space.verification
     if verification is None:
         raise ExperimentError(f"{name}: the weight space was not verified: leave the verification on.")
     change = check(space, example)
     wrong = [(kind, check(other, example, [label]) > TOLERANCE) for kind, label, other in wrong_spaces(space)]
-    told = [kind for kind, is_told in wrong if is_told]
-    missed = [kind for kind, is_told in wrong if not is_told]
+    missed = [kind for kind, caught in wrong if not caught]
     cells = (
         str(len(space.space.sizes)),
         _fixed(space),
         f"{verification.error:.0e}",
         f"{change:.0e}",
-        f"{len(told)} of {len(wrong)}" + (f", not {', '.join(missed)}" if missed else ""),
+        f"{len(wrong) - len(missed)} of {len(wrong)}" + (f", not {', '.join(missed)}" if missed else ""),
         f"{layer_size(space.space.group('NP')):.1e}",
         f"{seconds:.1f}",
         "; ".join(f"{key}: {pattern}" for key, pattern in example.labels.items()),
     )
-    return Result(name, cells, change <= TOLERANCE and not missed)
+    return Result(cells, change <= TOLERANCE and not missed)
+
+
+def _row(name: str, example: Example) -> dict[str, Any]:
+    """The row of one network, as it is kept."""
+    return asdict(survey(name, example))
 
 
 def _fixed(space: ModelSpace) -> str:
@@ -218,7 +211,7 @@ def survey_table(folder: Path, names: Iterable[str] | None = None, say: Callable
     names : iterable of str, optional
         Families; all by default.
     say : callable
-        Told of every network that fails.
+        Is given a line about every network that fails.
 
     Returns
     -------
@@ -226,7 +219,7 @@ def survey_table(folder: Path, names: Iterable[str] | None = None, say: Callable
         The table.
     """
     head = [
-        "| network | sets | fixed by, in tensors | error | error of fresh weights, another size | wrong labels told "
+        "| network | sets | fixed by, in tensors | error | error of fresh weights, another size | wrong labels caught "
         "| NF-layer NP | seconds | labels given |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
@@ -237,10 +230,7 @@ def survey_table(folder: Path, names: Iterable[str] | None = None, say: Callable
             lines.append(f"| **{family}** | | | | | | | | |")
             for name, example in tqdm(FAMILIES[family]().items(), desc=family, unit="network"):
                 path = folder / (re.sub(r"\W+", "-", f"{family} {name}") + ".json")
-                if not path.exists():
-                    result = survey(name, example)
-                    write_json(path, {"cells": list(result.cells), "passed": result.passed})
-                row = read_json(path)
+                row = kept_json(path, partial(_row, name, example))
                 cells = row["cells"]
                 counts["all"] += 1
                 counts["derived"] += len(cells) > 1 and not example.labels
@@ -252,6 +242,6 @@ def survey_table(folder: Path, names: Iterable[str] | None = None, say: Callable
     total = counts["all"]
     summary = (
         f"{counts['derived']} of {total} are derived without labels; of {counts['passed']} the labels hold for fresh weights at "
-        "another size and every wrong labeling is told."
+        "another size and every wrong labeling is caught."
     )
     return "\n".join([summary, "", *head, *lines])

@@ -206,9 +206,8 @@ def check_state(state: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int,
         )
 
 
-def blocks(library: Engine, count: int, convolutional: bool = False) -> Iterator[slice]:
-    """Cut a number of networks into blocks that are best trained at once."""
-    size = library.convolutional_block if convolutional else library.block
+def blocks(size: int, count: int) -> Iterator[slice]:
+    """Cut a number of networks into blocks of a size."""
     return (slice(start, start + size) for start in range(0, count, size))
 
 

@@ -14,7 +14,7 @@ from nfn_core.checks import check_counts
 from nfn_core.layers.base import Execution
 from nfn_core.layers.parameters import ParameterSpec
 from reference_experiments.methods.image_space import Convolution, GroupNorm
-from reference_experiments.networks.sirens import OMEGA, coordinates
+from reference_experiments.networks.sirens import coordinates, render
 
 __all__ = ["DescentEditor", "descent", "propagate"]
 
@@ -99,7 +99,7 @@ class DescentEditor(Composite):
 
 
 def propagate(weights: Mapping[str, Any], points: Any, xp: Any) -> tuple[list[Any], list[Any], Any]:
-    """Apply SIRENs, as `reference_experiments.networks.sirens.render` does, and keep what their gradients need.
+    """Apply SIRENs, and keep what their gradients need.
 
     Returns
     -------
@@ -107,15 +107,15 @@ def propagate(weights: Mapping[str, Any], points: Any, xp: Any) -> tuple[list[An
         Inputs of every layer, the points first, each (networks, neurons, points); the cosine of every sine; the values,
         shape (networks, channels, points).
     """
-    depth = len(weights) // 2
-    activations, slopes, x = [], [], points
-    for i in range(1, depth + 1):
-        activations.append(x)
-        x = xp.matmul(weights[f"W{i}"], x) + xp.expand_dims(weights[f"v{i}"], axis=-1)
-        if i < depth:
-            x, slope = xp.sin(OMEGA * x), xp.cos(OMEGA * x)
-            slopes.append(slope)
-    return activations, slopes, x
+    activations, slopes = [points], []
+
+    def sine(angles: Any) -> Any:
+        activations.append(xp.sin(angles))
+        slopes.append(xp.cos(angles))
+        return activations[-1]
+
+    values = render(weights, points, sine)
+    return activations, slopes, values
 
 
 def descent(

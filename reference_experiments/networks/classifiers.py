@@ -15,7 +15,7 @@ from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
 from nfn_core.arrays import namespace_of
-from reference_experiments.engines.base import Engine, State, engine
+from reference_experiments.engines.base import Engine, State, blocks, engine
 from reference_experiments.networks.optimizers import optimizer_step
 from reference_experiments.sources.images import gray, load_images
 
@@ -204,6 +204,10 @@ class Trainer:
             make_train_step(library, space, images.train_images, images.train_labels, optimizer, activation)
         )
         self.scores = library.compile(lambda weights, pixels: classify(space, weights, pixels, activation))
+
+    def blocks(self, count: int) -> Iterator[slice]:
+        """Cut a number of networks into blocks that are best trained at once."""
+        return blocks(self.library.convolutional_block if self.convolutional else self.library.block, count)
 
     def weights(self, state: State) -> dict[str, np.ndarray]:
         """Weights on the host."""

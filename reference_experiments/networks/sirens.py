@@ -198,7 +198,7 @@ def fit(
     turns = np.arange(1, len(rates) + 1, dtype=np.float32)
     corrected = np.stack([rates / (1 - BETA1**turns), 1 - BETA2**turns], axis=1).astype(np.float32)
     fitted: dict[str, list[np.ndarray]] = {name: [] for name in weights}
-    for part in blocks(library, len(targets)):
+    for part in blocks(library.block, len(targets)):
         state = {"target": library.array(targets[part]), "points": library.array(_own(points, part))}
         for name, w in weights.items():
             zeros = np.zeros_like(w[part])
@@ -235,7 +235,7 @@ def evaluate(library: Engine, weights: Mapping[str, np.ndarray], points: np.ndar
                     library.sin,
                 )
             )
-            for part in blocks(library, count)
+            for part in blocks(library.block, count)
         ]
     )
 

@@ -26,7 +26,7 @@ from reference_experiments.datasets.format import (
     write_shard,
 )
 from reference_experiments.datasets.lottery_tickets import TicketMaker, masks_of
-from reference_experiments.engines.base import Learner, Split, blocks, rows
+from reference_experiments.engines.base import Learner, Split, rows
 from reference_experiments.figures import draw_scores
 from reference_experiments.files import ExperimentError, digest, is_main_process
 from reference_experiments.methods.base import Method, MethodConfig
@@ -212,7 +212,7 @@ def _pruned(
     """Train networks under masks, block by block, and write each; their test accuracies."""
     found: list[np.ndarray] = []
     settings = digest({"maker": maker.settings, "networks": numbers.tolist()})
-    todo = list(blocks(maker.trainer.library, len(numbers), maker.trainer.convolutional))
+    todo = list(maker.trainer.blocks(len(numbers)))
     for k, block in enumerate(tqdm(todo, unit="block", desc="  pruned networks", leave=False)):
         path = shard_path(folder, k)
         stay = {name: mask[block] for name, mask in masks.items()}
