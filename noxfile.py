@@ -72,7 +72,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict."""
-    install(session, "mypy", EVERYTHING, "optax", "nfn", "einops")
+    install(session, "mypy", EVERYTHING, *PEERS, "nfn", "einops")
     roots = ("nfn_core", "backends/nfn_torch", "backends/nfn_jax", "conformance/nfn_conformance")
     session.run("mypy", *roots, "reference_experiments", "benchmarks", "faults")
 
