@@ -146,6 +146,14 @@ SIREN_SIGNS = replace(
     SIREN_GATES,
     title="Classes of images, predicted from SIRENs by linear NF-layers that respect permutations, signs and phases",
     methods=("NFN_HNP gated", "NFN_HNP signed", "NFN_HNP signed with phases"),
+    makers={name: TABLE3.makers[name] for name in ("MNIST", "CIFAR-10")},
+    scales={
+        **SIREN_GATES.scales,
+        "small": replace(
+            SIREN_GATES.scales["small"],
+            recipe=Recipe("classes", 2000, 32, 1e-3, warmup=50, cosine=True, eval_every=250),
+        ),
+    },
 )
 
 
