@@ -1,10 +1,11 @@
-"""Time all contenders on all workloads, interleaved in one process, and write a table, the aims and a plot."""
+"""Time all contenders on NF-layers and whole steps, interleaved in one process, and write tables, the aims and a plot."""
 
 import json
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from benchmarks.contenders import CONTENDERS, Case
+from benchmarks.contenders import CONTENDERS, PASSES, Case, Step
 from benchmarks.memory import peak
-from benchmarks.tables import KEYS, PASSES, judge, plot, tabulate
+from benchmarks.steps import STEP_CONTENDERS, STEPS, StepCase
+from benchmarks.tables import KEYS, judge, plot, tabulate
 from benchmarks.workloads import MOST_PARAMETERS, WORKLOADS
 
-EAGER = ("nfn_torch", "nfn_torch checkpointed", "nfn 0.1.2", "textbook")
+EAGER = ("nfn_torch", "nfn_torch checkpointed", "nfn 0.1.2", "textbook", "DWSNets")
 
 
-def once(step: Callable[[], Any], device: str) -> float:
+def once(step: Step, device: str) -> float:
     """Seconds of one call; on a single thread of the CPU those of the CPU, which other programs do not lengthen."""
     clock = time.process_time if device == "cpu" and torch.get_num_threads() == 1 else time.perf_counter
     start = clock()
@@ -34,26 +36,36 @@ def once(step: Callable[[], Any], device: str) -> float:
     return clock() - start
 
 
-def measure(case: Case, names: list[str], rounds: int) -> list[dict[str, Any]]:
+def measure(case: Case | StepCase, names: list[str], rounds: int) -> list[dict[str, Any]]:
     """Medians and quartiles of every contender and pass; in each round all take their turn on the same inputs."""
     torch.compiler.reset()
-    steps = {name: CONTENDERS[name](case) for name in names}
-    memory = {n: peak(steps[n][1], case.device) for n in names if case.device == "cuda" or n in EAGER}
-    times: dict[tuple[str, str], list[float]] = {(n, p): [] for n in names for p in PASSES}
+    steps = {name: case.contenders[name](case) for name in names}
+    last = {name: list(found)[-1] for name, found in steps.items()}
+    memory = {n: peak(steps[n][last[n]], case.device) for n in names if case.device == "cuda" or n in EAGER}
+    times: dict[tuple[str, str], list[float]] = {(n, p): [] for n in names for p in steps[n]}
     for turn in range(rounds + 2):
-        for name in names:
-            for which, step in zip(PASSES, steps[name], strict=True):
-                seconds = once(step, case.device)
-                if turn >= 2:  # the first two compile and warm up
-                    times[name, which].append(seconds)
-    entries = case.workload.space.size * case.workload.channels * case.workload.batch
+        for (name, which), found in times.items():
+            seconds = once(steps[name][which], case.device)
+            if turn >= 2:  # the first two compile and warm up
+                found.append(seconds)
     return [
         case.about
-        | {"contender": name, "pass": which, "entries": entries, "rounds": rounds}
+        | {"contender": name, "pass": which, "entries": case.entries, "rounds": rounds}
         | dict(zip(("quartile 1", "median", "quartile 3"), np.quantile(found, (0.25, 0.5, 0.75)).tolist(), strict=True))
-        | {"peak bytes": memory.get(name) if which == PASSES[1] else None}
+        | {"peak bytes": memory.get(name) if which == last[name] else None}
         for (name, which), found in times.items()
     ]
+
+
+def all_cases(dtypes: Sequence[str], device: str) -> Iterator[Case | StepCase]:
+    """Yield NF-layers, then whole steps, in every dtype."""
+    for dtype in dtypes:
+        for w in WORKLOADS:
+            for kind in ("NP", "HNP"):
+                if w.parameters(kind) <= MOST_PARAMETERS:
+                    yield Case(w, kind, dtype, device)
+        for step in STEPS:
+            yield replace(step, dtype=dtype, device=device)
 
 
 @click.command()
@@ -68,10 +80,15 @@ def measure(case: Case, names: list[str], rounds: int) -> list[dict[str, Any]]:
     show_default=True,
 )
 @click.option("--only", default="", help="Workloads whose name contains this.")
-@click.option("--without", multiple=True, type=click.Choice(list(CONTENDERS)), help="Contenders left out.")
+@click.option(
+    "--without",
+    multiple=True,
+    type=click.Choice(list(dict.fromkeys([*CONTENDERS, *STEP_CONTENDERS]))),
+    help="Contenders left out.",
+)
 @click.option("--output", type=click.Path(path_type=Path), default=Path("benchmarks/results"), show_default=True)
 def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str], output: Path) -> None:
-    """Time NF-layers; a case that is already in the results is not timed again.
+    """Time NF-layers and whole training steps; a case that is already in the results is not timed again.
 
     The environment variable OMP_NUM_THREADS sets the number of threads, of torch and JAX alike.
     """
@@ -82,17 +99,12 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
     made = f"torch {torch.__version__}, {hardware}"
     done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"made with": made, "rows": []}
     known = {tuple(row[k] for k in KEYS) for row in done["rows"]}
-    names = [name for name in CONTENDERS if name not in without]
-    cases = [Case(w, kind, d, device) for d in dtypes for w in WORKLOADS if only in w.name for kind in ("NP", "HNP")]
+    cases = [case for case in all_cases(dtypes, device) if only in case.about["workload"]]
     for case in (bar := tqdm(cases, unit="case")):
-        w = case.workload
-        bar.set_postfix_str(f"{w.name}, {w.channels} channels, {case.kind}, {case.dtype}")
+        bar.set_postfix_str("{workload}, {channels} channels, {group}, {dtype}".format(**case.about))
         if tuple(case.about[k] for k in KEYS) in known:
             continue
-        if w.parameters(case.kind) > MOST_PARAMETERS:
-            tqdm.write(f"{w.name}, {case.kind}: {w.parameters(case.kind):,} parameters, left out")
-            continue
-        done["rows"] += measure(case, [n for n in names if w.layers > 1 or n != "nfn_torch checkpointed"], rounds)
+        done["rows"] += measure(case, [name for name in case.contenders if name not in without], rounds)
         path.write_text(json.dumps(done, indent=1) + "\n")
     rows = done["rows"]
     report = "\n".join(
@@ -100,7 +112,13 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
             f"{done['made with']}; medians of interleaved rounds, ± half the quartile range. Times are wall-clock time, "
             "with one thread CPU time.",
             "",
-            tabulate(rows),
+            "## NF-layers",
+            "",
+            tabulate(rows, PASSES),
+            "",
+            "## Whole training steps",
+            "",
+            tabulate(rows, ("step",)),
             "",
             "## Aims",
             "",

@@ -1,26 +1,26 @@
 """Who is timed. Each contender turns a workload into a forward pass and a forward and backward pass without arguments."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
-from math import prod
 from typing import Any
 
 import jax
 import nfn_jax
 import nfn_torch
 import torch
-from nfn.common import WeightSpaceFeatures as PeerFeatures
 from nfn.common import network_spec_from_wsfeat
-from nfn.layers import HNPLinear, NPLinear, TupleOp
 from torch import nn
 
+from benchmarks.peers import peer_features, peer_layers, textbook_layers
 from benchmarks.workloads import Workload
-from nfn_core.layers.hubs import hub_graph
+from nfn_core import NFLayer
 
-__all__ = ["CONTENDERS", "LIMIT", "Case"]
+__all__ = ["CONTENDERS", "LIMIT", "PASSES", "Case", "Products", "Step", "Steps", "hub_products", "once_over"]
 
 Step = Callable[[], Any]
+Steps = dict[str, Step]
+Products = list[tuple[torch.Tensor, ...]]
+PASSES = ("forward", "forward+backward")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,17 @@ class Case:
     def options(self) -> dict[str, Any]:
         """Dtype and device for torch."""
         return {"dtype": getattr(torch, self.dtype), "device": self.device}
+
+    @property
+    def entries(self) -> int:
+        """Numbers in the features."""
+        return self.workload.space.size * self.workload.channels * self.workload.batch
+
+    @property
+    def contenders(self) -> Mapping[str, Callable[[Any], Steps]]:
+        """Who is timed: those with checkpoints only where there are layers to compute again."""
+        one = self.workload.layers == 1
+        return {name: x for name, x in CONTENDERS.items() if not (one and name == "nfn_torch checkpointed")}
 
     @property
     def about(self) -> dict[str, Any]:
@@ -54,9 +65,7 @@ class Case:
         return found
 
 
-def torch_steps(
-    network: nn.Module, inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any
-) -> tuple[Step, Step]:
+def torch_steps(network: nn.Module, inputs: list[torch.Tensor], outputs: Callable[[Any], Any], given: Any) -> Steps:
     """Steps of a torch network: gradients by inputs and parameters, from cotangents of ones."""
     leaves = [*(x.requires_grad_() for x in inputs), *network.parameters()]
 
@@ -69,10 +78,10 @@ def torch_steps(
         for x in leaves:
             x.grad = None
 
-    return forward, both
+    return dict(zip(PASSES, (forward, both), strict=True))
 
 
-def ours(case: Case, compiled: bool = False, checkpoint: int | None = None) -> tuple[Step, Step]:
+def ours(case: Case, compiled: bool = False, checkpoint: int | None = None) -> Steps:
     """nfn_torch, eager or compiled, with all activations kept or checkpoints."""
     module: Any = nfn_torch.NFModule(case.workload.network(case.kind), checkpoint=checkpoint).to(**case.options)
     features = nfn_torch.WeightSpaceFeatures(case.draw())
@@ -80,7 +89,7 @@ def ours(case: Case, compiled: bool = False, checkpoint: int | None = None) -> t
     return torch_steps(network, list(features.values()), lambda out: list(out.values()), features)
 
 
-def ours_jax(case: Case) -> tuple[Step, Step]:
+def ours_jax(case: Case) -> Steps:
     """nfn_jax under jit."""
     layer = case.workload.network(case.kind)
     params = nfn_jax.init(layer, 0, getattr(jax.numpy, case.dtype))
@@ -97,131 +106,79 @@ def ours_jax(case: Case) -> tuple[Step, Step]:
         return out, back(cotangents)
 
     cotangents = jax.tree.map(jax.numpy.ones_like, features)  # given from outside: XLA would pool constants beforehand
-    return (
-        lambda: jax.block_until_ready(forward(params, features)),
-        lambda: jax.block_until_ready(both(params, features, cotangents)),
-    )
+    return {
+        PASSES[0]: lambda: jax.block_until_ready(forward(params, features)),
+        PASSES[1]: lambda: jax.block_until_ready(both(params, features, cotangents)),
+    }
 
 
-def peer(case: Case, compiled: bool = False) -> tuple[Step, Step]:
+def peer(case: Case, compiled: bool = False) -> Steps:
     """The PyPI package nfn 0.1.2, eager or compiled."""
     tensors, w = case.draw(channels_first=True), case.workload
-    features = PeerFeatures(*([x for name, x in tensors.items() if name[0] == kind] for kind in "Wv"))
-    kind = {"NP": NPLinear, "HNP": HNPLinear}[case.kind]
-    spec = network_spec_from_wsfeat(features)
-    layers: list[nn.Module] = [kind(spec, w.channels, w.channels)]
-    for _ in range(w.layers - 1):
-        layers += [TupleOp(nn.ReLU()), kind(spec, w.channels, w.channels)]
+    features = peer_features(w.space, tensors)
+    layers = peer_layers(network_spec_from_wsfeat(features), case.kind, [w.channels] * (w.layers + 1))
     module: Any = nn.Sequential(*layers).to(**case.options)
     network: Any = torch.compile(module) if compiled else module
     return torch_steps(network, list(tensors.values()), lambda out: [*out.weights, *out.biases], features)
 
 
-class Textbook(nn.Module):
-    """The textbook form: for each pair of tensors and each common label subset, pool, mix, broadcast, add at full size."""
-
-    def __init__(self, case: Case) -> None:
-        super().__init__()
-        group, space = case.workload.group(case.kind), case.workload.space
-        self.tensors = {t.name: t for t in space.tensors}
-        self.permuted = {t.name: [x for x in t.labels if x in group.permuted] for t in space.tensors}
-        self.mixes = nn.ParameterDict()
-        self.terms: list[tuple[str, str, tuple[str, ...], str]] = []
-        for a in space.tensors:
-            for b in space.tensors:
-                common = [x for x in self.permuted[a.name] if x in self.permuted[b.name]]
-                for kept in chain.from_iterable(combinations(common, k) for k in range(len(common) + 1)):
-                    rows, columns = (self.width(t) * case.workload.channels for t in (a, b))
-                    key = f"{a.name}-{b.name}-{'-'.join(kept)}"
-                    self.mixes[key] = nn.Parameter(torch.randn(rows, columns, **case.options) / rows**0.5)
-                    self.terms.append((a.name, b.name, kept, key))
-
-    def width(self, tensor: Any) -> int:
-        """Entries of the axes that stay."""
-        pairs = zip(tensor.shape, tensor.labels, strict=True)
-        return prod(n for n, label in pairs if label not in self.permuted[tensor.name])
-
-    def order(self, tensor: Any) -> list[int]:
-        """Axes that move, then those that stay."""
-        return sorted(range(len(tensor.labels)), key=lambda a: tensor.labels[a] not in self.permuted[tensor.name])
-
-    def fold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
-        """Axes that stay into the channels."""
-        x = x.permute(0, *(a + 1 for a in self.order(tensor)), x.ndim - 1)
-        return x.reshape(*x.shape[: 1 + len(self.permuted[tensor.name])], -1)
-
-    def unfold(self, x: torch.Tensor, tensor: Any) -> torch.Tensor:
-        """Undo `fold`."""
-        order = self.order(tensor)
-        x = x.reshape(len(x), *(tensor.shape[a] for a in order), -1)
-        return x.permute(0, *(order.index(a) + 1 for a in range(len(order))), x.ndim - 1)
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Sum of all terms."""
-        folded = {name: self.fold(features[name], tensor) for name, tensor in self.tensors.items()}
-        out: dict[str, torch.Tensor] = {}
-        for a, b, kept, key in self.terms:
-            gone = [k + 1 for k, label in enumerate(self.permuted[a]) if label not in kept]
-            x = (folded[a].mean(gone) if gone else folded[a]) @ self.mixes[key]
-            order = [kept.index(label) + 1 for label in self.permuted[b] if label in kept]
-            x = x.permute(0, *order, x.ndim - 1)
-            for k, label in enumerate(self.permuted[b]):
-                if label not in kept:
-                    x = x.unsqueeze(k + 1)
-            out[b] = x + out[b] if b in out else x.expand(*folded[b].shape[:-1], x.shape[-1])
-        return {name: self.unfold(out[name], tensor) for name, tensor in self.tensors.items()}
-
-
-class Rectified(nn.Module):
-    """ReLU of every tensor."""
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """ReLU of every tensor."""
-        return {name: torch.relu(x) for name, x in features.items()}
-
-
-def textbook(case: Case) -> tuple[Step, Step]:
+def textbook(case: Case) -> Steps:
     """The textbook form in eager torch."""
-    features = case.draw()
-    layers: list[nn.Module] = [Textbook(case)]
-    for _ in range(case.workload.layers - 1):
-        layers += [Rectified(), Textbook(case)]
+    features, w = case.draw(), case.workload
+    layers = textbook_layers(w.group(case.kind), [w.channels] * (w.layers + 1), **case.options)
     return torch_steps(nn.Sequential(*layers), list(features.values()), lambda out: list(out.values()), features)
 
 
-def limit(case: Case) -> tuple[Step, Step]:
-    """The same work at its least: every hub's products, and one read and one write of every tensor for each pass."""
-    w, products, copies = case.workload, [], []
-    graph = hub_graph(w.group(case.kind))
-    for hub in graph.hubs * w.layers:
+def hub_products(layer: NFLayer, batch: int, options: dict[str, Any]) -> Products:
+    """Inputs, matrix and outputs of the product of every hub of an NF-layer."""
+    graph, found = layer.graph, []
+    for hub in graph.hubs:
         form = graph.tensors[hub.inputs[0].tensor].forms[hub.inputs[0].form]
-        rows, ins = w.batch * torch.Size(form.shape).numel(), graph.num_inputs(hub) * w.channels
-        outs = sum(map(graph.width, hub.outputs)) * w.channels
-        shapes = ((rows, ins), (ins, outs), (rows, outs))
-        x, matrix, y = (torch.randn(shape).to(**case.options) for shape in shapes)
-        products.append((x, matrix, y, *map(torch.empty_like, (x, matrix, y))))
-    for x in list(case.draw().values()) * (2 * w.layers - 1):  # of the layers and the ReLUs
-        copies.append((x, torch.empty_like(x)))
+        rows, ins = batch * torch.Size(form.shape).numel(), graph.num_inputs(hub) * layer.in_channels
+        outs = sum(map(graph.width, hub.outputs)) * layer.out_channels
+        found.append(tuple(torch.randn(shape).to(**options) for shape in ((rows, ins), (ins, outs), (rows, outs))))
+    return found
+
+
+def once_over(products: Products, arrays: Sequence[torch.Tensor]) -> tuple[Step, Step]:
+    """Forward and backward pass at their least: the products, and one read and one write of every array."""
+    spaces = [tuple(map(torch.empty_like, factors)) for factors in products]
+    copies = [torch.empty_like(x) for x in arrays]
+
+    def copy() -> None:
+        for x, y in zip(arrays, copies, strict=True):
+            y.copy_(x)
 
     def forward() -> None:
-        for x, matrix, _, _, _, out in products:
+        for (x, matrix, _), (_, _, out) in zip(products, spaces, strict=True):
             torch.mm(x, matrix, out=out)
-        for x, y in copies:
-            y.copy_(x)
+        copy()
+
+    def backward() -> None:
+        for (x, matrix, y), (into, slope, _) in zip(products, spaces, strict=True):
+            torch.mm(y, matrix.T, out=into)
+            torch.mm(x.T, y, out=slope)
+        copy()
+
+    return forward, backward
+
+
+def limit(case: Case) -> Steps:
+    """The same work at its least: every hub's products, and one read and one write of every tensor for each pass."""
+    w = case.workload
+    layers = [x for x in w.network(case.kind).layers if isinstance(x, NFLayer)]
+    products = [factors for layer in layers for factors in hub_products(layer, w.batch, case.options)]
+    forward, backward = once_over(products, list(case.draw().values()) * (2 * w.layers - 1))  # of layers and ReLUs
 
     def both() -> None:
         forward()
-        for x, matrix, y, into, slope, _ in products:
-            torch.mm(y, matrix.T, out=into)
-            torch.mm(x.T, y, out=slope)
-        for x, y in copies:
-            y.copy_(x)
+        backward()
 
-    return forward, both
+    return dict(zip(PASSES, (forward, both), strict=True))
 
 
 LIMIT = "limit"
-CONTENDERS: dict[str, Callable[[Case], tuple[Step, Step]]] = {
+CONTENDERS: dict[str, Callable[[Case], Steps]] = {
     "nfn_torch": ours,
     "nfn_torch compiled": lambda case: ours(case, compiled=True),
     "nfn_torch checkpointed": lambda case: ours(case, checkpoint=2),

@@ -41,6 +41,7 @@ class Ledger(TorchDispatchMode):
 
 def peak(step: Callable[[], Any], device: str) -> int:
     """Bytes that a step needs beyond what is there before it; compiled code on a CPU cannot be counted so."""
+    step()  # optimizers make their moments
     if device == "cpu":
         with Ledger() as ledger:
             step()

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from benchmarks.contenders import CONTENDERS, LIMIT
+from benchmarks.contenders import CONTENDERS, LIMIT, PASSES
+from benchmarks.steps import STEP_CONTENDERS
 
-__all__ = ["KEYS", "PASSES", "judge", "plot", "tabulate"]
+__all__ = ["KEYS", "judge", "plot", "tabulate"]
 
-PASSES = ("forward", "forward+backward")
 KEYS = ("workload", "channels", "batch", "group", "dtype", "threads")
-PEER = "nfn 0.1.2"
+PEER, STEP = "nfn 0.1.2", "step"
 
 Row = dict[str, Any]
 Found = list[tuple[float, str]]  # values, and where they were found
@@ -44,8 +44,13 @@ def growth(family: Callable[[Row], bool]) -> Callable[[list[dict[str, Row]]], Fo
     return find
 
 
+def data_share(cases: list[dict[str, Row]]) -> Found:
+    """Find in cases the share of our step that reads networks."""
+    return [(c["data"]["median"] / c["nfn_torch"]["median"], name(c["data"])) for c in cases if "data" in c]
+
+
 class Aim(NamedTuple):
-    """What is wanted of a forward and backward pass, the bound, and what finds the values in cases."""
+    """What is wanted of a pass, the bound, and what finds the values in cases."""
 
     text: str
     bound: float
@@ -53,6 +58,21 @@ class Aim(NamedTuple):
     least: bool = False
 
 
+STEP_AIMS = (
+    Aim(
+        "ours / limit, SIRENs, 32 channels and more",
+        1.3,
+        ratio("nfn_torch", LIMIT, among=lambda r: r["channels"] >= 32),
+    ),
+    Aim("ours / limit, CNN zoo, batch 8", 1.6, ratio("nfn_torch", LIMIT, among=lambda r: r["batch"] == 8)),
+    Aim("peer / ours", 1.8, ratio(PEER, "nfn_torch"), least=True),
+    Aim("peer compiled / ours", 1.3, ratio(f"{PEER} compiled", "nfn_torch"), least=True),
+    Aim("ours compiled / ours", 1, ratio("nfn_torch compiled", "nfn_torch")),
+    Aim("ours in JAX / ours", 1.2, ratio("nfn_jax jitted", "nfn_torch")),
+    Aim("ours / ours in JAX", 1.2, ratio("nfn_torch", "nfn_jax jitted")),
+    Aim("peak memory, ours / peer", 0.6, ratio("nfn_torch", PEER, "peak bytes")),
+    Aim("data / ours", 0.05, data_share),
+)
 AIMS = {
     "cpu": (
         Aim("ours / limit, 64 channels and more", 1.1, ratio("nfn_torch", LIMIT, among=lambda r: r["channels"] >= 64)),
@@ -85,76 +105,80 @@ def name(row: Row) -> str:
 
 
 def by_case(rows: list[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
-    """Rows of each case and pass, by contender."""
+    """Rows of each case and pass, by contender; the reading of networks beside the steps it is part of, as ``"data"``."""
     cases: dict[tuple[Any, ...], dict[str, Row]] = {}
     for row in rows:
-        cases.setdefault((*(row[k] for k in KEYS), row["pass"]), {})[row["contender"]] = row
+        of, contender = (STEP, "data") if row["pass"] == "data" else (row["pass"], row["contender"])
+        cases.setdefault((*(row[k] for k in KEYS), of), {})[contender] = row
     return cases
 
 
 def judge(rows: list[Row], device: str) -> str:
     """One line for each aim, dtype and number of threads: how often it is met, and the worst case."""
-    lines = ["| forward+backward | aim | dtype | threads | met | worst | where |", "|" + "---|" * 7]
-    settings: dict[tuple[str, int], list[dict[str, Row]]] = {}
+    lines = ["| pass | aim | bound | dtype | threads | met | worst | where |", "|" + "---|" * 8]
+    settings: dict[tuple[str, str, int], list[dict[str, Row]]] = {}
     for (*_, dtype, threads, which), case in by_case(rows).items():
-        if which == PASSES[1]:
-            settings.setdefault((dtype, threads), []).append(case)
-    for text, bound, find, least in AIMS[device]:
-        sign = "≥" if least else "≤"
-        for (dtype, threads), cases in settings.items():
-            if found := find(cases):
-                met = sum(value >= bound if least else value <= bound for value, _ in found)
-                worst, where = min(found) if least else max(found)
-                result = f"{met} of {len(found)} | {worst:.2f} | {where}"
-            else:
-                result = "not measured | |"
-            lines.append(f"| {text} | {sign} {bound:g} | {dtype} | {threads} | {result} |")
+        settings.setdefault((which, dtype, threads), []).append(case)
+    for of, aims in ((PASSES[1], AIMS[device]), (STEP, STEP_AIMS)):
+        for text, bound, find, least in aims:
+            sign = "≥" if least else "≤"
+            for (which, dtype, threads), cases in settings.items():
+                if which != of:
+                    continue
+                if found := find(cases):
+                    met = sum(value >= bound if least else value <= bound for value, _ in found)
+                    worst, where = min(found) if least else max(found)
+                    result = f"{met} of {len(found)} | {worst:.2f} | {where}"
+                else:
+                    result = "not measured | |"
+                lines.append(f"| {which} | {text} | {sign} {bound:g} | {dtype} | {threads} | {result} |")
     return "\n".join(lines)
 
 
-def tabulate(rows: list[Row]) -> str:
+def tabulate(rows: list[Row], passes: tuple[str, ...]) -> str:
     """One line a case: milliseconds of ours, and everything else as a ratio in the same rounds."""
-    others = [name for name in CONTENDERS if name not in ("nfn_torch", LIMIT)]
-    lines = [
-        f"| {' | '.join(KEYS)} | pass | rounds | nfn_torch (ms) | nfn_torch / {LIMIT} | "
-        + " | ".join(f"{name} / nfn_torch" for name in others)
-        + f" | peak memory, nfn_torch / {PEER} | peak memory, checkpointed / {PEER} |",
-        "|" + "---|" * (len(KEYS) + 6 + len(others)),
-    ]
+    contenders = STEP_CONTENDERS if passes == (STEP,) else CONTENDERS
+    others = [name for name in contenders if name not in ("nfn_torch", LIMIT)]
+    peaks = [name for name in ("nfn_torch", "nfn_torch checkpointed") if name in contenders]
+    titles = [*KEYS, "pass", "rounds", "nfn_torch (ms)", f"nfn_torch / {LIMIT}"]
+    titles += [f"{name} / nfn_torch" for name in others] + [f"peak memory, {name} / {PEER}" for name in peaks]
+    titles += ["data / nfn_torch"] if passes == (STEP,) else []
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
     for key, found in by_case(rows).items():
+        if key[-1] not in passes:
+            continue
         mine = found["nfn_torch"]
+
+        def over(a: str, b: str, quantity: str, found: dict[str, Row] = found) -> str:
+            pair = [found.get(name, {}).get(quantity) for name in (a, b)]
+            return f"{pair[0] / pair[1]:.2f}" if all(pair) else ""
+
         spread = 500 * (mine["quartile 3"] - mine["quartile 1"])
-        ratios = [f"{found[n]['median'] / mine['median']:.2f}" if n in found else "" for n in others]
-        peaks = [found.get(n, {}).get("peak bytes") for n in ("nfn_torch", "nfn_torch checkpointed", PEER)]
-        memory = [f"{peak / peaks[-1]:.2f}" if peak and peaks[-1] else "" for peak in peaks[:-1]]
-        limit = f"{mine['median'] / found[LIMIT]['median']:.2f}"
-        line = [
-            *map(str, (*key, mine["rounds"])),
-            f"{1000 * mine['median']:.1f} ± {spread:.1f}",
-            limit,
-            *ratios,
-            *memory,
-        ]
+        line = [*map(str, (*key, mine["rounds"])), f"{1000 * mine['median']:.1f} ± {spread:.1f}"]
+        line += [over("nfn_torch", LIMIT, "median"), *(over(name, "nfn_torch", "median") for name in others)]
+        line += [over(name, PEER, "peak bytes") for name in peaks]
+        line += [over("data", "nfn_torch", "median")] if passes == (STEP,) else []
         lines.append("| " + " | ".join(line) + " |")
     return "\n".join(lines)
 
 
 def plot(path: Path, rows: list[Row]) -> None:
-    """Time of a forward and backward pass over the limit's, for every case and contender."""
-    cases = {key[:-1]: found for key, found in by_case(rows).items() if key[-1] == PASSES[1]}
-    figure = Figure(figsize=(9, 1 + 0.32 * len(cases)), layout="constrained")
+    """Time of a forward and backward pass, or of a step, over the limit's, for every case that has one and contender."""
+    found = {key: case for key, case in by_case(rows).items() if key[-1] != PASSES[0] and LIMIT in case}
+    figure = Figure(figsize=(9, 1 + 0.32 * len(found)), layout="constrained")
     panel = figure.subplots()
-    for contender in CONTENDERS:
+    for contender in dict.fromkeys([*CONTENDERS, *STEP_CONTENDERS]):
         points = [
-            (c[contender]["median"] / c[LIMIT]["median"], y) for y, c in enumerate(cases.values()) if contender in c
+            (c[contender]["median"] / c[LIMIT]["median"], y) for y, c in enumerate(found.values()) if contender in c
         ]
         if points and contender != LIMIT:
             panel.plot(*zip(*points, strict=True), "o", label=contender)
     panel.axvline(1, color="0.5")
     panel.set_xscale("log")
-    labels = ["{}, {} channels, batch {}, {}, {}, {} threads".format(*key) for key in cases]
-    panel.set_yticks(range(len(cases)), labels)
+    labels = ["{}, {} channels, batch {}, {}, {}, {} threads, {}".format(*key) for key in found]
+    panel.set_yticks(range(len(found)), labels)
     panel.invert_yaxis()
-    panel.set_xlabel("time of forward+backward / limit")
-    panel.legend()
+    panel.set_xlabel("time / limit")
+    if panel.lines[1:]:
+        panel.legend()
     figure.savefig(path)

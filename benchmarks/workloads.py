@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from nfn_core import Group, Sequential, WeightSpace, equivariant_network
 
-__all__ = ["MOST_PARAMETERS", "WORKLOADS", "Workload"]
+__all__ = ["MOST_PARAMETERS", "SIREN", "TICKETS", "WORKLOADS", "ZOO", "Workload"]
 
 MOST_PARAMETERS = 2 * 10**8
 """Layers with more parameters are left out: HNP on 784 inputs has a matrix of 50,000 rows."""
@@ -35,6 +35,7 @@ class Workload:
 
 SIREN = WeightSpace.mlp([2, 32, 32, 1])
 ZOO = WeightSpace.cnn([1, 16, 16, 16, 10], [(3, 3), (3, 3), (3, 3), ()])
+TICKETS = WeightSpace.mlp([784, 128, 128, 10])
 WORKLOADS = [
     Workload("SIREN 2-32-32-1", SIREN, 512, 32),
     Workload("SIREN 2-32-32-1", SIREN, 128, 32),
@@ -42,7 +43,7 @@ WORKLOADS = [
     Workload("CNN zoo", ZOO, 16, 256),
     Workload("SIREN 2-32-32-1, 4 NF-layers", SIREN, 64, 32, layers=4),
     Workload("CNN zoo, 4 NF-layers", ZOO, 16, 64, layers=4),
-    Workload("MLP 784-128-128-10", WeightSpace.mlp([784, 128, 128, 10]), 64, 4),
+    Workload("MLP 784-128-128-10", TICKETS, 64, 4),
     Workload("CNN 3-128-128-128-64-10", WeightSpace.cnn([3, 128, 128, 128, 64, 10], [(3, 3)] * 3 + [(), ()]), 64, 2),
     *(Workload(f"{depth} layers of 32", WeightSpace.mlp([32] * (depth + 1)), 32, 8) for depth in (3, 6, 12, 24)),
     *(Workload(f"3 layers of {width}", WeightSpace.mlp([width] * 4), 16, 1) for width in (64, 256, 1024)),
