@@ -8,7 +8,7 @@ from nfn_core import Group, NFLayer
 
 BACKENDS = ("numpy", "strict", "torch", "jax", "nfn")
 COMMON = {"deadline": None, "derandomize": True, "database": None, "suppress_health_check": list(HealthCheck)}
-EXAMPLES = {"numpy": 100, "strict": 50, "torch": 50, "jax": 8, "nfn": 1}  # JAX compiles every operation anew per shape
+EXAMPLES = {"numpy": 100, "strict": 50, "torch": 25, "jax": 6, "nfn": 1}  # JAX compiles every operation anew per shape
 for name, count in EXAMPLES.items():
     settings.register_profile(f"fast {name}", max_examples=count, **COMMON)
 settings.register_profile("thorough", max_examples=2000, **COMMON)

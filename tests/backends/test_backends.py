@@ -339,11 +339,10 @@ def test_jax_checkpoint_recomputes_and_changes_nothing():
     gradient = jax.jit(jax.grad(loss), static_argnums=1)
     assert "remat" not in str(jax.make_jaxpr(jax.grad(loss))(params))
     plain = gradient(params)
-    for checkpoint in (1, 7):
-        assert "remat" in str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, checkpoint))
-        again = gradient(params, checkpoint)
-        for name in params:
-            np.testing.assert_allclose(again[name], plain[name], rtol=1e-4, atol=1e-5 * abs(plain[name]).max())
+    assert "remat" in str(jax.make_jaxpr(jax.grad(loss), static_argnums=1)(params, 2))
+    again = gradient(params, 2)
+    for name in params:
+        np.testing.assert_allclose(again[name], plain[name], rtol=1e-4, atol=1e-5 * abs(plain[name]).max())
 
 
 @pytest.mark.parametrize("checkpoint", [0, -1, 1.5, True])

@@ -90,9 +90,12 @@ def whole(method, features, targets):
 
 
 @pytest.mark.slow(seconds=12)
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["NFN_HNP", "NFN_NP", "NFN_PT", "DWSNets", "STATNN", "MLP"])
-def test_every_method_learns_sixteen_networks_by_heart(backend, name, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "backend"),
+    [(name, "torch") for name in ("NFN_HNP", "NFN_NP", "NFN_PT", "DWSNets", "STATNN", "MLP")] + [("NFN_HNP", "jax")],
+)
+def test_every_method_learns_sixteen_networks_by_heart(name, backend, tmp_path):
+    """In PyTorch, and one in JAX: `test_both_backends_train_alike` and `test_backends_agree` have the others."""
     weights, _ = draw(CNN, 16, 20, seed=0)
     features = {name: x[..., None] for name, x in weights.items()}
     targets = np.linspace(0.05, 0.95, 16, dtype=np.float32)

@@ -197,19 +197,8 @@ def machine(backend, port, rank):
 @pytest.mark.slow(seconds=30)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_two_machines_give_what_two_devices_of_one_give(backend, dataset, tmp_path):
-    options = [
-        "table3",
-        "--backend",
-        backend,
-        "--scale",
-        "smoke",
-        "--method",
-        "NFN_NP",
-        "--seeds",
-        "1",
-        "--devices",
-        "2",
-    ]
+    """Of the quickest method: what neural functionals share between devices, `test_two_devices_give_what_one_gives` has."""
+    options = ["table3", "--backend", backend, "--scale", "smoke", "--method", "MLP", "--seeds", "1", "--devices", "2"]
     options += ["--dataset-dir", "MNIST", str(dataset.folder), "--output"]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -232,11 +221,11 @@ def test_two_machines_give_what_two_devices_of_one_give(backend, dataset, tmp_pa
             for process in processes:
                 process.kill()
         assert [process.returncode for process in processes] == [0] * len(machines), said
-    results = [read_json(tmp_path / name / "MNIST" / "NFN_NP-seed0.json") for name in ("one", "two")]
+    results = [read_json(tmp_path / name / "MNIST" / "MLP-seed0.json") for name in ("one", "two")]
     for result in results:
         del result["seconds"]
     assert results[0] == results[1]
-    folders = [tmp_path / name / "MNIST" / "NFN_NP-seed0" for name in ("one", "two")]
+    folders = [tmp_path / name / "MNIST" / "MLP-seed0" for name in ("one", "two")]
     assert len([path for path in folders[1].iterdir() if path.name.startswith("events")]) == 1  # of the first process
     for name in ("checkpoint.safetensors", "parameters.safetensors"):
         assert (folders[0] / name).read_bytes() == (folders[1] / name).read_bytes()
