@@ -84,7 +84,7 @@ def peer_features(space: WeightSpace, tensors: dict[str, torch.Tensor]) -> PeerF
     return PeerFeatures(*([tensors[t.name] for t in space.tensors if t.name[0] == kind] for kind in "Wv"))
 
 
-def peer_layers(spec: Any, kind: str, channels: Sequence[int]) -> list[nn.Module]:
+def peer_layers(spec: Any, kind: str, channels: Sequence[int]) -> Sequence[nn.Module]:
     """NF-layers of the package nfn with ReLUs between them."""
     make = {"NP": NPLinear, "HNP": HNPLinear}[kind]
     pairs = pairwise(channels)
@@ -92,14 +92,14 @@ def peer_layers(spec: Any, kind: str, channels: Sequence[int]) -> list[nn.Module
     return layers[:-1]
 
 
-def textbook_layers(group: Group, channels: Sequence[int], **options: Any) -> list[nn.Module]:
+def textbook_layers(group: Group, channels: Sequence[int], **options: Any) -> Sequence[nn.Module]:
     """Layers in the textbook form with ReLUs between them."""
     pairs = pairwise(channels)
     layers = [x for ins, outs in pairs for x in (Textbook(group, ins, outs, **options), Rectified())]
     return layers[:-1]
 
 
-def head(widths: Sequence[int]) -> list[nn.Module]:
+def head(widths: Sequence[int]) -> Sequence[nn.Module]:
     """Fully-connected layers with ReLUs between them."""
     pairs = list(pairwise(widths))
     layers = [x for ins, outs in pairs for x in (nn.Linear(ins, outs), nn.ReLU())]
@@ -120,8 +120,9 @@ class PeerClassifier(nn.Module):
         if frequencies:
             before.append(GaussianFourierFeatureTransform(spec, 1, frequencies, 0.5))
         if kind == "NP":
-            before.append(IOSinusoidalEncoding(spec))
-            ins = before[-1].num_out_chan(ins)
+            encoding = IOSinusoidalEncoding(spec)
+            before.append(encoding)
+            ins = encoding.num_out_chan(ins)
         layers = peer_layers(spec, kind, [ins, *channels])
         pooled = HNPPool.get_num_outs(spec) * channels[-1]
         self.network = nn.Sequential(

@@ -239,9 +239,9 @@ def classifiers(
     """Cases of an INR classifier or a predictor, of pairs of channels and batch."""
     for channels, batch in cases:
         fourier = (channels, 0.5) if outputs > 1 else None
-        config = MethodConfig(
-            *[(channels,) * 3] * 2, (256, 256), fourier=fourier, dws=(channels,) * 4, messages=(channels, channels)
-        )
+        three = (channels,) * 3
+        others: dict[str, Any] = {"fourier": fourier, "dws": (channels,) * 4, "messages": (channels, channels)}
+        config = MethodConfig(three, three, (256, 256), **others)
         column = "label" if outputs > 1 else "accuracy"
         yield StepCase(workload, method, channels, batch, space, Prediction(column, outputs), config)
 

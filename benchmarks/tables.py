@@ -150,8 +150,8 @@ def tabulate(rows: list[Row], passes: tuple[str, ...]) -> str:
         mine = found["nfn_torch"]
 
         def over(a: str, b: str, quantity: str, found: dict[str, Row] = found) -> str:
-            pair = [found.get(name, {}).get(quantity) for name in (a, b)]
-            return f"{pair[0] / pair[1]:.2f}" if all(pair) else ""
+            above, below = (found.get(name, {}).get(quantity) for name in (a, b))
+            return f"{above / below:.2f}" if above and below else ""
 
         spread = 500 * (mine["quartile 3"] - mine["quartile 1"])
         line = [*map(str, (*key, mine["rounds"])), f"{1000 * mine['median']:.1f} ± {spread:.1f}"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 from tqdm import tqdm
@@ -32,7 +32,7 @@ NORMALIZING = 2000
 
 
 MEASURED = 3
-"""Steps by which the faster arithmetic is found."""
+"""Steps by which the fastest arithmetic and number of threads are found."""
 
 
 def dataset_of(
@@ -149,30 +149,38 @@ def _is_done(path: Path, method: str, seed: int) -> bool:
     return True
 
 
-def _fastest(
-    library: Engine, method: Method, recipe: Recipe, training: Split, path: Path
-) -> Literal["float32", "bfloat16"]:
-    """Arithmetic in which a few steps take least time; measured once, so that all seeds and a resumed run have the same.
+def _fastest(library: Engine, method: Method, recipe: Recipe, training: Split, path: Path) -> Recipe:
+    """Choose the number of CPU threads, and the arithmetic if the recipe asks for it, in which a few steps take least time.
 
-    Of several processes each would measure for itself: they take float32.
+    Both are measured once, so that all seeds and a resumed run have the same. Of several processes each would measure for
+    itself: they keep their threads and take float32.
     """
+    arithmetic: tuple[Any, ...] = ("float32", "bfloat16") if recipe.dtype == "fastest" else (recipe.dtype,)
+    choices = [(dtype, threads) for dtype in arithmetic for threads in library.thread_counts()]
     if "RANK" in os.environ:
-        return "float32"
+        return replace(recipe, dtype=arithmetic[0])
 
     def measured() -> dict[str, Any]:
         batch = np.arange(recipe.batch) % len(training)
         inputs, targets = training.inputs(batch, None), training.targets[batch]
-        seconds = {}
-        for dtype in ("float32", "bfloat16"):
+        found: list[dict[str, Any]] = []
+        for dtype, threads in choices:
+            library.use_threads(threads)
             learner = library.learner(method.layer, replace(recipe, dtype=dtype), 0)
             float(learner.step(inputs, targets, 0))  # JAX compiles it here
             began = time.perf_counter()
             for number in range(1, 1 + MEASURED):
                 float(learner.step(inputs, targets, number))
-            seconds[dtype] = (time.perf_counter() - began) / MEASURED
-        return {"dtype": min(seconds, key=seconds.__getitem__), "seconds_per_step": seconds}
+            seconds = (time.perf_counter() - began) / MEASURED
+            found.append({"dtype": dtype, "threads": threads, "seconds_per_step": seconds})
+        return {"fastest": min(found, key=lambda x: x["seconds_per_step"]), "measured": found}
 
-    return cast('Literal["float32", "bfloat16"]', kept_json(path, measured)["dtype"])
+    if len(choices) > 1:
+        chosen = kept_json(path, measured)["fastest"]
+    else:
+        chosen = dict(zip(("dtype", "threads"), choices[0], strict=True))
+    library.use_threads(chosen["threads"])
+    return replace(recipe, dtype=chosen["dtype"])
 
 
 def _train(
@@ -188,9 +196,8 @@ def _train(
     began = time.perf_counter()
     if method.autoencoder is not None:
         splits = embedded(library, cast("Autoencoder", method.autoencoder), splits, recipe, seed, folder / "embedding")
-    if recipe.dtype == "fastest":
-        chosen = folder.with_name(f"{folder.name.removesuffix(f'-seed{seed}')}-dtype.json")
-        recipe = replace(recipe, dtype=_fastest(library, method, recipe, splits["training"], chosen))
+    chosen = folder.with_name(f"{folder.name.removesuffix(f'-seed{seed}')}-fastest.json")
+    recipe = _fastest(library, method, recipe, splits["training"], chosen)
     few = subsample(splits["training"], OVERFIT_NETWORKS)
     brief = replace(
         recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, eval_every=100

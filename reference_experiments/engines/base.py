@@ -152,6 +152,15 @@ class Engine(Protocol):
     def device(self) -> str:
         """Name of the device that new arrays are put on."""
 
+    def threads(self) -> int:
+        """Number of CPU threads in use."""
+
+    def thread_counts(self) -> tuple[int, ...]:
+        """Numbers of CPU threads that `use_threads` takes."""
+
+    def use_threads(self, count: int) -> None:
+        """Use so many CPU threads from now on."""
+
     def sin(self, x: Any) -> Any:
         """Sine of an array."""
 
@@ -222,6 +231,7 @@ def environment(library: Engine) -> dict[str, str]:
     """What a result is made with: machine and versions."""
     return {
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {library.device()}",
+        "threads": str(library.threads()),
         "python": platform.python_version(),
         library.name: version(library.name),
         "nfn-core": __version__,

@@ -167,6 +167,17 @@ class JaxEngine:
         """Name of JAX's default device."""
         return "CPU" if jax.default_backend() == "cpu" else str(jax.devices()[0].device_kind)
 
+    def threads(self) -> int:
+        """As many as there are cores, or as the environment variable NPROC says."""
+        return int(os.environ.get("NPROC") or os.cpu_count() or 1)
+
+    def thread_counts(self) -> tuple[int, ...]:
+        """Those that JAX has: it takes no other number once it is imported."""
+        return (self.threads(),)
+
+    def use_threads(self, count: int) -> None:
+        """Leave JAX's threads, of which there is no other number to choose, as they are."""
+
     def sin(self, x: jax.Array) -> jax.Array:
         """Sine by a polynomial."""
         return _sin(x)

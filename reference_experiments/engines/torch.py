@@ -28,6 +28,10 @@ LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
 }
 
 
+THREADS = torch.get_num_threads()
+"""CPU threads that torch has when this module is imported."""
+
+
 class TorchLearner:
     """See `Learner`."""
 
@@ -130,6 +134,18 @@ class TorchEngine:
     def device(self) -> str:
         """Name of torch's default device."""
         return torch.cuda.get_device_name() if torch.get_default_device().type == "cuda" else "CPU"
+
+    def threads(self) -> int:
+        """Torch's number of threads."""
+        return torch.get_num_threads()
+
+    def thread_counts(self) -> tuple[int, ...]:
+        """One, and as many as torch began with, which the environment variable OMP_NUM_THREADS limits."""
+        return (1, THREADS) if THREADS > 1 and torch.get_default_device().type == "cpu" else (THREADS,)
+
+    def use_threads(self, count: int) -> None:
+        """Set torch's number of threads."""
+        torch.set_num_threads(count)
 
     def array(self, x: np.ndarray) -> torch.Tensor:
         """Copy to torch."""

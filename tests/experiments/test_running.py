@@ -383,30 +383,37 @@ def test_ceiling_of_tied_targets():
     assert 0 < tau_upper_bound(tied) < 0.9
 
 
-@pytest.mark.parametrize(("ends", "faster"), [((1.0, 2.0), "float32"), ((2.0, 1.0), "bfloat16")])
-def test_the_faster_arithmetic_is_measured_once_and_kept(ends, faster, tmp_path, monkeypatch):
-    instants = [0.0, ends[0], 0.0, ends[1]]
+@pytest.mark.parametrize(
+    ("seconds", "dtype", "threads"),
+    [((1, 2, 3, 4), "float32", 1), ((2, 1, 3, 4), "float32", 2), ((4, 3, 1, 2), "bfloat16", 1)],
+)
+def test_the_fastest_arithmetic_and_threads_are_measured_once_and_kept(seconds, dtype, threads, tmp_path, monkeypatch):
+    instants = [instant for duration in seconds for instant in (0.0, float(duration))]
     monkeypatch.setattr(runner, "time", SimpleNamespace(perf_counter=lambda: instants.pop(0)))
-    steps = []
+    steps, used = [], []
     learner = SimpleNamespace(step=lambda inputs, targets, number: steps.append(len(targets)) or 0.0)
-    library = SimpleNamespace(learner=lambda layer, recipe, seed: learner)
-    training = Split(lambda chosen, rng: {}, np.zeros(3))
-    fastest = partial(
-        runner._fastest, library, Method("MLP", MLPHead((2, 2))), RECIPE, training, tmp_path / "dtype.json"
+    library = SimpleNamespace(
+        learner=lambda layer, recipe, seed: learner, thread_counts=lambda: (1, 2), use_threads=used.append
     )
-    assert fastest() == faster
-    assert steps == [RECIPE.batch] * 8
-    assert fastest() == faster  # without a new measurement, for which there would be no instants
+    training = Split(lambda chosen, rng: {}, np.zeros(3))
+    arguments = (library, Method("MLP", MLPHead((2, 2))), replace(RECIPE, dtype="fastest"), training)
+    fastest = partial(runner._fastest, *arguments, tmp_path / "fastest.json")
+    for again in (False, True):  # without a new measurement, for which there would be no instants
+        assert fastest() == replace(RECIPE, dtype=dtype)
+        assert used == ([1, 2, 1, 2, threads] + again * [threads])
+        assert steps == [RECIPE.batch] * 16
     monkeypatch.setenv("RANK", "0")
-    assert fastest() == "float32"
+    assert fastest() == RECIPE
 
 
-def test_all_seeds_have_the_arithmetic_that_was_measured(dataset, tmp_path, monkeypatch):
+def test_all_seeds_have_the_arithmetic_and_threads_that_were_measured(dataset, tmp_path, monkeypatch):
     preset = EXPERIMENTS["table3"].scales["smoke"]
     preset = replace(preset, recipe=replace(preset.recipe, dtype="fastest"))
     monkeypatch.setitem(EXPERIMENTS, "table3", replace(EXPERIMENTS["table3"], scales={"smoke": preset}))
     run(dataset, tmp_path, methods=("MLP",))
-    chosen = read_json(tmp_path / "MNIST" / "MLP-dtype.json")
-    assert set(chosen["seconds_per_step"]) == {"float32", "bfloat16"}
+    measured = read_json(tmp_path / "MNIST" / "MLP-fastest.json")
+    assert {x["dtype"] for x in measured["measured"]} == {"float32", "bfloat16"}
     for seed in range(2):
-        assert read_json(tmp_path / "MNIST" / f"MLP-seed{seed}.json")["recipe"]["dtype"] == chosen["dtype"]
+        result = read_json(tmp_path / "MNIST" / f"MLP-seed{seed}.json")
+        assert result["recipe"]["dtype"] == measured["fastest"]["dtype"]
+        assert result["environment"]["threads"] == str(measured["fastest"]["threads"])
