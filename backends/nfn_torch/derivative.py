@@ -45,12 +45,15 @@ class _HubMap(torch.autograd.Function):
         saved = ctx.saved_tensors  # once only, for activation checkpointing
         gathered = saved[: len(graph.hubs)]
         tensors, matrices, bias = _split(graph, saved[len(graph.hubs) :])
+        needed = ctx.needs_input_grad[2:]
+        wanted = {"by_tensors": any(needed[: len(tensors)]), "by_parameters": any(needed[len(tensors) :])}
         if torch.is_grad_enabled():  # to be differentiated again
             gathered = gather(graph, "inputs", tensors, pooling)
-            into, grads, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents)
+            found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, **wanted)
         else:
-            into, grads, bias = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add)
-        return (None, None, *into, *grads, *(() if bias is None else (bias,)))
+            found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add, **wanted)
+        into, grads, constants = found
+        return (None, None, *into, *grads, *(() if bias is None else (constants,)))
 
 
 def _split(graph: HubGraph, arrays: Sequence[torch.Tensor]) -> tuple[Any, Any, Any]:

@@ -104,7 +104,9 @@ def hub_map_vjp(
     bias: Array | None,
     cotangents: Sequence[Array],
     multiply_add: MultiplyAdd = product,
-) -> tuple[list[Array], list[Array], Array | None]:
+    by_tensors: bool = True,
+    by_parameters: bool = True,
+) -> tuple[list[Any], list[Any], Array | None]:
     """Gradients of `hub_map` by tensors, matrices and bias.
 
     Parameters
@@ -113,17 +115,23 @@ def hub_map_vjp(
         As there.
     cotangents : sequence of array
         Gradients by the output tensors.
+    by_tensors, by_parameters : bool
+        Which gradients are wanted: a first layer needs none by its inputs.
 
     Returns
     -------
-    list of array, list of array, array or None
-        The gradients, of the shapes of tensors, matrices and bias.
+    list of array or None, list of array or None, array or None
+        The gradients, of the shapes of tensors, matrices and bias; None for those that are not wanted.
     """
     xp = namespace_of(*gathered)
     back = gather(graph, "outputs", cotangents, "sum")
-    grads = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
-    into = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
-    return into, grads, None if bias is None else xp.sum(back[0], axis=0)
+    into: list[Any] = [None] * len(graph.tensors)
+    grads: list[Any] = [None] * len(graph.hubs)
+    if by_tensors:
+        into = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
+    if by_parameters:
+        grads = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
+    return into, grads, xp.sum(back[0], axis=0) if by_parameters and bias is not None else None
 
 
 def gather(graph: HubGraph, side: Side, tensors: Sequence[Array], pooling: Pooling) -> list[Array]:

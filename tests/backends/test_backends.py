@@ -287,6 +287,30 @@ def test_torch_derivative_of_every_kind(moved, pooling):
     torch.testing.assert_close([x[0] for x in stacked], list(function(*inputs)))
 
 
+@pytest.mark.parametrize("wanted", ["tensors", "parameters"])
+def test_torch_derivative_takes_no_products_that_nobody_asked_for(wanted):
+    """By the inputs of a first layer, and by parameters that are held fixed."""
+    group = nfn_core.WeightSpace.mlp([3, 4, 2]).group("HNP")
+    module = nfn_torch.NFModule(nfn_core.NFLayer(group, 2, 3))
+    features = nfn_torch.WeightSpaceFeatures({t.name: torch.randn(5, *t.shape, 2) for t in group.space.tensors})
+    arrays = {"tensors": list(features.values()), "parameters": list(module.parameters())}
+
+    def gradients(by):
+        for kind, found in arrays.items():
+            for x in found:
+                x.requires_grad_(kind in by)
+        loss = sum(y.square().sum() for y in module(features).values())
+        with torch.profiler.profile() as profile:
+            found = torch.autograd.grad(loss, [x for kind in by for x in arrays[kind]])
+        return found, sum(e.count for e in profile.key_averages() if e.key in ("aten::mm", "aten::addmm_"))
+
+    both, products = gradients(list(arrays))
+    one, fewer = gradients([wanted])
+    expected = both[: len(features)] if wanted == "tensors" else both[len(features) :]
+    torch.testing.assert_close(one, expected)
+    assert fewer == products / 2
+
+
 def kept_bytes(module, features):
     """Output of a module, and bytes that its backward pass keeps beside parameters and features."""
     kept = {}
