@@ -32,9 +32,8 @@ def main(kinds: tuple[str, ...], seed: int, number: int, short: bool, output: Pa
             from faults import kills
 
             cases += kills.campaign(seed, 4, kills.JOBS[:2]) if short else kills.campaign(seed, number)
-    options = "".join(
-        [*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", " --short" if short else f" --kills {number}"]
-    )
+    of_kills = [" --short"] if short else [f" --kills {number}"] * ("kills" in (kinds or KINDS))
+    options = "".join([*(f" --kind {kind}" for kind in kinds), f" --seed {seed}", *of_kills])
     page = f"`python -m faults{options}`\n\n{table(cases)}"
     click.echo(page)
     if output:

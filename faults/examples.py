@@ -292,7 +292,11 @@ EXAMPLES: dict[str, Any] = {
 }
 
 
-ORDERED = ("WeightSpace.from_axes.axes", "GaussianFourierFeatures.from_features.features")
+ORDERED = (
+    "WeightSpace.from_axes.axes",
+    "GaussianFourierFeatures.from_features.features",
+    "ModelSpace.from_adapters.shapes",
+)
 """Mappings whose order counts."""
 
 ALIASES: dict[str, tuple[str, ...]] = {

@@ -78,6 +78,15 @@ def models(value: Any, example: Any) -> bool:
     )
 
 
+def other_names(value: Any, example: Any) -> bool:
+    """Rows as the example's, or fewer, of any names."""
+    return (
+        isinstance(value, tuple | list)
+        and len(value) <= len(example)
+        and all(isinstance(row, tuple) and row[1:] == example[0][1:] and isinstance(row[0], str) for row in value)
+    )
+
+
 ADMITS: dict[str, Callable[[Any, Any], bool]] = {
     "features": only_the_example,
     "Activation.apply.features": real_arrays,
@@ -138,6 +147,7 @@ ADMITS: dict[str, Callable[[Any, Any], bool]] = {
         isinstance(value, Mapping) and all(repr(value.get(name)) == repr(shape) for name, shape in example.items())
     ),
     "images": the_example_or_nothing,
+    "ModelSpace.constants": other_names,
     "signed": known_sets,
     "Group.grades": lambda value, example: (
         isinstance(value, tuple | list) and repr(tuple(value)) in ("()", repr(example), repr(((0, 0), *example[1:])))

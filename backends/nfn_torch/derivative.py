@@ -7,7 +7,7 @@ import torch
 from torch.autograd.forward_ad import unpack_dual
 
 from nfn_core.arrays import Array
-from nfn_core.layers.hub_map import gather, hub_map_vjp, spread_mixed
+from nfn_core.layers.hub_map import MultiplyAdd, gather, hub_map_vjp, product, spread_mixed
 from nfn_core.layers.hub_map import hub_map as plain_hub_map
 from nfn_core.layers.hubs import HubGraph, Pooling
 
@@ -46,12 +46,11 @@ class _HubMap(torch.autograd.Function):
         gathered = saved[: len(graph.hubs)]
         tensors, matrices, bias = _split(graph, saved[len(graph.hubs) :])
         needed = ctx.needs_input_grad[2:]
-        wanted = {"by_tensors": any(needed[: len(tensors)]), "by_parameters": any(needed[len(tensors) :])}
+        wanted = any(needed[: len(tensors)]), any(needed[len(tensors) :])
+        multiply_add: MultiplyAdd = _multiply_add
         if torch.is_grad_enabled():  # to be differentiated again
-            gathered = gather(graph, "inputs", tensors, pooling)
-            found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, **wanted)
-        else:
-            found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, _multiply_add, **wanted)
+            gathered, multiply_add = gather(graph, "inputs", tensors, pooling), product
+        found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, multiply_add, *wanted)
         into, grads, constants = found
         return (None, None, *into, *grads, *(() if bias is None else (constants,)))
 

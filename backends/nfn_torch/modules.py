@@ -149,9 +149,11 @@ class NFModule(nn.Module):
             value = self.layer.forward(params, features, self.evaluation)
         else:
             found: dict[str, torch.Tensor] = {}
-            execution = replace(self.in_training, statistics=found.__setitem__, total=_total())
+            inside = torch._C._are_functorch_transforms_active()  # torch.func
+            batch_norm = None if inside else _batch_norm
+            execution = replace(self.in_training, statistics=found.__setitem__, total=_total(), batch_norm=batch_norm)
             value = self.layer.forward(params, features, execution)
-            if not torch._C._are_functorch_transforms_active():  # buffers stay as they are inside torch.func
+            if not inside:  # where buffers stay as they are
                 for name, new in found.items():
                     params[name].copy_(new.detach())
         return WeightSpaceFeatures(value) if isinstance(value, dict) else value
@@ -258,6 +260,16 @@ def _by_places(module: NFModule, state: dict[str, Any], prefix: str, *_: Any) ->
 def _without_autocast(x: Any) -> AbstractContextManager[Any]:
     """A context in which products with a tensor are taken in the tensor's own dtype."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
+
+
+def _batch_norm(
+    x: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor, epsilon: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Torch's own batch normalization over all but the last axis, with mean and variance."""
+    rows = x.reshape(-1, x.shape[-1])
+    y, mean, deviation = torch.native_batch_norm(rows, scale, shift, None, None, True, 0.0, epsilon)
+    variance = torch.clamp(deviation.detach() ** -2 - epsilon, min=0)
+    return y.reshape(x.shape), mean.detach(), variance
 
 
 def _uniform(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:

@@ -24,6 +24,9 @@ Recompute = Callable[[Callable[[Any, Any], Any], Any, Any], Any]
 """Given a function of parameters and a value, and these two, its result, of which nothing inside is kept: the backward
 pass computes it again (activation checkpointing)."""
 
+BatchNormalize = Callable[[Any, Any, Any, float], tuple[Array, Array, Array]]
+"""See `Execution.batch_norm`."""
+
 Statistics = Callable[[str, Any], None]
 """Takes the new value of a constant of a layer, by its name in that layer."""
 
@@ -54,6 +57,9 @@ class Execution:
         (evaluation) they normalize by their constants.
     total : callable, optional
         Sums an array over all devices that share a batch; by default there is one.
+    batch_norm : callable, optional
+        Normalizes an array (..., channels) by its own statistics: from array, scale, shift and the number added to the
+        variance to the array, its mean and its variance, each (channels,). By default layers do it themselves.
     full_precision : callable
         Given an array of a product that goes into a sine or cosine, a context manager in which no backend takes products in
         half precision (autocast).
@@ -71,13 +77,14 @@ class Execution:
     checkpoint: int | None = None
     statistics: Statistics | None = None
     total: Callable[[Array], Array] | None = None
+    batch_norm: BatchNormalize | None = None
     full_precision: Callable[[Array], AbstractContextManager[Any]] = _nothing_to_turn_off
 
     def __post_init__(self) -> None:
         if self.checkpoint is not None:
             check_counts(self, "checkpoint")
         check_kind("activations", self.activations, Mapping)
-        for name in ("noise", "recompute", "statistics", "total"):
+        for name in ("noise", "recompute", "statistics", "total", "batch_norm"):
             value = getattr(self, name)
             if value is not None and not callable(value):
                 raise SpecError(f"{name} must be a function or None, not {shown(value)}.")

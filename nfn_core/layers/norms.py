@@ -113,14 +113,21 @@ class BatchNorm(Layer):
         variances = {f: widened(params[f"{f}variance"]) for f in arrays}
         wide = {f: xp.astype(x, variances[f].dtype, copy=False) for f, x in arrays.items()}  # differs under autocast
         means = {f: widened(params[f"{f}mean"]) if self.center else xp.zeros_like(v) for f, v in variances.items()}
-        statistics = execution.statistics
+        statistics, out = execution.statistics, {}
         if statistics is not None:
 
             def collect(name: str, value: Array) -> None:
                 statistics(name, xp.astype(value, params[name].dtype, copy=False))
 
-            means, variances = self._measured(wide, means, variances, collect, execution.total)
-        out = {}
+            if execution.batch_norm is not None and execution.total is None and self.center:
+                own = [f for f in arrays if prod(arrays[f].shape[:-1]) > 1]
+                for f in own:
+                    scale, shift = (widened(params[f"{f}{name}"]) for name in ("scale", "shift"))
+                    y, mean, variance = execution.batch_norm(wide.pop(f), scale, shift, self.epsilon)
+                    out[f] = xp.astype(y, arrays[f].dtype, copy=False)
+                    self._collect(f, prod(y.shape[:-1]), (mean, variance), (means[f], variances[f]), collect)
+            elif wide:
+                means, variances = self._measured(wide, means, variances, collect, execution.total)
         for f, x in wide.items():
             gain = params[f"{f}scale"] / xp.sqrt(variances[f] + self.epsilon)
             y = (x - means[f]) * gain + params[f"{f}shift"] if self.center else x * gain
@@ -162,19 +169,27 @@ class BatchNorm(Layer):
         spread = {f: squares[k, :] / _at_least_1(counts[f], xp) for k, f in enumerate(fronts)}
         new_means, new_variances = dict(means), dict(variances)
         for f in fronts:
-            n, m = counts[f], self.momentum
-            unbiased = spread[f] * (n / _at_least_1(n - 1, xp)) if self.center else spread[f]
-            enough = True if isinstance(n, int) else n > 1
-            new_means[f], new_variances[f] = found[f], spread[f]
-            updates = (1 - m) * means[f] + m * found[f], (1 - m) * variances[f] + m * unbiased
-            if enough is not True:
-                new_means[f] = xp.where(enough, found[f], means[f])
-                new_variances[f] = xp.where(enough, spread[f], variances[f])
-                updates = xp.where(enough, updates[0], means[f]), xp.where(enough, updates[1], variances[f])
-            if self.center:
-                collect(f"{f}mean", updates[0])
-            collect(f"{f}variance", updates[1])
+            measured, running = (found[f], spread[f]), (means[f], variances[f])
+            new_means[f], new_variances[f] = self._collect(f, counts[f], measured, running, collect)
         return new_means, new_variances
+
+    def _collect(
+        self, front: str, count: Any, measured: tuple[Array, Array], running: tuple[Array, Array], collect: Statistics
+    ) -> tuple[Array, Array]:
+        """Hand over new running statistics; mean and variance to normalize by, the running ones if there is one value."""
+        xp, m = namespace_of(*measured), self.momentum
+        unbiased = measured[1] * (count / _at_least_1(count - 1, xp)) if self.center else measured[1]
+        updates = (1 - m) * running[0] + m * measured[0], (1 - m) * running[1] + m * unbiased
+        if not isinstance(count, int):  # over several devices
+
+            def if_enough(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+                return xp.where(count > 1, pair[0], running[0]), xp.where(count > 1, pair[1], running[1])
+
+            measured, updates = if_enough(measured), if_enough(updates)
+        if self.center:
+            collect(f"{front}mean", updates[0])
+        collect(f"{front}variance", updates[1])
+        return measured
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,9 @@ class ModelSpace:
             for k, row in enumerate(getattr(self, field_name)):
                 if not isinstance(row, tuple) or len(row) != len(kinds) or not all(map(isinstance, row, kinds)):
                     raise SpecError(f"{field_name}[{k}] must be a tuple of {words}, not {shown(row)}.")
+        constants = [name for name, _, _ in self.constants]
+        if twice := [name for name in constants if constants.count(name) > 1]:
+            raise SpecError(f"constants names {twice[0]!r} twice.")
         check_kind("verification", self.verification, Verification | None)
 
     @classmethod
@@ -188,7 +191,10 @@ class ModelSpace:
         ------
         LabelError
             If a pattern is no string or matches no name, or nothing is chosen.
+        SpecError
+            If `tensors` are no patterns.
         """
+        check_kind("tensors", tensors, str | Iterable)
         names = set(chosen([view.name for view in self.views], tensors))
         views = tuple(view for view in self.views if view.name in names)
         known = {axis.label for view in views for axes in view.pieces.values() for axis in axes}
@@ -312,6 +318,8 @@ class ModelSpace:
         ------
         LabelError
             If there is no pair, a factor has no partner, or partners have different ranks.
+        SpecError
+            If `shapes` is neither a mapping nor a path, or a shape no sequence of positive integers.
 
         Examples
         --------

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TypeAlias
 
+from nfn_core.checks import check_kind, positive_ints
 from nfn_core.errors import LabelError
 from nfn_core.models.axes import Node, concat_of, product_of, resolve
 from nfn_core.models.rules import Rules, Value
@@ -91,8 +92,15 @@ def adapter_patterns(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     ------
     LabelError
         If there is no pair of factors, a factor has no partner, or partners have different ranks.
+    SpecError
+        If a shape is no sequence of positive integers.
     """
-    patterns = {name: " ".join("_" * len(shape)) for name, shape in shapes.items() if "lora" in name.lower()}
+    every = list(shapes)
+    for name in every:
+        check_kind("the name of a tensor in shapes", name, str)
+    adapters = [name for name in every if "lora" in name.lower()]
+    shapes = {name: positive_ints(f"shape of tensor {name!r}", shapes[name]) for name in adapters}
+    patterns = {name: " ".join("_" * len(shape)) for name, shape in shapes.items()}
     pairs: dict[tuple[str, str], dict[int, str]] = {}
     for name in patterns:
         found = re.fullmatch(r"(.*lora(?:_embedding)?[._])(A|B|down|up)((?:\..*)?)", name, re.IGNORECASE)
@@ -101,7 +109,7 @@ def adapter_patterns(shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
             pairs.setdefault((found[1], found[3]), {})[side] = name
     if not pairs:
         raise LabelError(
-            f"shapes has no pair of factors such as 'x.lora_A.weight', 'x.lora_B.weight' among {list(shapes)[:5]}: give a "
+            f"shapes has no pair of factors such as 'x.lora_A.weight', 'x.lora_B.weight' among {every[:5]}: give a "
             "checkpoint of adapters, or label its tensors with `from_patterns`."
         )
     for number, sides in enumerate(pairs.values(), 1):

@@ -1,12 +1,14 @@
 """Models as they come: keyword inputs, wrappers, a choice of tensors, adapters, names of leaves, sizes, errors."""
 
 from collections import UserDict
+from dataclasses import replace
 
 import equinox
 import jax
 import jax.numpy as jnp
 import nfn_jax
 import nfn_torch
+import numpy as np
 import pytest
 import torch
 from flax import nnx
@@ -15,7 +17,7 @@ from torch import nn
 from torch._higher_order_ops.while_loop import while_loop
 from torch.nn.utils import prune
 
-from nfn_core import FeatureError, LabelError, ModelSpace, SizeWarning, SpecError
+from nfn_core import FeatureError, LabelError, ModelSpace, NFNError, SizeWarning, SpecError
 from reference_experiments.demos.small_networks import Network
 
 X = torch.randn(2, 3)
@@ -180,11 +182,21 @@ def test_adapters_alone_are_a_space_and_their_base_is_held_fixed():
         ({"a.weight": (3, 4)}, "no pair of factors such as 'x.lora_A.weight'"),
         ({"a.lora_A.weight": (3, 4)}, "no partner of factor 'a.lora_A.weight'"),
         ({"a.lora_A.weight": (3, 4), "a.lora_B.weight": (4, 2)}, r"of shape \(4, 2\) with different ranks"),
+        ({"a.lora_A.weight": np.ones((3, 4))}, "shape of tensor 'a.lora_A.weight'"),
+        ({3: (3, 4)}, "the name of a tensor in shapes must be a str"),
     ],
 )
 def test_bad_adapters(shapes, message):
-    with pytest.raises(LabelError, match=message):
+    with pytest.raises(NFNError, match=message):
         ModelSpace.from_adapters(shapes)
+
+
+def test_patterns_are_asked_for_and_constants_named_once():
+    space = ModelSpace.from_adapters({"a.lora_A.weight": (3, 4), "a.lora_B.weight": (2, 3)})
+    with pytest.raises(SpecError, match="tensors must be"):
+        space.only(None)
+    with pytest.raises(SpecError, match="constants names 'mask' twice"):
+        replace(space, constants=(("mask", "int32:0", (0,)),) * 2)
 
 
 def test_adapters_of_embeddings_and_of_other_trainers():

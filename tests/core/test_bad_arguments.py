@@ -152,7 +152,7 @@ RECORDS = {
 ACCEPTED = {
     "None": {
         *("BatchNorm.space", "InstanceNorm.space", "SetNorm.space"),  # arrays without a weight space
-        *(f"Execution.{name}" for name in ("noise", "recompute", "checkpoint", "statistics", "total")),
+        *(f"Execution.{name}" for name in ("noise", "recompute", "checkpoint", "statistics", "total", "batch_norm")),
         *("MessageBlock.new_tensor_channels", "MessageBlock.norm", "MessageInput.phases", "check_features.channels"),
         *("check_parameters.like", "equivariant_network.norm", "invariant_network.norm", "invariant_network.pool"),
         *("load_parameters.layer", "message_network.out_channels", "message_network.omega", "message_network.norm"),
