@@ -140,8 +140,11 @@ def hub_products(layer: NFLayer, batch: int, options: dict[str, Any]) -> Product
     return found
 
 
-def once_over(products: Products, arrays: Sequence[torch.Tensor]) -> tuple[Step, Step]:
-    """Forward and backward pass at their least: the products, and one read and one write of every array."""
+def once_over(products: Products, arrays: Sequence[torch.Tensor], first: int = 0) -> tuple[Step, Step]:
+    """Forward and backward pass at their least: the products, and one read and one write of every array.
+
+    By the inputs of the first products no gradient is needed.
+    """
     spaces = [tuple(map(torch.empty_like, factors)) for factors in products]
     copies = [torch.empty_like(x) for x in arrays]
 
@@ -155,8 +158,9 @@ def once_over(products: Products, arrays: Sequence[torch.Tensor]) -> tuple[Step,
         copy()
 
     def backward() -> None:
-        for (x, matrix, y), (into, slope, _) in zip(products, spaces, strict=True):
-            torch.mm(y, matrix.T, out=into)
+        for k, ((x, matrix, y), (into, slope, _)) in enumerate(zip(products, spaces, strict=True)):
+            if k >= first:
+                torch.mm(y, matrix.T, out=into)
             torch.mm(x.T, y, out=slope)
         copy()
 

@@ -1,7 +1,7 @@
 """Whole training steps: networks from disk, encoding, layers, pooling, head, loss, backward pass and AdamW."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +28,7 @@ from reference_experiments.tasks.prediction import Prediction
 
 __all__ = ["STEPS", "STEP_CONTENDERS", "StepCase"]
 
-NETWORKS = 512
+NETWORKS = 128
 """Networks on disk, of which every step takes a batch."""
 
 
@@ -61,7 +61,6 @@ class StepCase:
     config: MethodConfig
     dtype: Any = "float32"
     device: str = "cpu"
-    folder: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory, compare=False)
 
     @property
     def about(self) -> dict[str, Any]:
@@ -95,6 +94,11 @@ class StepCase:
         return Recipe(loss, 10_000, self.batch, 1e-3, warmup=100, cosine=True, dtype=self.dtype)
 
     @cached_property
+    def folder(self) -> TemporaryDirectory[str]:
+        """Where networks lie, until the case is forgotten."""
+        return TemporaryDirectory()
+
+    @cached_property
     def dataset(self) -> WeightDataset:
         """Networks of normal weights and random masks, on disk."""
         folder, rng = Path(self.folder.name), np.random.default_rng(0)
@@ -108,7 +112,7 @@ class StepCase:
 
     def layer(self, method: str) -> Layer:
         """Build the network of a method."""
-        return self.task.build(method, self.space, self.dataset.features(np.arange(128)), self.config).layer
+        return self.task.build(method, self.space, self.dataset.features(np.arange(NETWORKS)), self.config).layer
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -194,19 +198,21 @@ def limit(case: StepCase) -> Steps:
     x: Any = {name: y.astype(float) for name, y in case.read(0).items()}  # in double, as the initial parameters are
     options = {"dtype": getattr(torch, case.dtype), "device": case.device}
     products: Products = []
+    first = 0  # products of the first NF-layer, by whose inputs no gradient is needed
     arrays: list[torch.Tensor] = []
     params = initialize(layer, seed=0)
     for i, inner in layer.children().items():
         own = {name.removeprefix(f"{i}."): p for name, p in params.items() if name.startswith(f"{i}.")}
         if isinstance(inner, NFLayer):
             products += hub_products(inner, case.batch, options)
+            first = first or len(products)
         if isinstance(inner, MLPHead):
             for ins, outs in zip(inner.sizes[:-1], inner.sizes[1:], strict=True):
                 shapes = ((case.batch, ins), (ins, outs), (case.batch, outs))
                 products.append(tuple(torch.randn(shape, **options) for shape in shapes))
         x = inner.apply(own, x)
         arrays += [torch.from_numpy(y).to(**options) for y in (x.values() if isinstance(x, dict) else [x])]
-    forward, backward = once_over(products, arrays)
+    forward, backward = once_over(products, arrays, first)
     moments = [torch.randn(layer.parameter_count, device=case.device) for _ in range(3)]
     into = [torch.empty_like(m) for m in moments]
 

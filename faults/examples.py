@@ -115,6 +115,7 @@ EXAMPLES: dict[str, Any] = {
     "neurons": nfn_core.neuron_group(GROUP),
     "in_channels": 1,
     "out_channels": 2,
+    "rank": 2,
     "tensor_channels": 1,
     "channels": 2,
     "layer": LAYER,

@@ -29,6 +29,7 @@ from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, Normalize, Scale
 from nfn_core.layers.encodings import GaussianFourierFeatures, LearnedEncoding, SinusoidalEncoding
 from nfn_core.layers.graded import ByParity, GradedFourierFeatures, GradedGate, GradedProduct, parity_space
+from nfn_core.layers.low_rank import LowRankNFLayer
 from nfn_core.layers.message_networks import MessageBlock, MessageInput, message_network
 from nfn_core.layers.messages import MessageReadout, Messages, TensorUpdate
 from nfn_core.layers.networks import MLPHead, Residual, Sequential, equivariant_network, invariant_network
@@ -75,6 +76,7 @@ __all__ = [
     "Layer",
     "LayerNorm",
     "LearnedEncoding",
+    "LowRankNFLayer",
     "MLPHead",
     "MessageBlock",
     "MessageInput",

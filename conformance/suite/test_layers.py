@@ -10,6 +10,7 @@ from nfn_core import (
     Activation,
     InvariantPool,
     LearnedEncoding,
+    LowRankNFLayer,
     NFLayer,
     PointwiseLayer,
     Residual,
@@ -103,7 +104,17 @@ def pooled_linear(group):
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize(
     "name",
-    ["pointwise", "instance norm", "stack", "residual", "learned", "encoded", "classifier", "pointwise classifier"],
+    [
+        "low rank",
+        "pointwise",
+        "instance norm",
+        "stack",
+        "residual",
+        "learned",
+        "encoded",
+        "classifier",
+        "pointwise classifier",
+    ],
 )
 def test_networks(name, check, conformance, backend, device):
     """Pointwise layers, stacks, residual blocks and encodings; HNP is what NP layers keep under IO-encoding."""
@@ -111,6 +122,7 @@ def test_networks(name, check, conformance, backend, device):
     np_, hnp = space.group("NP"), space.group("HNP")
     sinusoidal = SinusoidalEncoding(space, layers=True)
     layer, group, claims = {
+        "low rank": (LowRankNFLayer(hnp, 1, 2, rank=2), hnp, {"out_channels": 2, "linear": True}),
         "pointwise": (PointwiseLayer(np_, 1, 2), np_, {"out_channels": 2, "linear": True}),
         "instance norm": (equivariant_network(hnp, [1, 4, 2], norm="instance"), hnp, {"out_channels": 2}),
         "stack": (equivariant_network(hnp, [1, 4, 2], norm="layer"), hnp, {"out_channels": 2, "maximal": True}),

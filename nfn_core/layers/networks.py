@@ -26,6 +26,7 @@ from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, ODD_ACTIVATIONS, Activation, Dropout, Gate, LayerNorm
 from nfn_core.layers.graded import ByParity, GradedGate, GradedProduct, parity_space
 from nfn_core.layers.hub_map import product
+from nfn_core.layers.low_rank import LowRankNFLayer
 from nfn_core.layers.nf import InvariantPool, NFLayer, PointwiseLayer
 from nfn_core.layers.norms import BatchNorm, InstanceNorm, SetNorm
 from nfn_core.layers.parameters import ParameterSpec
@@ -81,7 +82,7 @@ class Sequential(Composite):
         """Apply the layers in order, in segments if activations are to be computed again."""
         if execution.recompute is None or execution.checkpoint is None:
             return self._steps(0, len(self.layers), params, x, execution)
-        kinds = NFLayer | PointwiseLayer | Residual | Composite
+        kinds = NFLayer | LowRankNFLayer | PointwiseLayer | Residual | Composite
         mixing = [i for i, layer in enumerate(self.layers) if isinstance(layer, kinds)]
         cuts = [0, *mixing[execution.checkpoint :: execution.checkpoint], len(self.layers)]
         for start, stop in pairwise(cuts):
@@ -228,6 +229,7 @@ def equivariant_network(
     *,
     before: Sequence[Layer] = (),
     pointwise: bool = False,
+    rank: int | None = None,
     activation: str = "relu",
     norm: str | None = None,
     gate: bool = False,
@@ -236,8 +238,8 @@ def equivariant_network(
 ) -> Sequential:
     """Equivariant stack: NF-layers with activations between them.
 
-    Of a group with signs the layers between have features of all grades. Odd ones get tanh, unless the activation is odd,
-    and after each activation or gate products of grades are added (`GradedProduct`).
+    Of a group with signs the layers between have features of all grades. Products of grades are added to them
+    (`GradedProduct`) before each activation or gate. Odd ones get tanh, unless the activation is odd.
 
     Parameters
     ----------
@@ -250,6 +252,8 @@ def equivariant_network(
         must keep signs, as a `Normalize` without means does. After `BiasPhases` the group is its `target`.
     pointwise : bool
         Use `PointwiseLayer` (NFN_PT) in place of `NFLayer`.
+    rank : int, optional
+        Use `LowRankNFLayer` of this rank in place of `NFLayer`, where a network has many inputs or outputs that are fixed.
     activation : str
         Elementwise map after every NF-layer but the last.
     norm : {"layer", "batch", "set", "instance"}, optional
@@ -291,8 +295,10 @@ def equivariant_network(
     first = layers_before(before)
     width = first.channels_after(channels[0])
     layers = list(first.layers)
+    if pointwise and rank is not None:
+        raise SpecError(f"rank={rank!r} is for NF-layers that are not pointwise: give one of the two options.")
     if group.signed:
-        _check_signed(first, pointwise, norm)
+        _check_signed(first, pointwise, rank, norm)
     came, between = group, group.graded("all") if group.signed else group
     for i, after in enumerate(channels[1:], start=1):
         activated = i < len(channels) - 1 or final_activation
@@ -300,6 +306,8 @@ def equivariant_network(
         target = between if activated else group
         if pointwise:
             layers.append(PointwiseLayer(group, width, wide))
+        elif rank is not None:
+            layers.append(LowRankNFLayer(group, width, wide, rank))
         else:
             layers.append(NFLayer(came, width, wide, target=None if target == came else target))
         width, came = after, target
@@ -324,24 +332,29 @@ def _graded_block(group: Group, channels: int, activation: str, norm: str | None
             Sequential(()) if s is None else BatchNorm(s, channels, center=not k) for k, s in enumerate(spaces)
         )
         layers.append(ByParity(group, even, odd))
+    layers.append(
+        Residual(GradedProduct(group, channels, channels))
+    )  # of normalized features, so that products weigh as much
     if gate:
-        layers.append(GradedGate(group, channels, activation))
-    else:
-        odd_one = activation if activation in ODD_ACTIVATIONS else "tanh"
-        layers.append(ByParity(group, Activation(activation), Activation(odd_one)))
-    return [*layers, Residual(GradedProduct(group, channels, channels))]
+        return [*layers, GradedGate(group, channels, activation)]
+    odd_one = activation if activation in ODD_ACTIVATIONS else "tanh"
+    return [*layers, ByParity(group, Activation(activation), Activation(odd_one))]
 
 
-def _check_signed(before: Sequential, pointwise: bool, norm: str | None) -> None:
+def _check_signed(before: Sequential, pointwise: bool, rank: int | None, norm: str | None) -> None:
     """Check that options respect signs."""
     lost = [layer for layer in before.layers if not layer.keeps_signs()]
     if lost:
         raise SpecError(
             f"before must keep signs, but {lost[0]!r} does not: normalize by Normalize.from_features(..., center=False)."
         )
-    if pointwise or norm not in (None, "batch"):
-        name, value = ("pointwise", pointwise) if pointwise else ("norm", norm)
-        raise SpecError(f"{name}={value!r} is not for groups with signs: use NF-layers, with norm 'batch' or none.")
+    for name, value, usual in (
+        ("pointwise", pointwise, (False,)),
+        ("rank", rank, (None,)),
+        ("norm", norm, (None, "batch")),
+    ):
+        if value not in usual:
+            raise SpecError(f"{name}={value!r} is not for groups with signs: use NF-layers, with norm 'batch' or none.")
 
 
 def invariant_network(
@@ -355,6 +368,7 @@ def invariant_network(
     head_dropout: float = 0.0,
     before: Sequence[Layer] = (),
     pointwise: bool = False,
+    rank: int | None = None,
     activation: str = "relu",
     norm: str | None = None,
     gate: bool = False,
@@ -381,7 +395,7 @@ def invariant_network(
         Rate of dropout in the head.
     before : sequence of Layer
         As in `equivariant_network`.
-    pointwise : bool
+    pointwise, rank : bool, int
         As in `equivariant_network`.
     activation : str
         Elementwise map after every NF-layer and in the head.
@@ -415,6 +429,7 @@ def invariant_network(
         channels,
         before=before,
         pointwise=pointwise,
+        rank=rank,
         activation=activation,
         norm=norm,
         gate=gate,

@@ -56,7 +56,7 @@ TABLE19 = Experiment(
     "Kendall's τ and R² of the test accuracies of MLPs, predicted from their weights",
     (19,),
     Prediction("accuracy"),
-    ("NFN_HNP", "NFN_NP", "STATNN"),
+    ("NFN_HNP", "NFN_HNP low-rank", "NFN_NP", "STATNN"),
     {"3-Layer": _mlp_zoo("mlp3"), "5-Layer": _mlp_zoo("mlp5")},
     GENERALIZATION
     | {

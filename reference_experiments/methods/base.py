@@ -53,6 +53,8 @@ class MethodConfig:
         functionals, SignedMessages and LearnedProbes are trained on, drawn anew in every step.
     mirror : bool
         Whether they are mirrored too, at random.
+    rank : int
+        Rank of the NF-layers of NFN_HNP low-rank.
     """
 
     channels: tuple[int, ...]
@@ -70,6 +72,7 @@ class MethodConfig:
     descent: tuple[int, int, int] = (28, 16, 5)
     augmentation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror: bool = False
+    rank: int = 16
 
 
 @dataclass(frozen=True)

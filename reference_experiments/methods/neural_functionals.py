@@ -30,7 +30,8 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     Parameters
     ----------
     name : str
-        ``"NFN_HNP"``, ``"NFN_NP"``, ``"NFN_NP without IO-encoding"`` or ``"NFN_PT"``, or one of them with ``" gated"``.
+        ``"NFN_HNP"``, ``"NFN_NP"``, ``"NFN_NP without IO-encoding"`` or ``"NFN_PT"``, or one of them with ``" gated"``; or
+        ``"NFN_HNP low-rank"``.
     scale : Normalize
         Normalization of the networks' space.
     config : MethodConfig
@@ -41,21 +42,27 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     Group, tuple of int, dict of str to object
         Of one input channel; options of `nfn_core.equivariant_network` and `nfn_core.invariant_network`.
     """
-    published = name.removesuffix(" gated")
+    published = name.removesuffix(" gated").removesuffix(" low-rank")
     space, before = scale.space, list[Layer]([scale])
     if config.fourier is not None:
         before.append(GaussianFourierFeatures(1, *config.fourier))
     if published in ("NFN_NP", "NFN_PT"):
         before.append(SinusoidalEncoding(space, *config.encoding))
-    options = {"before": before, "pointwise": published == "NFN_PT", **(GATED if name != published else {})}
+    options: dict[str, Any] = {
+        "before": before,
+        "pointwise": published == "NFN_PT",
+        **(GATED if name.endswith(" gated") else {}),
+    }
+    if name.endswith(" low-rank"):
+        options["rank"] = config.rank
     if published == "NFN_HNP":
-        return space.group("HNP"), config.hnp_channels, options
+        return space.group("HNP"), config.channels if "rank" in options else config.hnp_channels, options
     return space.group("NP"), config.channels, options
 
 
 @register(
     *("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"),
-    *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated"),
+    *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated", "NFN_HNP low-rank"),
 )
 def _neural_functional(name: str, problem: Problem) -> Method:
     """NF-layers, invariant pooling and a head; with gates trained on moved images if the configuration says so."""

@@ -52,6 +52,7 @@ MODEL = nfn_core.ModelSpace.from_patterns(
 DESCRIPTIONS = [
     MODEL,
     *(MLP, CNN, RNN, HNP, CNN.group("NP"), RNN.group({"h"})),
+    nfn_core.LowRankNFLayer(HNP, 1, 2, rank=3, pooling="sum"),
     *(NFLayer(HNP, 1, 2, "sum", bias=False, init="kaiming"), PointwiseLayer(HNP, 1, 2), InvariantPool(HNP, "sum")),
     *(nfn_core.Activation("tanh"), nfn_core.Dropout(0.1, "channels"), nfn_core.LayerNorm(MLP, 3), nfn_core.Scale(MLP)),
     *(Normalize.from_features(MLP, FEATURES), SinusoidalEncoding(MLP, layers=True), LearnedEncoding(MLP, 3)),

@@ -22,6 +22,7 @@ TENSORS: list[Layer] = [
     *(nfn_core.Activation(name) for name in nfn_core.ACTIVATIONS),
     *(nfn_core.Gate(name) for name in ("relu", "leaky_relu", "silu")),
     *(nfn_core.NFLayer(HNP, 2, 2, pooling) for pooling in ("mean", "scaled_sum")),
+    nfn_core.LowRankNFLayer(HNP, 2, 2, rank=1),
     *(nfn_core.PointwiseLayer(NP, 2, 2), nfn_core.NeuronPool(HNP, 2, 2), nfn_core.NeuronPhases(HNP, 2, points=2)),
     *(nfn_core.InvariantPool(HNP, statistics=(name,)) for name in ("mean", "sum", "scaled_sum", "max", "std")),
     *(nfn_core.BatchNorm(SPACE, 2, center=center) for center in (True, False)),

@@ -1,0 +1,121 @@
+"""An NF-layer that can afford many fixed inputs or outputs: hub matrices of low rank, beside what all entries share."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import sqrt
+
+from nfn_core.arrays import Array, Features
+from nfn_core.checks import check_choice, check_counts, check_flags, check_kind
+from nfn_core.features import check_features
+from nfn_core.groups import Group
+from nfn_core.layers.base import Execution, Layer, check_input_channels
+from nfn_core.layers.hub_map import gather, product, spread_mixed
+from nfn_core.layers.hubs import POOLINGS, Hub, HubGraph, Pooling, fold, hub_graph, unfold
+from nfn_core.layers.parameters import ParameterSpec
+
+__all__ = ["LowRankNFLayer"]
+
+
+@dataclass(frozen=True)
+class LowRankNFLayer(Layer):
+    """Equivariant linear NF-layer whose hub matrices have a low rank, plus one map of the channels that all entries share.
+
+    Under HNP the inputs and outputs of a network are fixed: each is a channel of its own, and the matrix of a hub grows with
+    the square of their number (784 inputs, 16 channels: 157 million entries). Here a matrix larger than the rank on both
+    sides is the product of two, and each entry also meets its own channels through a matrix shared by all entries of the
+    tensor, which no low rank contains. The layer is equivariant, but not maximal: it has the maps of `NFLayer` of the same
+    group up to that rank.
+
+    Parameters
+    ----------
+    group : Group
+        The group, with the weight space.
+    in_channels, out_channels : int
+        Channels of input and output features.
+    rank : int
+        Largest rank of a hub's matrix beside what is shared.
+    pooling : {"mean", "sum", "scaled_sum"}
+        As in `NFLayer`.
+    bias : bool
+        Whether to add learned constants, as `NFLayer` does.
+
+    Raises
+    ------
+    SpecError
+        If an option is unknown, or a number is not positive.
+
+    Examples
+    --------
+    >>> from nfn_core import NFLayer, WeightSpace
+    >>> group = WeightSpace.mlp([784, 128, 128, 10]).group("HNP")
+    >>> f"{NFLayer(group, 4, 4).parameter_count:,}", f"{LowRankNFLayer(group, 4, 4, rank=16).parameter_count:,}"
+    ('20,310,268', '208,780')
+    """
+
+    group: Group
+    in_channels: int
+    out_channels: int
+    rank: int
+    pooling: Pooling = "mean"
+    bias: bool = True
+    graph: HubGraph = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        check_kind("group", self.group, Group)
+        check_counts(self, "in_channels", "out_channels", "rank")
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_flags(self, "bias")
+        object.__setattr__(self, "graph", hub_graph(self.group))
+
+    def is_factored(self, hub: Hub) -> bool:
+        """Return whether a hub's matrix is a product of two."""
+        outputs = sum(self.graph.width(v, "outputs") for v in hub.outputs) * self.out_channels
+        return min(self.graph.num_inputs(hub) * self.in_channels, outputs) > self.rank
+
+    def parameter_specs(self) -> dict[str, ParameterSpec]:
+        """Return matrices of hubs, ``"hub"`` or ``"hub.left"`` and ``"hub.right"``, constants, and ``"TENSOR.shared"``.
+
+        The factors have the shapes (hub inputs, rank) and (rank, hub outputs), what is shared (in_channels, out_channels).
+        """
+        graph, specs = self.graph, dict[str, ParameterSpec]()
+        rows = {
+            h.name: self.rank if self.is_factored(h) else graph.num_inputs(h) * self.in_channels for h in graph.hubs
+        }
+        fan_in = [
+            self.in_channels + sum(rows[h.name] for h in graph.hubs if any(v.tensor == k for v in h.outputs))
+            for k in range(len(graph.tensors))
+        ]
+        for hub in graph.hubs:
+            inputs = graph.num_inputs(hub) * self.in_channels
+            blocks = tuple((graph.width(v) * self.out_channels, fan_in[v.tensor]) for v in hub.outputs)
+            columns, factored = sum(c for c, _ in blocks), self.is_factored(hub)
+            if factored:
+                specs[f"{hub.name}.left"] = ParameterSpec((inputs, self.rank), "normal", value=1 / sqrt(inputs))
+            name = f"{hub.name}.right" if factored else hub.name
+            specs[name] = ParameterSpec((rows[hub.name], columns), "uniform", blocks)
+            if self.bias and not hub.labels:
+                specs["bias"] = ParameterSpec((columns,), "uniform", blocks)
+        for plan, n in zip(graph.tensors, fan_in, strict=True):
+            shape = (self.in_channels, self.out_channels)
+            specs[f"{plan.spec.name}.shared"] = ParameterSpec(shape, "uniform", ((self.out_channels, n),))
+        return specs
+
+    def channels_after(self, channels: int) -> int:
+        """Return `out_channels`."""
+        check_input_channels(self, self.in_channels, channels)
+        return self.out_channels
+
+    def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
+        """Pool, mix through the low rank and broadcast, then add what is shared."""
+        xp = check_features(self.group.space, x, self.in_channels)
+        graph, narrow, matrices = self.graph, list[Array](), list[Array]()
+        gathered = gather(graph, "inputs", [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors], self.pooling)
+        for hub, y in zip(graph.hubs, gathered, strict=True):
+            factored = self.is_factored(hub)
+            narrow.append(product(y, params[f"{hub.name}.left"], None) if factored else y)
+            matrices.append(params[f"{hub.name}.right" if factored else hub.name])
+        mixed = spread_mixed(graph, narrow, matrices, params.get("bias"))
+        return {
+            plan.spec.name: product(x[plan.spec.name], params[f"{plan.spec.name}.shared"], unfold(plan, y, xp))
+            for plan, y in zip(graph.tensors, mixed, strict=True)
+        }
