@@ -52,6 +52,8 @@ class _HubMap(torch.autograd.Function):
             gathered, multiply_add = gather(graph, "inputs", tensors, pooling), product
         found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, multiply_add, *wanted)
         into, grads, constants = found
+        if wanted[0]:
+            into = [torch.zeros_like(x) if y is None else y for x, y in zip(tensors, into, strict=True)]
         return (None, None, *into, *grads, *(() if bias is None else (constants,)))
 
 

@@ -121,14 +121,17 @@ def hub_map_vjp(
     Returns
     -------
     list of array or None, list of array or None, array or None
-        The gradients, of the shapes of tensors, matrices and bias; None for those that are not wanted.
+        The gradients, of the shapes of tensors, matrices and bias; None for those that are not wanted, and for tensors that no
+        hub reads.
     """
     xp = namespace_of(*gathered)
     back = gather(graph, "outputs", cotangents, "sum")
     into: list[Any] = [None] * len(graph.tensors)
     grads: list[Any] = [None] * len(graph.hubs)
     if by_tensors:
-        into = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
+        read = {v.tensor for hub in graph.hubs for v in hub.inputs}
+        found = _mix(graph, "inputs", back, [m.T for m in matrices], None, pooling, multiply_add)
+        into = [y if k in read else None for k, y in enumerate(found)]
     if by_parameters:
         grads = [xp.matmul(_rows(x).T, _rows(y)) for x, y in zip(gathered, back, strict=True)]
     return into, grads, xp.sum(back[0], axis=0) if by_parameters and bias is not None else None

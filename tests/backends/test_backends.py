@@ -311,6 +311,16 @@ def test_torch_derivative_takes_no_products_that_nobody_asked_for(wanted):
     assert fewer == products / 2
 
 
+def test_torch_derivative_by_tensors_that_nothing_reads_is_zero():
+    """Odd features of one tensor and even ones have no grade in common: the output is its constants."""
+    group = nfn_core.WeightSpace.from_axes({"W": [("out", 2), ("in", 1)]}, ["in"], ["out"]).group((), signed=["in"])
+    module = nfn_torch.NFModule(nfn_core.NFLayer(group, 2, 1, target=group.graded("even")))
+    features = nfn_torch.WeightSpaceFeatures({"W": torch.randn(3, 2, 1, 2, requires_grad=True)})
+    (gradient,) = torch.autograd.grad(sum(y.sum() for y in module(features).values()), [features["W"]])
+    assert gradient.shape == (3, 2, 1, 2)
+    assert not gradient.any()
+
+
 def kept_bytes(module, features):
     """Output of a module, and bytes that its backward pass keeps beside parameters and features."""
     kept = {}
