@@ -330,7 +330,7 @@ class Group:
         """
         check_permutation("sigma", sigma)
         self.permutation(dict(sigma.images))
-        if tuple(label for label, _ in sigma.signs) not in (self.signed, ()):
+        if sorted(label for label, _ in sigma.signs) not in (sorted(self.signed), []):  # spaces order them differently
             raise PermutationError(f"sigma signs {[k for k, _ in sigma.signs]}, but this group {list(self.signed)}.")
         xp = check_features(self.space, features)
         sources = {label: list(inverse_images(image)) for label, image in sigma.images}

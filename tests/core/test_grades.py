@@ -147,6 +147,15 @@ def test_two_signs_and_repeated_labels_are_the_commutant():
         assert NFLayer(group, 1, 1).linear_parameter_count == commutant(group, group)
 
 
+def test_elements_act_on_spaces_that_order_the_sets_otherwise():
+    group = WeightSpace.mlp([2, 3, 4, 1]).group("HNP", signed=["h1", "h2"])
+    products = group.graded({"W2": [(1, 1)]})
+    assert (group.signed, products.signed) == (("h1", "h2"), ("h2", "h1"))
+    sigma, x = group.sample(0), np.random.default_rng(0).normal(size=(2, 4, 3, 1))
+    weights = {t.name: np.zeros((2, *t.shape, 1)) for t in group.space.tensors} | {"W2": x}
+    np.testing.assert_array_equal(products.act(sigma, {"W2[1,1]": x})["W2[1,1]"], group.act(sigma, weights)["W2"])
+
+
 def test_where_no_input_is_even_only_constants_reach_even_outputs():
     odd = GROUP.graded({"W1": [[1, 0]], "W2": [[1, 1]]})
     layer = NFLayer(odd, 1, 2, target=GROUP.graded("even"))
