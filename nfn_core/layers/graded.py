@@ -275,7 +275,8 @@ class GradedProduct(Layer):
     """Products of the features that a tensor has in several grades, entry by entry: grades P and Q give grade P + Q.
 
     Every tensor of the input is mixed twice, linearly. Every tensor of the output is the sum of all products of a first
-    and a second mix that have its grade. This is what carries information from odd features to even ones: a weight
+    mix and the tanh of a second one that have its grade. The tanh keeps signs and grades, and keeps products of products
+    from being all outliers. This is what carries information from odd features to even ones: a weight
     times odd features of its neuron, pooled over that neuron by the next NF-layer, is a message.
 
     Parameters
@@ -349,6 +350,7 @@ class GradedProduct(Layer):
             folded = fold(plan, x[name], xp)
             for side in ("left", "right"):
                 mixed[name, side] = unfold(plan, product(folded, params[f"{name}.{side}"], None), xp)
+            mixed[name, "right"] = xp.tanh(mixed[name, "right"])
         out: Features = {}
         for name, pairs in self._pairs.items():
             total, *others = (mixed[left, "left"] * mixed[right, "right"] for left, right in pairs)

@@ -238,8 +238,8 @@ def equivariant_network(
 ) -> Sequential:
     """Equivariant stack: NF-layers with activations between them.
 
-    Of a group with signs the layers between have features of all grades. Products of grades are added to them
-    (`GradedProduct`) before each activation or gate. Odd ones get tanh, unless the activation is odd.
+    Of a group with signs the layers between have features of all grades. Odd ones get tanh, unless the activation is odd,
+    and after each activation or gate products of grades are added (`GradedProduct`).
 
     Parameters
     ----------
@@ -332,13 +332,12 @@ def _graded_block(group: Group, channels: int, activation: str, norm: str | None
             Sequential(()) if s is None else BatchNorm(s, channels, center=not k) for k, s in enumerate(spaces)
         )
         layers.append(ByParity(group, even, odd))
-    layers.append(
-        Residual(GradedProduct(group, channels, channels))
-    )  # of normalized features, so that products weigh as much
     if gate:
-        return [*layers, GradedGate(group, channels, activation)]
-    odd_one = activation if activation in ODD_ACTIVATIONS else "tanh"
-    return [*layers, ByParity(group, Activation(activation), Activation(odd_one))]
+        layers.append(GradedGate(group, channels, activation))
+    else:
+        odd_one = activation if activation in ODD_ACTIVATIONS else "tanh"
+        layers.append(ByParity(group, Activation(activation), Activation(odd_one)))
+    return [*layers, Residual(GradedProduct(group, channels, channels))]
 
 
 def _check_signed(before: Sequential, pointwise: bool, rank: int | None, norm: str | None) -> None:

@@ -80,8 +80,9 @@ class TorchLearner:
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and AdamW's state."""
         shapes = {f"parameter {name}": tuple(x.shape) for name, x in self.network.named_arrays().items()}
-        if any(key.startswith("moment ") for key in state):  # they are there from the first step on
-            for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+        moved = {key.split(" ")[1] for key in state if key.startswith("moment ")}  # parameters that had a gradient
+        for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
+            if str(index) in moved:
                 shape = tuple(parameter.shape)
                 shapes |= {f"moment {index} step": (), f"moment {index} exp_avg": shape}
                 shapes[f"moment {index} exp_avg_sq"] = shape

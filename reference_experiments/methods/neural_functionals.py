@@ -106,7 +106,7 @@ def _signed_functional(name: str, problem: Problem) -> Method:
         pool_norm=True,
         head_dropout=config.head_dropout,
         before=before,
-        **GATED,
+        **GATED | {"activation": "sigmoid"},  # bounded: products of unbounded gates and features are all outliers
     )
     return Method(name, network, augment=moving(config))
 
