@@ -67,8 +67,8 @@ class LowRankNFLayer(Layer):
         check_flags(self, "bias")
         object.__setattr__(self, "graph", hub_graph(self.group))
 
-    def is_factored(self, hub: Hub) -> bool:
-        """Return whether a hub's matrix is a product of two."""
+    def _is_factored(self, hub: Hub) -> bool:
+        """Whether a hub's matrix is a product of two."""
         outputs = sum(self.graph.width(v, "outputs") for v in hub.outputs) * self.out_channels
         return min(self.graph.num_inputs(hub) * self.in_channels, outputs) > self.rank
 
@@ -79,7 +79,7 @@ class LowRankNFLayer(Layer):
         """
         graph, specs = self.graph, dict[str, ParameterSpec]()
         rows = {
-            h.name: self.rank if self.is_factored(h) else graph.num_inputs(h) * self.in_channels for h in graph.hubs
+            h.name: self.rank if self._is_factored(h) else graph.num_inputs(h) * self.in_channels for h in graph.hubs
         }
         fan_in = [
             self.in_channels + sum(rows[h.name] for h in graph.hubs if any(v.tensor == k for v in h.outputs))
@@ -88,7 +88,7 @@ class LowRankNFLayer(Layer):
         for hub in graph.hubs:
             inputs = graph.num_inputs(hub) * self.in_channels
             blocks = tuple((graph.width(v) * self.out_channels, fan_in[v.tensor]) for v in hub.outputs)
-            columns, factored = sum(c for c, _ in blocks), self.is_factored(hub)
+            columns, factored = sum(c for c, _ in blocks), self._is_factored(hub)
             if factored:
                 specs[f"{hub.name}.left"] = ParameterSpec((inputs, self.rank), "normal", value=1 / sqrt(inputs))
             name = f"{hub.name}.right" if factored else hub.name
@@ -111,7 +111,7 @@ class LowRankNFLayer(Layer):
         graph, narrow, matrices = self.graph, list[Array](), list[Array]()
         gathered = gather(graph, "inputs", [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors], self.pooling)
         for hub, y in zip(graph.hubs, gathered, strict=True):
-            factored = self.is_factored(hub)
+            factored = self._is_factored(hub)
             narrow.append(product(y, params[f"{hub.name}.left"], None) if factored else y)
             matrices.append(params[f"{hub.name}.right" if factored else hub.name])
         mixed = spread_mixed(graph, narrow, matrices, params.get("bias"))
