@@ -108,7 +108,9 @@ class LowRankNFLayer(Layer):
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Pool, mix through the low rank and broadcast, then add what is shared."""
         xp = check_features(self.group.space, x, self.in_channels)
-        graph, narrow, matrices = self.graph, list[Array](), list[Array]()
+        graph = self.graph
+        narrow: list[Array] = []
+        matrices: list[Array] = []
         gathered = gather(graph, "inputs", [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors], self.pooling)
         for hub, y in zip(graph.hubs, gathered, strict=True):
             factored = self._is_factored(hub)
