@@ -116,15 +116,14 @@ def by_case(rows: list[Row]) -> dict[tuple[Any, ...], dict[str, Row]]:
 def judge(rows: list[Row], device: str) -> str:
     """One line for each aim, dtype and number of threads: how often it is met, and the worst case."""
     lines = ["| pass | aim | bound | dtype | threads | met | worst | where |", "|" + "---|" * 8]
-    settings: dict[tuple[str, str, int], list[dict[str, Row]]] = {}
+    settings: dict[str, dict[tuple[str, int], list[dict[str, Row]]]] = {PASSES[1]: {}, STEP: {}}
     for (*_, dtype, threads, which), case in by_case(rows).items():
-        settings.setdefault((which, dtype, threads), []).append(case)
-    for of, aims in ((PASSES[1], AIMS[device]), (STEP, STEP_AIMS)):
+        if which in settings:
+            settings[which].setdefault((dtype, threads), []).append(case)
+    for which, aims in ((PASSES[1], AIMS[device]), (STEP, STEP_AIMS)):
         for text, bound, find, least in aims:
             sign = "≥" if least else "≤"
-            for (which, dtype, threads), cases in settings.items():
-                if which != of:
-                    continue
+            for (dtype, threads), cases in settings[which].items():
                 if found := find(cases):
                     met = sum(value >= bound if least else value <= bound for value, _ in found)
                     worst, where = min(found) if least else max(found)

@@ -50,8 +50,9 @@ class _HubMap(torch.autograd.Function):
         multiply_add: MultiplyAdd = _multiply_add
         if torch.is_grad_enabled():  # to be differentiated again
             gathered, multiply_add = gather(graph, "inputs", tensors, pooling), product
-        found = hub_map_vjp(graph, pooling, gathered, matrices, bias, cotangents, multiply_add, *wanted)
-        into, grads, constants = found
+        into, grads, constants = hub_map_vjp(
+            graph, pooling, gathered, matrices, bias, cotangents, multiply_add, *wanted
+        )
         if wanted[0]:
             into = [torch.zeros_like(x) if y is None else y for x, y in zip(tensors, into, strict=True)]
         return (None, None, *into, *grads, *(() if bias is None else (constants,)))

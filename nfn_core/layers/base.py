@@ -15,7 +15,7 @@ from nfn_core.layers.parameters import ParameterSpec, check_parameters
 from nfn_core.registry import describable
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
+__all__ = ["ChannelMap", "Execution", "Init", "Layer", "Noise", "Recompute", "Statistics", "check_input_channels"]
 
 Noise = Callable[[tuple[int, ...], Any], Array]
 """Uniform numbers in [0, 1): given a shape and an array, an array of that shape with its dtype and device."""
@@ -222,6 +222,18 @@ class Layer:
             raise FeatureError("features must be arrays by name, or an array, not None.")
         check_parameters(self.cached_specs, params, features)
         return self.forward(params, features, execution)
+
+
+class ChannelMap(Layer):
+    """Base of layers whose arguments say how many channels they take, and how many they give."""
+
+    in_channels: int
+    out_channels: int
+
+    def channels_after(self, channels: int) -> int:
+        """Return `out_channels`."""
+        check_input_channels(self, self.in_channels, channels)
+        return self.out_channels
 
 
 def check_input_channels(layer: Layer, expected: int, channels: int) -> None:

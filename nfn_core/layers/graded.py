@@ -14,7 +14,7 @@ from nfn_core.checks import boolean, check_choice, check_counts, check_kind, che
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group, graded_name
-from nfn_core.layers.base import Execution, Layer, check_input_channels
+from nfn_core.layers.base import ChannelMap, Execution, Layer, check_input_channels
 from nfn_core.layers.composite import Composite
 from nfn_core.layers.elementwise import ACTIVATIONS, Activation
 from nfn_core.layers.encodings import GaussianFourierFeatures
@@ -271,7 +271,7 @@ class GradedFourierFeatures(Composite):
 
 
 @dataclass(frozen=True)
-class GradedProduct(Layer):
+class GradedProduct(ChannelMap):
     """Products of the features that a tensor has in several grades, entry by entry: grades P and Q give grade P + Q.
 
     Every tensor of the input is mixed twice, linearly. Every tensor of the output is the sum of all products of a first
@@ -335,11 +335,6 @@ class GradedProduct(Layer):
     def keeps_signs(self) -> bool:
         """Return True."""
         return True
-
-    def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
-        check_input_channels(self, self.in_channels, channels)
-        return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Mix every tensor twice, and add up the products of each grade."""

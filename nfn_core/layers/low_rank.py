@@ -8,16 +8,16 @@ from nfn_core.arrays import Array, Features
 from nfn_core.checks import check_choice, check_counts, check_flags, check_kind
 from nfn_core.features import check_features
 from nfn_core.groups import Group
-from nfn_core.layers.base import Execution, Layer, check_input_channels
+from nfn_core.layers.base import ChannelMap, Execution
 from nfn_core.layers.hub_map import gather, product, spread_mixed
-from nfn_core.layers.hubs import POOLINGS, Hub, HubGraph, Pooling, fold, hub_graph, unfold
+from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, fold, hub_graph, unfold
 from nfn_core.layers.parameters import ParameterSpec
 
 __all__ = ["LowRankNFLayer"]
 
 
 @dataclass(frozen=True)
-class LowRankNFLayer(Layer):
+class LowRankNFLayer(ChannelMap):
     """Equivariant linear NF-layer whose hub matrices have a low rank, plus one map of the channels that all entries share.
 
     Under HNP the inputs and outputs of a network are fixed: each is a channel of its own, and the matrix of a hub grows with
@@ -67,55 +67,41 @@ class LowRankNFLayer(Layer):
         check_flags(self, "bias")
         object.__setattr__(self, "graph", hub_graph(self.group))
 
-    def _is_factored(self, hub: Hub) -> bool:
-        """Whether a hub's matrix is a product of two."""
-        outputs = sum(self.graph.width(v, "outputs") for v in hub.outputs) * self.out_channels
-        return min(self.graph.num_inputs(hub) * self.in_channels, outputs) > self.rank
-
     def parameter_specs(self) -> dict[str, ParameterSpec]:
         """Return matrices of hubs, ``"hub"`` or ``"hub.left"`` and ``"hub.right"``, constants, and ``"TENSOR.shared"``.
 
         The factors have the shapes (hub inputs, rank) and (rank, hub outputs), what is shared (in_channels, out_channels).
         """
         graph, specs = self.graph, dict[str, ParameterSpec]()
-        rows = {
-            h.name: self.rank if self._is_factored(h) else graph.num_inputs(h) * self.in_channels for h in graph.hubs
-        }
-        fan_in = [
-            self.in_channels + sum(rows[h.name] for h in graph.hubs if any(v.tensor == k for v in h.outputs))
-            for k in range(len(graph.tensors))
-        ]
-        for hub in graph.hubs:
-            inputs = graph.num_inputs(hub) * self.in_channels
+        inputs = [graph.num_inputs(hub) * self.in_channels for hub in graph.hubs]
+        outputs = [sum(map(graph.width, hub.outputs)) * self.out_channels for hub in graph.hubs]
+        rows = [self.rank if min(n, m) > self.rank else n for n, m in zip(inputs, outputs, strict=True)]
+        fan_in = [self.in_channels] * len(graph.tensors)  # of what is shared, and of all hubs that feed a tensor
+        for hub, n in zip(graph.hubs, rows, strict=True):
+            for k in {v.tensor for v in hub.outputs}:
+                fan_in[k] += n
+        for hub, n, m, narrow in zip(graph.hubs, inputs, outputs, rows, strict=True):
             blocks = tuple((graph.width(v) * self.out_channels, fan_in[v.tensor]) for v in hub.outputs)
-            columns, factored = sum(c for c, _ in blocks), self._is_factored(hub)
-            if factored:
-                specs[f"{hub.name}.left"] = ParameterSpec((inputs, self.rank), "normal", value=1 / sqrt(inputs))
-            name = f"{hub.name}.right" if factored else hub.name
-            specs[name] = ParameterSpec((rows[hub.name], columns), "uniform", blocks)
+            if narrow < n:
+                specs[f"{hub.name}.left"] = ParameterSpec((n, narrow), "normal", value=1 / sqrt(n))
+            specs[f"{hub.name}.right" if narrow < n else hub.name] = ParameterSpec((narrow, m), "uniform", blocks)
             if self.bias and not hub.labels:
-                specs["bias"] = ParameterSpec((columns,), "uniform", blocks)
+                specs["bias"] = ParameterSpec((m,), "uniform", blocks)
         for plan, n in zip(graph.tensors, fan_in, strict=True):
             shape = (self.in_channels, self.out_channels)
             specs[f"{plan.spec.name}.shared"] = ParameterSpec(shape, "uniform", ((self.out_channels, n),))
         return specs
 
-    def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
-        check_input_channels(self, self.in_channels, channels)
-        return self.out_channels
-
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Pool, mix through the low rank and broadcast, then add what is shared."""
         xp = check_features(self.group.space, x, self.in_channels)
         graph = self.graph
-        narrow: list[Array] = []
-        matrices: list[Array] = []
         gathered = gather(graph, "inputs", [fold(plan, x[plan.spec.name], xp) for plan in graph.tensors], self.pooling)
-        for hub, y in zip(graph.hubs, gathered, strict=True):
-            factored = self._is_factored(hub)
-            narrow.append(product(y, params[f"{hub.name}.left"], None) if factored else y)
-            matrices.append(params[f"{hub.name}.right" if factored else hub.name])
+        matrices = [params[hub.name] if hub.name in params else params[f"{hub.name}.right"] for hub in graph.hubs]
+        narrow = [
+            y if hub.name in params else product(y, params[f"{hub.name}.left"], None)
+            for hub, y in zip(graph.hubs, gathered, strict=True)
+        ]
         mixed = spread_mixed(graph, narrow, matrices, params.get("bias"))
         return {
             plan.spec.name: product(x[plan.spec.name], params[f"{plan.spec.name}.shared"], unfold(plan, y, xp))

@@ -16,7 +16,7 @@ from nfn_core.checks import check_choice, check_counts, check_kind
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
-from nfn_core.layers.base import Execution, Layer, check_input_channels
+from nfn_core.layers.base import ChannelMap, Execution
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import POOLINGS, Hub, HubGraph, Pooling, fold, hub_graph, pool
 from nfn_core.layers.parameters import ParameterSpec
@@ -85,7 +85,7 @@ def _neuron_group(group: Group) -> Group:
 
 
 @dataclass(frozen=True)
-class NeuronPool(Layer):
+class NeuronPool(ChannelMap):
     """Features of neurons from tensors: every equivariant affine map, each once.
 
     A neuron hears from every tensor that has its set on an axis (rows, columns and diagonals pooled) and from the pools
@@ -132,11 +132,6 @@ class NeuronPool(Layer):
         specs["hub"] = ParameterSpec((common, columns), "uniform", tuple(blocks))
         specs["bias"] = ParameterSpec((columns,), "uniform", tuple(blocks))
         return specs
-
-    def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
-        check_input_channels(self, self.in_channels, channels)
-        return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Return for each permuted set an array of shape (batch, n, out_channels)."""

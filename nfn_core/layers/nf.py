@@ -12,7 +12,7 @@ from nfn_core.checks import check_choice, check_counts, check_flags, check_kind,
 from nfn_core.errors import SpecError
 from nfn_core.features import check_features
 from nfn_core.groups import Group
-from nfn_core.layers.base import Execution, Init, Layer, check_input_channels
+from nfn_core.layers.base import ChannelMap, Execution, Init, Layer
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.hubs import POOLINGS, HubGraph, Pooling, TensorPlan, fold, hub_graph, pool, unfold
 from nfn_core.layers.parameters import ParameterSpec
@@ -22,7 +22,7 @@ __all__ = ["InvariantPool", "NFLayer", "PointwiseLayer"]
 
 
 @dataclass(frozen=True)
-class NFLayer(Layer):
+class NFLayer(ChannelMap):
     """Equivariant linear NF-layer, maximal: every equivariant affine map is one of its parameter settings.
 
     Eq. 3 of the paper for NP, tables 8-11 for HNP, and the same for any other group. With signs it joins equal grades only.
@@ -121,11 +121,6 @@ class NFLayer(Layer):
         """Return the group, the channels in and out, and the options that are not the default."""
         return _with_channels(super().shown_arguments(), self.in_channels, self.out_channels)
 
-    def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
-        check_input_channels(self, self.in_channels, channels)
-        return self.out_channels
-
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Pool every tensor, mix the channels in every hub, and broadcast back: Eq. 3."""
         xp = check_features(self.group.space, x, self.in_channels)
@@ -137,7 +132,7 @@ class NFLayer(Layer):
 
 
 @dataclass(frozen=True)
-class PointwiseLayer(Layer):
+class PointwiseLayer(ChannelMap):
     """The pointwise layer of NFN_PT: it mixes each entry's channels, and no two entries.
 
     Only the last term of Eq. 2, H(W)_jk = d W_jk, with one matrix for each tensor. Axes that the group leaves alone are
@@ -188,11 +183,6 @@ class PointwiseLayer(Layer):
     def shown_arguments(self) -> list[str]:
         """Return the group, the channels in and out, and the options that are not the default."""
         return _with_channels(super().shown_arguments(), self.in_channels, self.out_channels)
-
-    def channels_after(self, channels: int) -> int:
-        """Return `out_channels`."""
-        check_input_channels(self, self.in_channels, channels)
-        return self.out_channels
 
     def forward(self, params: Mapping[str, Array], x: Mapping[str, Array], execution: Execution) -> Features:
         """Mix the channels of every entry."""

@@ -113,24 +113,25 @@ class BatchNorm(Layer):
         variances = {f: widened(params[f"{f}variance"]) for f in arrays}
         wide = {f: xp.astype(x, variances[f].dtype, copy=False) for f, x in arrays.items()}  # differs under autocast
         means = {f: widened(params[f"{f}mean"]) if self.center else xp.zeros_like(v) for f, v in variances.items()}
-        statistics, out = execution.statistics, {}
+        statistics, native = execution.statistics, None
         if statistics is not None:
 
             def collect(name: str, value: Array) -> None:
                 statistics(name, xp.astype(value, params[name].dtype, copy=False))
 
-            if execution.batch_norm is not None and execution.total is None and self.center:
-                own = [f for f in arrays if prod(arrays[f].shape[:-1]) > 1]
-                for f in own:
-                    scale, shift = (widened(params[f"{f}{name}"]) for name in ("scale", "shift"))
-                    y, mean, variance = execution.batch_norm(wide.pop(f), scale, shift, self.epsilon)
-                    out[f] = xp.astype(y, arrays[f].dtype, copy=False)
-                    self._collect(f, prod(y.shape[:-1]), (mean, variance), (means[f], variances[f]), collect)
-            elif wide:
+            native = execution.batch_norm if self.center and execution.total is None else None
+            if native is None:
                 means, variances = self._measured(wide, means, variances, collect, execution.total)
+        out = {}
         for f, x in wide.items():
-            gain = params[f"{f}scale"] / xp.sqrt(variances[f] + self.epsilon)
-            y = (x - means[f]) * gain + params[f"{f}shift"] if self.center else x * gain
+            count = prod(x.shape[:-1])
+            if native is not None and count > 1:
+                scale, shift = (widened(params[f"{f}{name}"]) for name in ("scale", "shift"))
+                y, mean, variance = native(x, scale, shift, self.epsilon)
+                self._collect(f, count, (mean, variance), (means[f], variances[f]), collect)
+            else:
+                gain = params[f"{f}scale"] / xp.sqrt(variances[f] + self.epsilon)
+                y = (x - means[f]) * gain + params[f"{f}shift"] if self.center else x * gain
             out[f] = xp.astype(y, arrays[f].dtype, copy=False)
         return out
 

@@ -73,16 +73,18 @@ class TorchLearner:
     def state(self) -> State:
         """Parameters by name, and for each parameter AdamW's state."""
         found = {f"parameter {name}": x for name, x in self.network.named_arrays().items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
+        known = self.optimizer.state_dict()["state"]
+        for index, parameter in enumerate(self.optimizer.param_groups[0]["params"] if known else ()):
+            zero = torch.zeros_like(parameter)  # of parameters that had no gradient yet
+            moments = known.get(index, {"step": torch.tensor(0.0), "exp_avg": zero, "exp_avg_sq": zero})
             found |= {f"moment {index} {name}": x for name, x in moments.items()}
         return {name: x.numpy(force=True).copy() for name, x in found.items()}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """Take over parameters and AdamW's state."""
         shapes = {f"parameter {name}": tuple(x.shape) for name, x in self.network.named_arrays().items()}
-        moved = {key.split(" ")[1] for key in state if key.startswith("moment ")}  # parameters that had a gradient
-        for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
-            if str(index) in moved:
+        if any(key.startswith("moment ") for key in state):  # they are there from the first step on
+            for index, parameter in enumerate(self.optimizer.param_groups[0]["params"]):
                 shape = tuple(parameter.shape)
                 shapes |= {f"moment {index} step": (), f"moment {index} exp_avg": shape}
                 shapes[f"moment {index} exp_avg_sq"] = shape

@@ -273,10 +273,10 @@ def test_the_size_of_a_layer_is_told_before_it_is_built():
     space = ModelSpace.from_patterns(shapes, labels, ["in"], ["out"])
     with pytest.warns(SizeWarning, match=r"under HNP would have 1\.3e\+12 parameters: `summary\(\)`"):
         space.group("HNP")
-    told = space.summary()
-    assert "'table' (in d), 50,000 each: set 'in' is left alone by HNP" in told
-    assert "Without them, `space.only(['*', '!table'])`, it has 5,120." in told
-    assert "NP, 4 sets move | 5,632" in told
+    summary = space.summary()
+    assert "'table' (in d), 50,000 each: set 'in' is left alone by HNP" in summary
+    assert "Without them, `space.only(['*', '!table'])`, it has 5,120." in summary
+    assert "NP, 4 sets move | 5,632" in summary
     space.group("NP")
     space.only(["*", "!table"]).group("HNP")
     assert space.summary(1).startswith("| group | parameters of an NF-layer, 1 to 1 channels |")

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from helpers import fit_until_killed, flipped, write_dataset
 from separable import SPACE, run, separable_networks
 
-from nfn_core import MLPHead
+from nfn_core import GradedGate, InvariantPool, MLPHead, NFLayer, ParameterError, Sequential, WeightSpace
 from reference_experiments import report as reports
 from reference_experiments import runner
 from reference_experiments.cli import experiments as experiment_commands
@@ -117,6 +117,24 @@ def test_both_backends_train_alike(tmp_path):
     curves = [fit(engine(b), b, method.layer, part, part, RECIPE, 0, tmp_path / b)[1] for b in BACKENDS]
     for torch_look, jax_look in zip(*curves, strict=True):
         assert torch_look["loss"] == pytest.approx(jax_look["loss"], rel=1e-3)
+
+
+def test_a_parameter_without_a_gradient_is_kept_and_restored():
+    """Of gates of odd features, which the pooling leaves out."""
+    group = WeightSpace.mlp([2, 3, 1]).group("HNP", signed=["h1"])
+    graded = group.graded("all")
+    pool = InvariantPool(graded)
+    layers = (NFLayer(group, 1, 2, target=graded), GradedGate(graded, 2), pool, MLPHead((2 * pool.num_outputs, 2)))
+    library = engine("torch")
+    learner, again = (library.learner(Sequential(layers), RECIPE, seed) for seed in (0, 1))
+    inputs = {t.name: np.ones((4, *t.shape, 1), np.float32) for t in group.space.tensors}
+    learner.step(inputs, np.zeros(4, np.int64), 0)
+    state = learner.state()
+    assert any(p.grad is None for p in learner.network.parameters())
+    again.restore(state)
+    assert {name: x.tolist() for name, x in again.state().items()} == {name: x.tolist() for name, x in state.items()}
+    with pytest.raises(ParameterError, match="it lacks .'moment 0 step'"):
+        again.restore({name: x for name, x in state.items() if name != "moment 0 step"})
 
 
 def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""The survey of architectures: ten of our own, as every session can, and that it tells what is wrong."""
+"""The survey of architectures: ten of our own, as every session can, and that it names what is wrong."""
 
 from pathlib import Path
 
