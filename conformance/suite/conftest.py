@@ -27,6 +27,7 @@ def pytest_configure(config):
         import jax
 
         jax.config.update("jax_enable_x64", True)
+        jax.config.update("jax_default_matmul_precision", "highest")  # GPUs round products of float32 to TF32 otherwise
 
 
 def pytest_ignore_collect(collection_path, config):

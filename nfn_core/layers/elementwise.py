@@ -24,7 +24,17 @@ from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.parameters import ParameterSpec, on_host
 from nfn_core.spaces import WeightSpace
 
-__all__ = ["ACTIVATIONS", "Activation", "Dropout", "Gate", "LayerNorm", "Normalize", "ODD_ACTIVATIONS", "Scale"]
+__all__ = [
+    "ACTIVATIONS",
+    "Activation",
+    "Dropout",
+    "Gate",
+    "LayerNorm",
+    "Normalize",
+    "ODD_ACTIVATIONS",
+    "Scale",
+    "dropped",
+]
 
 ACTIVATIONS: Mapping[str, Callable[[Any, Array], Array]] = {
     "relu": lambda xp, x: xp.where(x <= 0, xp.zeros_like(x), x),  # NaN stays NaN
@@ -150,16 +160,17 @@ class Dropout(Layer):
 
     def forward(self, params: Mapping[str, Array], x: Any, execution: Execution) -> Any:
         """Drop from features of any space, or from a plain array."""
-        noise = execution.noise
+        return _each(x, lambda y: dropped(y, self.rate, execution, whole=self.drop == "channels"), axes=2)
 
-        def drop(y: Array) -> Array:
-            if noise is None or self.rate == 0.0:
-                return y
-            xp = namespace_of(y)
-            shape = tuple(y.shape) if self.drop == "entries" else (y.shape[0], *(1,) * (y.ndim - 2), y.shape[-1])
-            return y * (xp.astype(noise(shape, y) >= self.rate, y.dtype) / (1.0 - self.rate))
 
-        return _each(x, drop, axes=2)
+def dropped(x: Array, rate: float, execution: Execution, whole: bool = False) -> Array:
+    """Drop entries of an array (batch, ..., channels), or whole channels of a network, where the execution has noise."""
+    noise = execution.noise
+    if noise is None or rate == 0.0:
+        return x
+    xp = namespace_of(x)
+    shape = (x.shape[0], *(1,) * (x.ndim - 2), x.shape[-1]) if whole else tuple(x.shape)
+    return x * (xp.astype(noise(shape, x) >= rate, x.dtype) / (1.0 - rate))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from nfn_core.features import check_real
 from nfn_core.groups import Group
 from nfn_core.layers.base import Execution, Layer
 from nfn_core.layers.composite import Composite
-from nfn_core.layers.elementwise import ACTIVATIONS, ODD_ACTIVATIONS, Activation, Dropout, Gate, LayerNorm
+from nfn_core.layers.elementwise import ACTIVATIONS, ODD_ACTIVATIONS, Activation, Dropout, Gate, LayerNorm, dropped
 from nfn_core.layers.graded import ByParity, GradedGate, GradedProduct, parity_space
 from nfn_core.layers.hub_map import product
 from nfn_core.layers.low_rank import LowRankNFLayer
@@ -218,7 +218,7 @@ class MLPHead(Layer):
         for i in range(len(self.sizes) - 1):
             if i:
                 x = Activation(self.activation).forward({}, x, execution)
-                x = Dropout(self.dropout).forward({}, x, execution)
+                x = dropped(x, self.dropout, execution)
             x = product(x, params[f"{i}.weight"], params[f"{i}.bias"])
         return x
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nfn_core.arrays import Array, Namespace, namespace_of
+from nfn_core.arrays import Array, Namespace, is_dense, namespace_of
 
 MEMBERS = [name for name in vars(Array) if name in ("shape", "ndim", "dtype", "T") or name in dir(np.ndarray)]
 OPERATORS = {"__add__", "__radd__", "__matmul__", "__getitem__", "__neg__", "__float__", "__ge__"}
@@ -25,6 +25,18 @@ def test_protocols_hold_in_every_library(x):
     assert set(MEMBERS) > OPERATORS
     assert lacks(x, MEMBERS) == []
     assert lacks(namespace_of(x), Namespace.__annotations__) == []
+
+
+class WithLayout(np.ndarray):
+    """Has an attribute of the name that PyTorch's layouts have, as arrays of JAX 0.11 do."""
+
+    layout = "row-major"
+
+
+def test_only_layouts_of_pytorch_say_whether_an_array_is_dense():
+    assert is_dense(np.zeros(2).view(WithLayout))
+    assert is_dense(torch.zeros(2))
+    assert not is_dense(torch.zeros(2, 2).to_sparse())
 
 
 def test_other_values_lack_something():
