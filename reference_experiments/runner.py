@@ -36,7 +36,13 @@ MEASURED = 3
 
 
 def dataset_of(
-    experiment: Experiment, name: str, scale: str, backend: str, folder: Path | None, check: bool = True
+    experiment: Experiment,
+    name: str,
+    scale: str,
+    backend: str,
+    folder: Path | None,
+    check: bool = True,
+    gpu: bool = False,
 ) -> WeightDataset:
     """Dataset of an experiment: in the folder given, or where `make` puts it, made if it is not there.
 
@@ -46,7 +52,7 @@ def dataset_of(
         maker = experiment.makers[name](scale, 0, backend)
         folder = dataset_dir(maker)
         if "RANK" not in os.environ:
-            make(maker, folder, os.cpu_count() or 1)
+            make(maker, folder, gpu=gpu)
         elif not (folder / "dataset.json").exists():
             raise ExperimentError(
                 f"{folder} does not hold {name}'s networks, and several processes do not make them: `make` them there "
@@ -68,6 +74,7 @@ def run(
     data: Mapping[str, WeightDataset],
     methods: tuple[str, ...],
     seeds: range,
+    minutes: float | None = None,
 ) -> None:
     """Run an experiment, or what an interrupted run left undone.
 
@@ -87,6 +94,9 @@ def run(
         Methods to train.
     seeds : range
         Seeds to train them with.
+    minutes : float, optional
+        Time that the steps of one training may take: their number, and the warm-up's, is measured to fit, and kept. The
+        time of evaluations comes on top.
 
     Raises
     ------
@@ -98,7 +108,7 @@ def run(
         about: dict[str, Any] = {"experiment": name, "scale": scale, "backend": backend, "version": __version__}
         about["config"] = asdict(experiment.config(scale, title))
         with claimed(output / title, about | {"data": _checksum(dataset)}):
-            _run_dataset(experiment, about, output / title, title, dataset, methods, seeds)
+            _run_dataset(experiment, about, output / title, title, dataset, methods, seeds, minutes)
 
 
 def _run_dataset(
@@ -109,6 +119,7 @@ def _run_dataset(
     dataset: WeightDataset,
     methods: tuple[str, ...],
     seeds: range,
+    minutes: float | None,
 ) -> None:
     """Run an experiment on one of its datasets."""
     library, scale = engine(about["backend"]), about["scale"]
@@ -133,7 +144,7 @@ def _run_dataset(
         if variant.networks is not None:
             splits["training"] = subsample(splits["training"], variant.networks)
         for seed, path in todo.items():
-            found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""))
+            found = _train(library, method, experiment, recipe, splits, seed, path.with_suffix(""), minutes)
             of = {"dataset": title, "data": _describe(dataset), "config": asdict(own)}
             result = {**about, **of, "training_networks": len(splits["training"]), **found}
             write_json(path, result, indent=None)
@@ -183,6 +194,28 @@ def _fastest(library: Engine, method: Method, recipe: Recipe, training: Split, p
     return replace(recipe, dtype=chosen["dtype"])
 
 
+def _in_time(library: Engine, method: Method, recipe: Recipe, training: Split, minutes: float, path: Path) -> Recipe:
+    """Take as many steps as fit into some minutes, and no more than the recipe has; measured once, like `_fastest`."""
+
+    def measured() -> dict[str, Any]:
+        learner, rng = library.learner(method.layer, recipe, 0), np.random.default_rng(0)
+
+        def take(steps: int) -> float:
+            began, loss = time.perf_counter(), 0.0
+            for number in range(steps):
+                chosen = rng.integers(0, len(training), recipe.batch)
+                loss = learner.step(training.inputs(chosen, rng), training.targets[chosen], number)
+            float(loss)  # waits for all steps
+            return (time.perf_counter() - began) / steps
+
+        take(MEASURED)  # JAX compiles here
+        seconds = take(10 * MEASURED)
+        return {"seconds_per_step": seconds, "minutes": minutes, "steps": max(1, int(60 * minutes / seconds))}
+
+    steps = min(recipe.steps, kept_json(path, measured)["steps"])
+    return replace(recipe, steps=steps, warmup=recipe.warmup * steps // recipe.steps)
+
+
 def _train(
     library: Engine,
     method: Method,
@@ -191,13 +224,16 @@ def _train(
     splits: Mapping[str, Split],
     seed: int,
     folder: Path,
+    minutes: float | None,
 ) -> dict[str, Any]:
     """Train a method with one seed and evaluate it."""
     began = time.perf_counter()
     if method.autoencoder is not None:
         splits = embedded(library, cast("Autoencoder", method.autoencoder), splits, recipe, seed, folder / "embedding")
-    chosen = folder.with_name(f"{folder.name.removesuffix(f'-seed{seed}')}-fastest.json")
-    recipe = _fastest(library, method, recipe, splits["training"], chosen)
+    name = folder.name.removesuffix(f"-seed{seed}")
+    recipe = _fastest(library, method, recipe, splits["training"], folder.with_name(f"{name}-fastest.json"))
+    if minutes is not None:
+        recipe = _in_time(library, method, recipe, splits["training"], minutes, folder.with_name(f"{name}-steps.json"))
     few = subsample(splits["training"], OVERFIT_NETWORKS)
     brief = replace(
         recipe, steps=min(recipe.steps, 1000), batch=min(recipe.batch, 16), warmup=0, cosine=False, eval_every=100
@@ -205,7 +241,15 @@ def _train(
     overfit_check: float | None = None
     if seed == 0 and recipe.loss != "custom":  # a custom loss has no known minimum
         _, evaluations = fit(
-            library, f"{method.name}, {OVERFIT_NETWORKS} networks", method.layer, few, few, brief, seed, folder / "few"
+            library,
+            f"{method.name}, {OVERFIT_NETWORKS} networks",
+            method.layer,
+            few,
+            few,
+            brief,
+            seed,
+            folder / "few",
+            enough=1.0,
         )
         overfit_check = max(evaluation["metric"] for evaluation in evaluations)
     learner, curve = fit(

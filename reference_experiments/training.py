@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,7 @@ def fit(
     recipe: Recipe,
     seed: int,
     folder: Path,
+    enough: float = inf,
 ) -> tuple[Learner, list[dict[str, Any]]]:
     """Train a network, or go on where a killed run was.
 
@@ -91,6 +93,8 @@ def fit(
         Seed of initial parameters, dropout, augmentation and order of the networks.
     folder : pathlib.Path
         Where ``checkpoint.safetensors``, in the end ``parameters.safetensors``, and logs for TensorBoard are written.
+    enough : float
+        Metric of the validation networks at which training ends early.
 
     Returns
     -------
@@ -127,7 +131,7 @@ def fit(
         tqdm(total=recipe.steps, initial=step, unit="step", desc=f"  {name}", leave=False) as bar,
         SummaryWriter(str(folder), purge_step=step, write_to_disk=is_main_process()) as log,
     ):
-        while step < recipe.steps and not _exhausted(curve, recipe):
+        while step < recipe.steps and not _exhausted(curve, recipe, enough):
             chosen = _chosen(len(training), recipe.batch, seed, step)
             rng = np.random.default_rng([seed, step, 1])
             losses.append(learner.step(training.inputs(chosen, rng), training.targets[chosen], step))
@@ -152,12 +156,11 @@ def fit(
     return learner, curve
 
 
-def _exhausted(curve: list[dict[str, Any]], recipe: Recipe) -> bool:
-    """Whether the last evaluations were no better than the best before them."""
+def _exhausted(curve: list[dict[str, Any]], recipe: Recipe, enough: float) -> bool:
+    """Whether a metric is enough, or the last evaluations were no better than the best before them."""
     metrics = [evaluation["metric"] for evaluation in curve]
-    return (
-        recipe.patience is not None and bool(metrics) and len(metrics) - 1 - int(np.argmax(metrics)) >= recipe.patience
-    )
+    patient = recipe.patience is None or len(metrics) - 1 - int(np.argmax(metrics or [0])) < recipe.patience
+    return max(metrics, default=-inf) >= enough or not patient
 
 
 def _chosen(count: int, batch: int, seed: int, step: int) -> np.ndarray:

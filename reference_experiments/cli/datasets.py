@@ -16,7 +16,7 @@ from reference_experiments.datasets.conversion import (
     write_small_cnn_zoo,
 )
 from reference_experiments.datasets.format import Networks, WeightDataset, finish, shard_path, write_shard
-from reference_experiments.datasets.generation import Maker, dataset_dir, make
+from reference_experiments.datasets.generation import SCALES, Maker, dataset_dir, make
 from reference_experiments.datasets.image_inrs import SirenMaker, contact_sheet
 from reference_experiments.datasets.lottery_tickets import TICKET_CNN_PRESETS, TICKET_MLP_PRESETS, TicketMaker
 from reference_experiments.datasets.model_zoos import ZooMaker
@@ -52,18 +52,20 @@ def make_group() -> None:
     "same for all networks.",
 )
 @click.option("--copies", type=click.IntRange(min=1), help="Networks for each training image; by default the scale's.")
+@click.option("--fit", type=click.Choice(SCALES), help="Scale whose fit is taken; by default that of --scale.")
 @maker_command
 def image_inrs(
     images: str,
     start: str,
     copies: int | None,
+    fit: str | None,
     backend: str,
     scale: str,
     seed: int,
     **options: Any,
 ) -> None:
     """SIRENs fitted to images (section D.3)."""
-    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies), **options)
+    dataset = _make(SirenMaker.at_scale(images, scale, seed, backend, start, copies, fit), **options)
     contact_sheet(dataset.folder / "contact-sheet.png", dataset)
 
 
@@ -228,7 +230,7 @@ def convert_dwsnets(source: Path, output: Path) -> None:
     _convert(read_dwsnets(source), output)
 
 
-def _make(maker: Maker, output: Path | None, devices: int, gpu: bool, scheduler: str | None) -> WeightDataset:
+def _make(maker: Maker, output: Path | None, devices: int | None, gpu: bool, scheduler: str | None) -> WeightDataset:
     """Make a dataset and print what it is."""
     folder = output or dataset_dir(maker)
     make(maker, folder, devices, gpu, scheduler)

@@ -1,6 +1,5 @@
 """What several commands share: the error decorator, options, arguments."""
 
-import os
 from collections.abc import Callable
 from errno import EPIPE
 from functools import wraps
@@ -84,12 +83,13 @@ def folder_option(text: str) -> Callable[[Command], Command]:
 
 def maker_command(command: Command) -> Command:
     """Add the options that all makers have."""
-    cores = os.cpu_count() or 1
     for option in (
         folder_option("Folder of the dataset; by default one that its settings name, where `run` finds it."),
         click.option("--gpu", is_flag=True, help="Give each process a GPU."),
         click.option(
-            "--devices", type=click.IntRange(min=1), default=cores, help="Number of processes; by default one per core."
+            "--devices",
+            type=click.IntRange(min=1),
+            help="Number of processes; by default one for each core, with --gpu one.",
         ),
         click.option(
             "--scheduler",

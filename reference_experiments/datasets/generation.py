@@ -85,7 +85,9 @@ def shard_range(index: int, size: int, networks: int) -> np.ndarray:
     return np.arange(index * size, min((index + 1) * size, networks))
 
 
-def make(maker: Maker, folder: Path, devices: int, gpu: bool = False, scheduler: str | None = None) -> None:
+def make(
+    maker: Maker, folder: Path, devices: int | None = None, gpu: bool = False, scheduler: str | None = None
+) -> None:
     """Make a dataset, or what an interrupted run left undone; damaged shards are named and made again.
 
     Parameters
@@ -94,8 +96,8 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False, scheduler:
         What makes it.
     folder : pathlib.Path
         Where it goes.
-    devices : int
-        Number of processes: one for each core, or each GPU.
+    devices : int, optional
+        Number of processes, each with a core or GPU of its own; by default one for each core, or one with a GPU.
     gpu : bool
         Whether each process takes a GPU.
     scheduler : str, optional
@@ -116,7 +118,8 @@ def make(maker: Maker, folder: Path, devices: int, gpu: bool = False, scheduler:
             (folder / "dataset.json").unlink(missing_ok=True)
         task: Callable[..., float]
         if scheduler is None:
-            executor, task = _processes(devices, gpu, maker.backend, folder), _one
+            count = devices or (1 if gpu else os.cpu_count() or 1)
+            executor, task = _processes(count, gpu, maker.backend, folder), _one
         else:
             executor, task = workers(scheduler, folder), on_worker(_one, gpu, maker.backend)
         with executor as pool:

@@ -73,6 +73,10 @@ PAPER_COUNTS = {"fashion-mnist": {"test": 20000}, "cifar10": {"copies": 20}}
 """Where the paper's numbers differ between sets."""
 
 
+FIT = ("learning_rate", "steps", "cosine", "until")
+"""Fields of a preset that say how networks are fitted."""
+
+
 DWSNETS_FIT = {"learning_rate": 5e-4, "steps": 1000, "cosine": False, "until": 40.0}
 """Fit of DWSNets' datasets (Navon et al. 2023)."""
 
@@ -107,10 +111,21 @@ class SirenMaker:
 
     @classmethod
     def at_scale(
-        cls, images: str, scale: str, seed: int, backend: str, start: str = "sitzmann", copies: int | None = None
+        cls,
+        images: str,
+        scale: str,
+        seed: int,
+        backend: str,
+        start: str = "sitzmann",
+        copies: int | None = None,
+        fit: str | None = None,
     ) -> "SirenMaker":
-        """Maker at one of `PRESETS`, with another start or number of copies; DWSNets' start comes with their fit."""
+        """Maker at one of `PRESETS`; with another start, number of copies, or preset's fit.
+
+        DWSNets' start comes with their fit.
+        """
         chosen = asdict(PRESETS[scale]) | (PAPER_COUNTS.get(images, {}) if scale == "paper" else {})
+        chosen |= {} if fit is None else {key: asdict(PRESETS[fit])[key] for key in FIT}
         chosen |= (DWSNETS_FIT if start == "dwsnets" else {}) | ({} if copies is None else {"copies": copies})
         return cls(images, SirenPreset(**chosen), seed, backend, 20 if scale == "smoke" else 200, start=start)
 

@@ -3,7 +3,6 @@
 The experiment ``digits`` is run, then every trained method predicts again from networks with permuted neurons.
 """
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def classify_inrs(backend: str, scale: str, seed: int, folder: Path) -> str:
         A table in Markdown.
     """
     experiment = EXPERIMENTS["digits"]
-    make(experiment.makers["digits"](scale, 0, backend), folder / "networks", os.cpu_count() or 1)
+    make(experiment.makers["digits"](scale, 0, backend), folder / "networks")
     dataset = WeightDataset(folder / "networks")
     run("digits", scale, backend, folder, {"digits": dataset}, experiment.methods, range(seed, seed + 1))
     test = dataset.split("test")

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from functools import partial
 
 import jax
@@ -263,6 +264,17 @@ def test_a_killed_process_and_copies_are_named(tmp_path):
     assert not (tmp_path / "b" / "dataset.json").exists()
     with pytest.raises(ExperimentError, match="holds a run with settings"):
         generation.make(TinyMaker(title="other"), tmp_path / "a", 1)
+
+
+@pytest.mark.parametrize(("options", "count"), [({}, 5), ({"gpu": True}, 1), ({"gpu": True, "devices": 2}, 2)])
+def test_each_core_has_a_process_and_so_has_one_gpu(options, count, tmp_path, monkeypatch):
+    def processes(devices, *_):
+        raise ExperimentError(f"{devices} processes")
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 5)
+    monkeypatch.setattr(generation, "_processes", processes)
+    with pytest.raises(ExperimentError, match=f"^{count} processes"):
+        generation.make(TinyMaker(), tmp_path, **options)
 
 
 MAKE = {

@@ -22,6 +22,7 @@ from nfn_core import GradedGate, InvariantPool, MLPHead, NFLayer, ParameterError
 from reference_experiments import report as reports
 from reference_experiments import runner
 from reference_experiments.cli import experiments as experiment_commands
+from reference_experiments.cli import main
 from reference_experiments.engines.base import BACKENDS, Recipe, Split, engine
 from reference_experiments.experiments import EXPERIMENTS
 from reference_experiments.experiments.base import Variant
@@ -31,6 +32,7 @@ from reference_experiments.files import (
     read_arrays,
     read_json,
     write_arrays,
+    write_json,
 )
 from reference_experiments.inference import read_trained
 from reference_experiments.methods.base import Method, MethodConfig
@@ -148,6 +150,9 @@ def test_training_stops_when_nothing_gets_better_and_keeps_the_best(tmp_path, mo
     best = {n.removeprefix("best "): x for n, x in saved.items() if n.startswith("best ")}
     assert not different(best, learner.state())
     assert different(best, saved)  # the last look's are others
+    evaluations = iter([0.5, 0.9])
+    _, curve = fit(engine("torch"), "MLP", method.layer, part, part, recipe, 0, tmp_path / "enough", enough=0.9)
+    assert [evaluation["metric"] for evaluation in curve] == [0.5, 0.9]
 
 
 def test_learning_rate_rises_and_falls():
@@ -422,6 +427,33 @@ def test_the_fastest_arithmetic_and_threads_are_measured_once_and_kept(seconds, 
         assert steps == [RECIPE.batch] * 16
     monkeypatch.setenv("RANK", "0")
     assert fastest() == RECIPE
+
+
+def test_as_many_steps_are_taken_as_fit_into_the_time(dataset, tmp_path, monkeypatch):
+    """And they are kept, and a warm-up takes its share of them."""
+    preset = EXPERIMENTS["table3"].scales["smoke"]
+    preset = replace(preset, recipe=replace(preset.recipe, steps=10_000, warmup=2000, eval_every=5000))
+    monkeypatch.setitem(EXPERIMENTS, "table3", replace(EXPERIMENTS["table3"], scales={"smoke": preset}))
+    path = tmp_path / "MNIST" / "MLP-steps.json"
+    path.parent.mkdir()
+    write_json(path, {"steps": 20})
+    for folder, minutes, steps in ((tmp_path, 1e-9, 20), (tmp_path / "again", 1e-9, 1)):
+        run(dataset, folder, methods=("MLP",), seeds=range(1, 2), minutes=minutes)
+        recipe = read_json(folder / "MNIST" / "MLP-seed1.json")["recipe"]
+        assert (recipe["steps"], recipe["warmup"]) == (steps, steps // 5)
+    measured = read_json(tmp_path / "again" / "MNIST" / "MLP-steps.json")
+    assert measured["seconds_per_step"] > 0
+
+
+@pytest.mark.slow(seconds=20)
+def test_the_job_for_a_gpu_is_rehearsed_on_a_cpu(tmp_path):
+    options = ["--images", "digits", "--scale", "smoke", "--backend", "torch", "--cpu", "--method", "MLP"]
+    for minutes in ("0.0001", "7"):  # what is done is not done again
+        found = CliRunner().invoke(main, ["gpu-job", *options, "--minutes", minutes, "--output", str(tmp_path)])
+        assert found.exit_code == 0, found.output
+    result = read_json(tmp_path / "MNIST" / "MLP-seed0.json")
+    assert result["recipe"]["steps"] == 1
+    assert result["data"]["networks"]["training"] == 72
 
 
 def test_all_seeds_have_the_arithmetic_and_threads_that_were_measured(dataset, tmp_path, monkeypatch):

@@ -48,6 +48,13 @@ def test_dwsnets_datasets_have_a_fit_of_their_own():
     assert (scale["copies"], scale["cosine"]) == (3, False)
 
 
+def test_a_dataset_can_have_the_fit_of_another_scale():
+    maker = image_inrs.SirenMaker.at_scale("mnist", "paper", 0, "jax", copies=3, fit="small")
+    small = image_inrs.PRESETS["small"]
+    fit = {name: getattr(small, name) for name in image_inrs.FIT}
+    assert maker.scale == replace(image_inrs.PRESETS["paper"], copies=3, **fit)
+
+
 def test_more_images_than_there_are():
     def maker(training):
         return image_inrs.SirenMaker(
