@@ -4,7 +4,7 @@ import html
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ __all__ = ["REPRODUCED", "read_results", "report", "verdicts"]
 
 REPRODUCED, ORDER, NOT, MISSING = "reproduced", "same order, different level", "not reproduced", "not run"
 STYLE = "<style>body{font:15px sans-serif;max-width:75em;margin:2em auto}td,th{padding:.2em .6em;border-bottom:1px solid #ccc}img{max-width:100%}</style>"
+
+COUNTS = ("training", "validation", "test", "shard")
+"""Settings of makers that do not say how a network is made."""
 
 Runs = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]
 """Results by dataset and method, one for each seed."""
@@ -262,15 +265,13 @@ def _figure(value: float, error: float, metric: str) -> str:
 def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     """What sets this scale apart from the paper's: the likely reason where levels differ."""
     ours, paper = experiment.scales[scale], experiment.scales["paper"]
-    if scale == "paper":
-        return "At the paper's scale.\n"
     recipes = [results[0]["recipe"] for rows in runs.values() for results in rows.values()]
     counts = defaultdict(list)
     for dataset, rows in runs.items():
         for results in rows.values():
             counts[json.dumps(results[0]["data"]["networks"])].append(dataset)
     networks = "; ".join(f"{', '.join(dict.fromkeys(names))}: {c}" for c, names in counts.items())
-    parts = [f"networks {networks}".replace('"', "").replace("{", "").replace("}", "")]
+    parts = [f"networks {networks}".replace('"', "").replace("{", "").replace("}", ""), *_makings(experiment, runs)]
     for what, mine, theirs in (
         ("NF-layers' channels", ours.config.channels, paper.config.channels),
         ("head", ours.config.head, paper.config.head),
@@ -284,6 +285,18 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
         if mine != theirs:
             parts.append(f"{what} {mine} ({theirs} at paper scale)")
     return f"What differs from the paper's scale, the likely reason where levels differ: {'; '.join(parts)}.\n"
+
+
+def _makings(experiment: Experiment, runs: Runs) -> Iterator[str]:
+    """How networks were made otherwise than at the paper's scale; how many there are is said elsewhere."""
+    for dataset, rows in runs.items():
+        data = next(iter(rows.values()))[0]["data"]
+        maker = experiment.makers.get(dataset)
+        theirs = maker("paper", data["seed"], data["backend"]).settings["scale"] if maker and "scale" in data else {}
+        values = {key: (data["scale"].get(key), x) for key, x in theirs.items() if key not in COUNTS}
+        other = [f"{key.replace('_', ' ')} {one} ({two})" for key, (one, two) in values.items() if one != two]
+        if other:
+            yield f"making of {dataset} (in brackets at paper scale): {', '.join(other)}"
 
 
 def _made(dataset: str, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:

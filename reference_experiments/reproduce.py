@@ -19,7 +19,7 @@ __all__ = ["operations", "reproduce"]
 
 
 RATE = 10e12
-"""Operations a second that times on a GPU assume. None is measured; an H100 has 67e12 in float32 at its best."""
+"""Operations a second that times on a GPU assume: of the order of the 15e12 that `gpu-job` had on a shared H200."""
 
 
 def reproduce(folder: Path) -> Path:
@@ -47,7 +47,8 @@ def reproduce(folder: Path) -> Path:
         "Each row is one command. It makes the networks first, if they are not there. Minutes are of one training, measured "
         "while the results were made, often beside other work on the machine. Operations are multiplications and "
         "additions of forward and backward pass in all steps of one training, counted by PyTorch. Hours on a GPU are these "
-        f"operations at {RATE:.0e} a second, which is an assumption and not a measurement.\n",
+        f"operations at {RATE:.0e} a second, of the order that an H200 had while four trainings shared it. Results of the scale "
+        "`paper` with fewer steps are made by the command `gpu-job`.\n",
     ]
     for (name, scale, backend), datasets in read_results(folder).items():
         page.append(f"## `run {name} --scale {scale} --backend {backend}`\n")
@@ -72,14 +73,11 @@ def _row(name: str, dataset: str, method: str, results: list[dict[str, Any]]) ->
     space = (
         space_from_json(first["data"]["space"]) if "space" in first["data"] else None
     )  # earlier versions left it out
-    counted = {}
-    for scale in dict.fromkeys((first["scale"], "paper")):
-        if space is not None and scale in experiment.scales:
-            variant, preset = experiment.variant(method), experiment.scales[scale]
-            steps, batch = (variant.recipe.get(key, getattr(preset.recipe, key)) for key in ("steps", "batch"))
-            each = operations(experiment, dataset, method, scale, space)
-            counted[scale] = None if each is None else each * steps * batch
-    cells = [counted.get(scale) for scale in (first["scale"], "paper")]
+    paper = replace(experiment.scales["paper"].recipe, **experiment.variant(method).recipe)
+    cells = []
+    for scale, steps in ((first["scale"], recipe["steps"] * recipe["batch"]), ("paper", paper.steps * paper.batch)):
+        each = None if space is None else operations(experiment, dataset, method, scale, space)
+        cells.append(None if each is None else each * steps)
     shown = ["" if count is None else f"{count:.1e}" for count in cells]
     hours = "" if cells[1] is None else f"{cells[1] / RATE / 3600:.2g}"
     span = f"{min(minutes):.1f}" if len(minutes) == 1 else f"{min(minutes):.1f} to {max(minutes):.1f}"
