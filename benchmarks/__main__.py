@@ -93,11 +93,13 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
     The environment variable OMP_NUM_THREADS sets the number of threads, of torch and JAX alike.
     """
     device = "cuda" if gpu else "cpu"
-    hardware = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()} CPU"
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{device}.json"
-    made = f"torch {torch.__version__}, {hardware}"
-    done: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"made with": made, "rows": []}
+    if path.exists():
+        done: dict[str, Any] = json.loads(path.read_text())
+    else:
+        hardware = torch.cuda.get_device_name() if gpu else f"{platform.processor() or platform.machine()} CPU"
+        done = {"made with": f"torch {torch.__version__}, {hardware}", "rows": []}
     known = {tuple(row[k] for k in KEYS) for row in done["rows"]}
     cases = [case for case in all_cases(dtypes, device) if only in case.about["workload"]]
     for case in (bar := tqdm(cases, unit="case")):
@@ -109,8 +111,8 @@ def main(gpu: bool, rounds: int, dtypes: list[str], only: str, without: list[str
     rows = done["rows"]
     report = "\n".join(
         [
-            f"{done['made with']}; medians of interleaved rounds, ± half the quartile range. Times are wall-clock time, "
-            "with one thread CPU time.",
+            f"{done['made with']}; medians of interleaved rounds, ± half the quartile range. Times are wall-clock time"
+            + (", with one thread CPU time." if device == "cpu" else "."),
             "",
             "## NF-layers",
             "",
