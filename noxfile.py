@@ -30,6 +30,7 @@ SMOKE: dict[
             (TORCH, ("siren-gates", "MNIST", "--method", "NFN_HNP gated")),
             (TORCH, ("siren-fit", "100 steps at 0.01")),
             (TORCH, ("siren-study", "MNIST", "--method", "as it is", "--method", "128 points")),
+            (TORCH, ("gates-study", "MNIST", "--method", "set norm of the channels")),
             (TORCH, ("dilate-study", "MNIST", "--method", "NFN_HNP gated", "--method", "Messages")),
         ],
     ),
@@ -117,8 +118,9 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(python=["3.11", "3.12", "3.13"])
 def pythons(session: nox.Session) -> None:
-    """The conformance suite in NumPy and JAX, in each version of Python that is at hand."""
-    install(session, ".[conformance,jax]", "pytest-xdist")
+    """The conformance suite in NumPy and JAX, in each version of Python that is at hand; after 3.11 with the newest packages."""
+    pinned = ("-c", "constraints.txt") if session.python == "3.11" else ()
+    session.install(*pinned, ".[conformance,jax]", "pytest-xdist")
     for backend in ("numpy", "jax"):
         session.run("pytest", "conformance/suite", "--backend", backend, *PARALLEL, *session.posargs, env=ONE_THREAD)
 

@@ -197,7 +197,7 @@ def read_trained(folder: Path) -> Trained:
             experiment.variant(about["method"]).method,
             experiment.task,
             space_from_json(about["data"]["space"]),
-            MethodConfig(**about["config"]),
+            MethodConfig.from_settings(about["config"]),
             Recipe(**about["recipe"]),
             load_parameters(parameters)[1],
             pixels,

@@ -17,7 +17,7 @@ from reference_experiments.experiments.classification import (
 from reference_experiments.experiments.editing import CONTRAST, DILATE
 from reference_experiments.experiments.generalization import RELU_SCALES, TABLE2, TABLE19
 from reference_experiments.experiments.lottery_tickets import TABLE5
-from reference_experiments.experiments.study import DILATE_STUDY, SIREN_STUDY
+from reference_experiments.experiments.study import DILATE_STUDY, GATES_STUDY, SIREN_STUDY
 
 __all__ = ["EXPERIMENTS"]
 
@@ -35,6 +35,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     "relu-scales": RELU_SCALES,
     "shape-messages": SHAPE_MESSAGES,
     "siren-study": SIREN_STUDY,
+    "gates-study": GATES_STUDY,
     "dilate-study": DILATE_STUDY,
     "siren-fit": SIREN_FIT,
     "digits": DIGITS,

@@ -1,12 +1,13 @@
-"""Studies of one change at a time: classification by SignedMessages, and editing by NF-layers and by messages."""
+"""Studies of one change at a time: classification by SignedMessages and by gated NF-layers, and editing."""
 
 from dataclasses import replace
 
 from reference_experiments.experiments.base import Variant
-from reference_experiments.experiments.classification import SIREN_MESSAGES
+from reference_experiments.experiments.classification import SIREN_MESSAGES, SIREN_SIGNS
 from reference_experiments.experiments.editing import DILATE
+from reference_experiments.methods.base import Gating
 
-__all__ = ["DILATE_STUDY", "SIREN_STUDY"]
+__all__ = ["DILATE_STUDY", "GATES_STUDY", "SIREN_STUDY"]
 
 PLAIN = "SignedMessages without activations"
 SIREN_VARIANTS = {
@@ -41,6 +42,31 @@ SIREN_STUDY = replace(
             recipe=replace(SIREN_MESSAGES.scales["small"].recipe, steps=5000, eval_every=1000),
         ),
     },
+)
+
+GATED = "NFN_HNP gated"
+GATES_VARIANTS = {
+    "as it is": Variant(GATED),
+    "sigmoid gates": Variant(GATED, {"gating": Gating("sigmoid")}),
+    "ReLU in place of gates": Variant(GATED, {"gating": Gating("relu", gate=False)}),
+    "no norm of the channels": Variant(GATED, {"gating": Gating(norm=None)}),
+    "set norm of the channels": Variant(GATED, {"gating": Gating(norm="set")}),
+    "no norm of the pooled": Variant(GATED, {"gating": Gating(pool_norm=False)}),
+    "mean, maximum and deviation pooled": Variant(GATED, {"gating": Gating(statistics=("mean", "max", "std"))}),
+    "Fourier features of scale 3": Variant(GATED, {"fourier": (32, 3.0)}),
+    "no Fourier features": Variant(GATED, {"fourier": None}),
+    "augmentation": Variant(GATED, {"augmentation": (0.2, 0.12, 0.1)}),
+    "dropout 0.5 in the head": Variant(GATED, {"head_dropout": 0.5}),
+    "learning rate 0.002": Variant(GATED, recipe={"learning_rate": 2e-3}),
+    "weight decay 0.03": Variant(GATED, recipe={"weight_decay": 0.03}),
+}
+
+GATES_STUDY = replace(
+    SIREN_SIGNS,
+    title="What gated NF-layers owe to each of their parts: one change at a time",
+    methods=tuple(GATES_VARIANTS),
+    makers={"MNIST": SIREN_SIGNS.makers["MNIST"]},
+    variants=GATES_VARIANTS,
 )
 
 FASTER = {"learning_rate": 3e-3}

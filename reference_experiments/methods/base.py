@@ -3,17 +3,52 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from nfn_core import Composite, Layer, Normalize, WeightSpace
 from reference_experiments.engines.base import Inputs, Split
 
-__all__ = ["METHODS", "Method", "MethodConfig", "Problem", "register"]
+__all__ = ["Gating", "METHODS", "Method", "MethodConfig", "Problem", "register"]
 
 
 Augment = Callable[[dict[str, np.ndarray], np.random.Generator], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Gating:
+    """What gated neural functionals have and published ones have not.
+
+    Parameters
+    ----------
+    activation : str
+        Elementwise map of the gates, or of the layers without gates, and of the head.
+    gate : bool
+        Whether half the channels are multiplied by the activation of the other half.
+    norm : {"batch", "set", "layer"}, optional
+        Normalization after every NF-layer.
+    pool_norm : bool
+        Whether the pooled invariants are normalized over the batch.
+    statistics : tuple of str
+        Statistics of the pooling, as in `nfn_core.InvariantPool`; by default its own.
+    """
+
+    activation: str = "silu"
+    gate: bool = True
+    norm: str | None = "batch"
+    pool_norm: bool = True
+    statistics: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> dict[str, Any]:
+        """Options of the stack of NF-layers, as the builders take them."""
+        return {"activation": self.activation, "gate": self.gate, "norm": self.norm}
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        """Options of the pooling, as `nfn_core.invariant_network` takes them."""
+        return {"pool_norm": self.pool_norm, "statistics": self.statistics}
 
 
 @dataclass(frozen=True)
@@ -55,6 +90,8 @@ class MethodConfig:
         Whether they are mirrored too, at random.
     rank : int
         Rank of the NF-layers of NFN_HNP low-rank.
+    gating : Gating
+        Gates, norms and pooling of the gated neural functionals.
     """
 
     channels: tuple[int, ...]
@@ -73,6 +110,12 @@ class MethodConfig:
     augmentation: tuple[float, float, float] = (0.0, 0.0, 0.0)
     mirror: bool = False
     rank: int = 16
+    gating: Gating = Gating()
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, Any]) -> "MethodConfig":
+        """Read what `dataclasses.asdict` made of a configuration, and JSON of that."""
+        return cls(**{key: Gating(**value) if key == "gating" else value for key, value in settings.items()})
 
 
 @dataclass(frozen=True)

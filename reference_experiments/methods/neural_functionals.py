@@ -20,10 +20,6 @@ from reference_experiments.networks.sirens import OMEGA
 __all__ = ["functional"]
 
 
-GATED: dict[str, Any] = {"activation": "silu", "gate": True, "norm": "batch"}
-"""Options of the gated methods."""
-
-
 def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group, tuple[int, ...], dict[str, Any]]:
     """Group, NF-layers' channels, and options of the builders for a neural functional.
 
@@ -51,7 +47,7 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
     options: dict[str, Any] = {
         "before": before,
         "pointwise": published == "NFN_PT",
-        **(GATED if name.endswith(" gated") else {}),
+        **(config.gating.layers if name.endswith(" gated") else {}),
     }
     if name.endswith(" low-rank"):
         options["rank"] = config.rank
@@ -66,18 +62,18 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
 )
 def _neural_functional(name: str, problem: Problem) -> Method:
     """NF-layers, invariant pooling and a head; with gates trained on moved images if the configuration says so."""
-    config = problem.config
+    config, gated = problem.config, name.endswith(" gated")
     group, channels, options = functional(name, problem.scale, config)
     network = invariant_network(
         group,
         [1, *channels],
         [*config.head, problem.outputs],
         pool=problem.space.group("HNP"),  # keeps input and output neurons apart, as the paper's code does
-        pool_norm=name.endswith(" gated"),
         head_dropout=config.head_dropout,
         **options,
+        **(config.gating.pooling if gated else {}),
     )
-    return Method(name, network, augment=moving(config) if name.endswith(" gated") else None)
+    return Method(name, network, augment=moving(config) if gated else None)
 
 
 @register("NFN_HNP signed", "NFN_HNP signed with phases")
@@ -106,7 +102,8 @@ def _signed_functional(name: str, problem: Problem) -> Method:
         pool_norm=True,
         head_dropout=config.head_dropout,
         before=before,
-        **GATED | {"activation": "sigmoid"},  # bounded: products of unbounded gates and features are all outliers
+        **config.gating.layers
+        | {"activation": "sigmoid"},  # bounded: products of unbounded gates and features are all outliers
     )
     return Method(name, network, augment=moving(config))
 

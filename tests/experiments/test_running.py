@@ -346,9 +346,12 @@ def test_variants_are_methods_with_changes(dataset, tmp_path, monkeypatch):
     assert found[0]["parameters"] == found[2]["parameters"] != found[1]["parameters"]
     trained = read_trained(tmp_path / "MNIST" / "five-seed0")
     assert (trained.name, trained.config.mlp) == ("MLP", 3)
+    runner.run("gates-study", "smoke", "torch", tmp_path / "gates", {"MNIST": dataset}, ("sigmoid gates",), range(1))
+    trained = read_trained(tmp_path / "gates" / "MNIST" / "sigmoid-gates-seed0")
+    assert (trained.name, trained.config.gating.activation) == ("NFN_HNP gated", "sigmoid")
 
 
-@pytest.mark.parametrize(("study", "steps"), [("siren-study", 5000), ("dilate-study", 1000)])
+@pytest.mark.parametrize(("study", "steps"), [("siren-study", 5000), ("gates-study", 2000), ("dilate-study", 1000)])
 def test_every_variant_can_be_built(study, steps, dataset):
     study = EXPERIMENTS[study]
     features = dataset.features(np.arange(10))
@@ -365,7 +368,7 @@ def test_every_variant_can_be_built(study, steps, dataset):
 def test_a_dataset_is_left_out_only_if_it_is_missing_and_nobody_asked_for_it(error, asked, tmp_path, monkeypatch):
     ran = []
 
-    def dataset_of(experiment, title, scale, backend, folder, check):
+    def dataset_of(experiment, title, *_):
         if title == "SVHN-GS":
             raise error("no SVHN")
         return title
