@@ -38,8 +38,12 @@ from nfn_core.spaces import TensorSpec, WeightSpace
 __all__ = ["ModelSpace"]
 
 
+SHOWN = 6
+"""Tensors in the representation of a space."""
+
+
 @describable
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelSpace:
     """The weight space of a model, with the view of every tensor of the model.
 
@@ -96,6 +100,15 @@ class ModelSpace:
         if twice := [name for name in constants if constants.count(name) > 1]:
             raise SpecError(f"constants names {twice[0]!r} twice.")
         check_kind("verification", self.verification, Verification | None)
+
+    def __repr__(self) -> str:
+        """Patterns of the first tensors, and how many more there are."""
+        shown = [f"{view.name}: {view.pattern}" for view in self.views[:SHOWN]]
+        more = len(self.views) - len(shown)
+        left = [f"and {more} more"] if more else []
+        said = [f"{len(self.fixed)} with fixed axes"] if self.fixed else []
+        said += [] if self.verification else ["not verified"]
+        return f"ModelSpace({', '.join(shown + left)}{''.join(f'; {words}' for words in said)})"
 
     @classmethod
     def from_patterns(

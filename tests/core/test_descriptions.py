@@ -315,6 +315,11 @@ def test_what_is_no_count(number):
 
 
 def test_representations():
+    shapes = {f"{k}.weight": (4, 4) for k in range(8)}
+    model = ModelSpace.from_patterns(shapes, dict.fromkeys(shapes, "h _"))
+    assert repr(model) == (
+        f"ModelSpace({', '.join(f'{k}.weight: h 4' for k in range(6))}, and 2 more; 8 with fixed axes; not verified)"
+    )
     assert repr(MLP) == "WeightSpace.mlp([2, 4, 4, 1])"
     assert repr(CNN) == "WeightSpace.cnn([1, 4, 3], [(3, 3), ()], bias=[True, False])"
     assert repr(RNN) == "WeightSpace(2 tensors, 1 neuron sets, 28 entries)"
