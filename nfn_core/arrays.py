@@ -181,7 +181,7 @@ def is_jax(x: Array) -> bool:
 def is_dense(x: Array) -> bool:
     """Whether an array has all its entries in place: it is not sparse, nested or packed."""
     strided = getattr(namespace_of(x), "strided", None)  # only PyTorch has layouts that are not
-    return strided is None or (x.layout is strided and not getattr(x, "is_nested", False))
+    return strided is None or (getattr(x, "layout", None) is strided and not getattr(x, "is_nested", False))
 
 
 def is_real(x: Array, xp: Namespace) -> bool:

@@ -111,7 +111,8 @@ def weight_space(
     if not verification:
         return space
     values = Each(kept, held.__getitem__)
-    return replace(space, verification=verify(labeling, network, values, [*map(_widened, arrays)], seed))
+    found = verify(labeling, network, values, [*map(_widened, arrays)], seed, space.odd_sets)
+    return replace(space, verification=found)
 
 
 def _in_double(evaluate: InDouble, held: Arrays) -> Run:

@@ -99,7 +99,7 @@ def weight_space(
     if not verification or call is None:
         return space
     arrays = Each(own, lambda name: own[name].detach().double().cpu().numpy())
-    return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed))
+    return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed, space.odd_sets))
 
 
 def stack(

@@ -38,10 +38,6 @@ from nfn_core.spaces import TensorSpec, WeightSpace
 __all__ = ["ModelSpace"]
 
 
-SHOWN = 6
-"""Tensors in the representation of a space."""
-
-
 @describable
 @dataclass(frozen=True, repr=False)
 class ModelSpace:
@@ -103,12 +99,10 @@ class ModelSpace:
 
     def __repr__(self) -> str:
         """Patterns of the first tensors, and how many more there are."""
-        shown = [f"{view.name}: {view.pattern}" for view in self.views[:SHOWN]]
-        more = len(self.views) - len(shown)
-        left = [f"and {more} more"] if more else []
-        said = [f"{len(self.fixed)} with fixed axes"] if self.fixed else []
-        said += [] if self.verification else ["not verified"]
-        return f"ModelSpace({', '.join(shown + left)}{''.join(f'; {words}' for words in said)})"
+        more = len(self.views) - 6
+        shown = [f"{view.name}: {view.pattern}" for view in self.views[:6]] + [f"and {more} more"] * (more > 0)
+        said = [f"{len(self.fixed)} with fixed axes"] * bool(self.fixed) + ["not verified"] * (not self.verification)
+        return f"ModelSpace({'; '.join([', '.join(shown), *said])})"
 
     @classmethod
     def from_patterns(
@@ -222,6 +216,26 @@ class ModelSpace:
         return frozenset(name for view in self.views for name in (view.name, *view.also))
 
     @property
+    def odd_sets(self) -> tuple[str, ...]:
+        """Hidden neuron sets whose neurons may change their signs (`signed` of `group`).
+
+        They have odd activations and no others, by the names of the traced functions. A network that was verified was run
+        with other signs too: sets whose signs changed an output are left out.
+        """
+        hidden = [label for label in self.space.sizes if label not in (*self.inputs, *self.outputs)]
+        odd = tuple(label for label in hidden if self._functions(label) <= {*ODD_ACTIVATIONS})
+        return odd if self.verification is None else tuple(label for label in odd if label in self.verification.odd)
+
+    def _functions(self, label: str) -> set[str]:
+        """Activations of a neuron set, in words where they are known to be none."""
+        functions = {
+            function if factor is not None else f"{function} of what is added to before"
+            for s, function, factor in self.activations
+            if s == label
+        }
+        return functions or {"no function known to be odd"}
+
+    @property
     def omega(self) -> float:
         """Frequency ω of a sine network (Sitzmann et al., NeurIPS 2020), whose hidden neurons are sin(ω (W x + v)).
 
@@ -252,9 +266,7 @@ class ModelSpace:
         permuted : {"NP", "HNP"} or iterable of str
             As for `WeightSpace.group`.
         signed : iterable of str
-            As for `WeightSpace.group`. In a traced network these sets must have odd activations, and no others, by the names
-            of the functions: the network is not run with other signs. `nfn_conformance.assert_invariant` of a network's
-            outputs as a function of its weights does that.
+            As for `WeightSpace.group`. In a traced network they must be among `odd_sets`.
 
         Returns
         -------
@@ -264,19 +276,18 @@ class ModelSpace:
         Raises
         ------
         LabelError
-            If a set is signed on which the traced network has another activation than tanh or sine, or none.
+            If a set is signed on which the traced network has another activation than tanh or sine, or none, or whose
+            signs changed an output when the network was run.
         """
         group = self.space.group(permuted, signed)
         for label in group.signed if self.activations or self.verification else ():
-            functions = {
-                function if factor is not None else f"{function} of what is added to before"
-                for s, function, factor in self.activations
-                if s == label
-            } or {"no function known to be odd"}
-            if not functions <= {*ODD_ACTIVATIONS}:
+            if label not in self.odd_sets:
+                functions = self._functions(label)
+                found = functions <= {*ODD_ACTIVATIONS} and "but the verification found that its signs change an output"
+                why = found or "a change of sign is a symmetry only of odd activations (tanh, sin)"
                 raise LabelError(
-                    f"signed names neuron set {label!r}, on which the network has {', '.join(sorted(functions))}: a change of "
-                    "sign is a symmetry only of odd activations (tanh, sin). Leave it out."
+                    f"signed names neuron set {label!r}, on which the network has {', '.join(sorted(functions))}: {why}. "
+                    "Leave it out."
                 )
         size = layer_size(group)
         if size > LIMIT:

@@ -35,7 +35,7 @@ from nfn_core.models.views import Axis, join_axes, leaf_axes, neuron_sets, split
 __all__ = ["Verification", "verify"]
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
-"""For a neuron set, at each new position the old position of the neuron that is moved there."""
+"""For a neuron set, at each new position the old position of the neuron that is moved there, or its sign (floating dtype)."""
 
 CALM = 1e-6
 """A limit below which a probe tests enough; networks that amplify rounding more are run with smaller weights."""
@@ -67,6 +67,9 @@ class Verification:
     unreached : tuple of str
         Choices of which no run took one side, and units that were dead in every run: what is wrong behind them only, this
         check does not find.
+    odd : tuple of str
+        Neuron sets with odd activations whose neurons could change their signs, and did in every round, without any change
+        of the outputs.
     """
 
     error: float
@@ -76,10 +79,18 @@ class Verification:
     dtype: str = ""
     probes: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
+    odd: tuple[str, ...] = ()
 
 
-def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.ndarray], seed: int) -> Verification:
-    """Run a network on permuted tensors and inputs.
+def verify(
+    labeling: Labeling,
+    run: Run,
+    tensors: Arrays,
+    inputs: Sequence[np.ndarray],
+    seed: int,
+    odd: Iterable[str] = (),
+) -> Verification:
+    """Run a network on permuted tensors and inputs, and with other signs.
 
     Parameters
     ----------
@@ -94,6 +105,8 @@ def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.nd
         normal inputs give no finite outputs, inputs near the example are drawn.
     seed : int
         Seed.
+    odd : iterable of str
+        Neuron sets that may change their signs, going by their activations.
 
     Returns
     -------
@@ -140,6 +153,7 @@ def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.nd
             candidate.name, rng
         ):
             unnecessarily_fixed[candidate.where] = candidate.leaves
+    signed = tuple(label for label in odd if all(trial.is_odd(label, rng) for trial in trials))
     error, limit = max(worst, key=lambda pair: pair[0] / pair[1])
     return Verification(
         error,
@@ -149,6 +163,7 @@ def verify(labeling: Labeling, run: Run, tensors: Arrays, inputs: Sequence[np.nd
         trials[0].dtype,
         tuple(str(t.probe) for t in trials),
         tuple(network.reached.missing()),
+        signed,
     )
 
 
@@ -281,6 +296,13 @@ class _Trial:
         changed = Each(self.tensors, lambda n: other if n == name else self.tensors[n])
         return difference(self.run(changed, self.inputs, None), self.still) > self.limit
 
+    def is_odd(self, label: str, rng: np.random.Generator) -> bool:
+        """Whether a neuron set's signs change no output, although those of some tensor alone do."""
+        holders = [name for name, labels in self.labels.items() if label in labels]
+        size = next(a.size for name in holders for leaf in leaf_axes(self.axes[name]) for a in leaf if a.label == label)
+        signs = {label: np.r_[-1.0, rng.choice((-1.0, 1.0), size - 1)]}
+        return self.error(signs) <= self.limit and any(self.error(signs, {name}) > self.limit for name in holders)
+
     def diagnosis(self, error: float, draws: Sequence[Sources]) -> str:
         """Say which neuron sets and tensors break the symmetry."""
         lines = []
@@ -327,13 +349,18 @@ class _Trial:
 
 
 def _act(x: np.ndarray, axes: Sequence[Axis], sources: Sources) -> np.ndarray:
-    """Permute an array along the neuron sets of its axes."""
+    """Permute an array along the neuron sets of its axes, or change signs."""
     pieces = []
     for part, leaf in zip(split_axes(x, axes, 0), leaf_axes(axes), strict=True):
         piece = np.asarray(part)
         for a, axis in enumerate(leaf):
-            if axis.label is not None and axis.label in sources:
-                piece = np.take(piece, sources[axis.label], axis=a)
+            if axis.label is None or axis.label not in sources:
+                continue
+            image = sources[axis.label]
+            if image.dtype.kind == "f":
+                piece = piece * image.reshape(-1, *[1] * (piece.ndim - a - 1)).astype(piece.dtype)
+            else:
+                piece = np.take(piece, image, axis=a)
         pieces.append(piece)
     return np.asarray(join_axes(iter(pieces), axes, 0))
 

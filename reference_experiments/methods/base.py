@@ -113,9 +113,10 @@ class MethodConfig:
     gating: Gating = Gating()
 
     @classmethod
-    def from_settings(cls, settings: Mapping[str, Any]) -> "MethodConfig":
+    def from_settings(cls, settings: dict[str, Any]) -> "MethodConfig":
         """Read what `dataclasses.asdict` made of a configuration, and JSON of that."""
-        return cls(**{key: Gating(**value) if key == "gating" else value for key, value in settings.items()})
+        gating = {"gating": Gating(**settings["gating"])} if "gating" in settings else {}
+        return cls(**settings | gating)
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,18 @@ def test_plain_tree():
     assert (space.inputs, space.outputs) == (("in",), ("out",))
     assert space.verification.error < space.verification.limit < 1e-10
     assert space.verification.unnecessarily_fixed == ()
+    assert space.odd_sets == ("h1",)
+
+
+def test_signs_are_verified_by_running_the_function():
+    def centered(params, x):
+        h = jnp.tanh(params["in"] @ x)
+        return params["out"] @ (h - h.mean())
+
+    params = {"in": jnp.ones((4, 3)), "out": jnp.ones((2, 4))}
+    space = nfn_jax.weight_space(centered, params, jnp.ones(3))
+    assert [(s, f) for s, f, _ in space.activations] == [("h1", "tanh")]
+    assert space.odd_sets == ()
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,34 @@ def test_only_sets_with_odd_activations_are_signed():
             shifted.group("HNP", signed=[name])
 
 
+class NormedTanh(torch.nn.Module):
+    """Three hidden layers of tanh, after the second of which a normalization subtracts the mean of its neurons."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.ModuleList([torch.nn.Linear(3, 4), torch.nn.Linear(4, 5), torch.nn.Linear(5, 6)])
+        self.norm, self.last = torch.nn.LayerNorm(5, elementwise_affine=False), torch.nn.Linear(6, 2)
+
+    def forward(self, x):
+        first, second, third = self.layers
+        h = self.norm(torch.tanh(second(torch.tanh(first(x)))))
+        return self.last(torch.tanh(third(h)))
+
+
+def test_signs_are_verified_by_running_the_network():
+    space = nfn_torch.weight_space(NormedTanh(), torch.randn(2, 3))
+    assert [f for _, f, _ in space.activations] == ["tanh"] * 3
+    first, second, third = (s for s in space.space.sizes if s not in (*space.inputs, *space.outputs))
+    assert space.odd_sets == (first, third)
+    assert space.group("HNP", signed=space.odd_sets).signed == (first, third)
+    with pytest.raises(
+        LabelError, match=f"signed names neuron set '{second}', on .* tanh: but the verification found that its signs"
+    ):
+        space.group("HNP", signed=[second])
+    unverified = nfn_torch.weight_space(NormedTanh(), torch.randn(2, 3), verification=False)
+    assert unverified.odd_sets == (first, second, third)
+
+
 def test_one_omega_needs_one_frequency_in_every_hidden_layer():
     assert nfn_torch.weight_space(Siren((3, 4, 5, 2)), X).omega == 30.0
     sine, slow = (lambda y: torch.sin(30 * y)), (lambda y: torch.sin(3 * y))
