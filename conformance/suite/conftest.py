@@ -34,7 +34,7 @@ def pytest_ignore_collect(collection_path, config):
     name, backend = collection_path.name, config.getoption("--backend")
     if name == "test_nfn_package.py":
         return backend != "nfn" or None
-    if name == "test_mutants.py":
+    if name in ("test_mutants.py", "test_scalegmn.py"):
         return backend != "numpy" or None
     return (name.startswith("test_") and backend == "nfn") or None
 
