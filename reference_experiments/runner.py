@@ -101,7 +101,8 @@ def run(
     Raises
     ------
     ExperimentError
-        If the folder holds results of other settings or data, another process runs there, or a file in it is damaged.
+        If the folder holds results of other settings or data, another process runs there, or a file in it is damaged; or
+        `minutes` are given to one of several processes.
     """
     experiment = EXPERIMENTS[name]
     for title, dataset in data.items():
@@ -196,6 +197,10 @@ def _fastest(library: Engine, method: Method, recipe: Recipe, training: Split, p
 
 def _in_time(library: Engine, method: Method, recipe: Recipe, training: Split, minutes: float, path: Path) -> Recipe:
     """Take as many steps as fit into some minutes, and no more than the recipe has; measured once, like `_fastest`."""
+    if "RANK" in os.environ:
+        raise ExperimentError(
+            "each of several processes would measure other times: leave out --minutes, or start one process."
+        )
 
     def measured() -> dict[str, Any]:
         learner, rng = library.learner(method.layer, recipe, 0), np.random.default_rng(0)

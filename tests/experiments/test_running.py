@@ -446,6 +446,9 @@ def test_as_many_steps_are_taken_as_fit_into_the_time(dataset, tmp_path, monkeyp
         assert (recipe["steps"], recipe["warmup"]) == (steps, steps // 5)
     measured = read_json(tmp_path / "again" / "MNIST" / "MLP-steps.json")
     assert measured["seconds_per_step"] > 0
+    monkeypatch.setenv("RANK", "0")
+    with pytest.raises(ExperimentError, match="each of several processes would measure other times"):
+        run(dataset, tmp_path / "rank", methods=("MLP",), seeds=range(1, 2), minutes=1)
 
 
 @pytest.mark.slow(seconds=20)
