@@ -19,7 +19,7 @@ from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.probes import Arrays, Each, Reached, Run, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import verify
+from nfn_core.models.verification import shown_running, verify
 from nfn_jax.precision import InDouble
 from nfn_jax.tracing import walk
 
@@ -34,6 +34,7 @@ def weight_space(
     verification: bool = True,
     seed: int = 0,
     tensors: str | Iterable[str] | None = None,
+    progress: bool = False,
     **keywords: Any,
 ) -> ModelSpace:
     """Derive the weight space of a parameter tree from the computation, and verify it by running the computation.
@@ -63,6 +64,8 @@ def weight_space(
     tensors : str or iterable of str, optional
         Which tensors make the space, as patterns of their names: ``"*lora_*"``, ``"params.Dense_0.*"``; those after ``"!"``
         are left out: ``["*", "!*Embed*"]``. All others are held fixed, and trees that are stacked need not have them.
+    progress : bool
+        Whether to show how often the network has been run, about once for each tensor (needs tqdm).
     **keywords : Any
         Example inputs by keyword; the labels ``"input[0]"``, ... count them after the others. What is no array is passed
         as it is.
@@ -78,9 +81,12 @@ def weight_space(
         If the function cannot be traced or run; a primitive has no rule and no label; a label contradicts the computation;
         `tensors` chooses none; tensors have several dtypes; or permutations change the output.
     SpecError
-        If `seed` is no non-negative integer, or `verification` neither True nor False.
+        If `seed` is no non-negative integer, or `verification` or `progress` neither True nor False.
+    MissingDependencyError
+        If progress is to be shown and tqdm is not installed.
     """
     seed, verification = natural_int("seed", seed), boolean("verification", verification)
+    progress = boolean("progress", progress)
     own = leaves(params)
     kept = {name: own[name] for name in chosen(own, tensors)} if own else {}
     _check(kept)
@@ -111,7 +117,8 @@ def weight_space(
     if not verification:
         return space
     values = Each(kept, held.__getitem__)
-    found = verify(labeling, network, values, [*map(_widened, arrays)], seed, space.odd_sets)
+    with shown_running(network, progress) as shown:
+        found = verify(labeling, shown, values, [*map(_widened, arrays)], seed, space.odd_sets)
     return replace(space, verification=found)
 
 

@@ -18,7 +18,7 @@ from nfn_core.models.labeling import Labeling, chosen
 from nfn_core.models.model_space import ModelSpace
 from nfn_core.models.probes import Each, Reached, running
 from nfn_core.models.stacking import kind_of, stack_models
-from nfn_core.models.verification import verify
+from nfn_core.models.verification import shown_running, verify
 from nfn_torch.features import WeightSpaceFeatures
 from nfn_torch.precision import InDouble
 from nfn_torch.tracing import constants, host, integers, walk
@@ -37,6 +37,7 @@ def weight_space(
     verification: bool = True,
     seed: int = 0,
     tensors: str | Iterable[str] | None = None,
+    progress: bool = False,
     **keywords: Any,
 ) -> ModelSpace:
     """Derive the weight space of a module from its computation, and verify it by running the module.
@@ -63,6 +64,8 @@ def weight_space(
     tensors : str or iterable of str, optional
         Which tensors make the space, as patterns of their names: ``"*lora_*"``, ``"h.0.*"``; those after ``"!"`` are left
         out: ``["*", "!*embed*"]``. All others are held fixed, and models that are stacked need not have them.
+    progress : bool
+        Whether to show how often the network has been run, about once for each tensor (needs tqdm).
     **keywords : Any
         Example inputs by keyword; the labels ``"input[0]"``, ... count them after the others.
 
@@ -78,10 +81,13 @@ def weight_space(
         computation; `tensors` chooses none; tensors are quantized, sparse, without values, of several dtypes, or share memory; or permutations change the
         output.
     SpecError
-        If `module` is no module, `seed` no non-negative integer, or `verification` neither True nor False.
+        If `module` is no module, `seed` no non-negative integer, or `verification` or `progress` neither True nor False.
+    MissingDependencyError
+        If progress is to be shown and tqdm is not installed.
     """
     check_kind("module", module, torch.nn.Module)
     seed, verification = natural_int("seed", seed), boolean("verification", verification)
+    progress = boolean("progress", progress)
     module, call_with = unwrapped(module), (plain_inputs(inputs), plain_inputs(keywords))
     own, first, also = _tensors(module, tensors)
     labeling = Labeling({name: tuple(x.shape) for name, x in own.items()}, {} if labels is None else labels, also)
@@ -99,7 +105,9 @@ def weight_space(
     if not verification or call is None:
         return space
     arrays = Each(own, lambda name: own[name].detach().double().cpu().numpy())
-    return replace(space, verification=verify(labeling, call.run, arrays, call.arrays, seed, space.odd_sets))
+    with shown_running(call.run, progress) as run:
+        found = verify(labeling, run, arrays, call.arrays, seed, space.odd_sets)
+    return replace(space, verification=found)
 
 
 def stack(

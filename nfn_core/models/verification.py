@@ -4,7 +4,8 @@ This uses only the labeling and the network as a function from arrays to arrays.
 which the labeling was derived.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from operator import itemgetter
@@ -13,7 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from nfn_core.checks import natural_int
-from nfn_core.errors import LabelError
+from nfn_core.errors import LabelError, MissingDependencyError
 from nfn_core.models.axes import Node
 from nfn_core.models.labeling import Frozen, Labeling
 from nfn_core.models.probes import (
@@ -32,7 +33,7 @@ from nfn_core.models.probes import (
 from nfn_core.models.rules import Value
 from nfn_core.models.views import Axis, join_axes, leaf_axes, neuron_sets, split_axes
 
-__all__ = ["Verification", "verify"]
+__all__ = ["Verification", "shown_running", "verify"]
 
 Sources: TypeAlias = Mapping[str, np.ndarray]
 """For a neuron set, at each new position the old position of the neuron that is moved there, or its sign (floating dtype)."""
@@ -165,6 +166,31 @@ def verify(
         tuple(network.reached.missing()),
         signed,
     )
+
+
+@contextmanager
+def shown_running(run: Run, progress: bool) -> Iterator[Run]:
+    """Show how often a network has been run, if that is asked for.
+
+    Raises
+    ------
+    MissingDependencyError
+        If tqdm is not installed.
+    """
+    if not progress:
+        yield run
+        return
+    try:
+        from tqdm.auto import tqdm
+    except ImportError as error:
+        raise MissingDependencyError(f"progress is shown by tqdm ({error}): pip install tqdm.") from error
+    with tqdm(desc="verification", unit="run") as bar:
+
+        def counted(tensors: Arrays, inputs: Sequence[np.ndarray], reached: Reached | None) -> list[np.ndarray]:
+            bar.update()
+            return run(tensors, inputs, reached)
+
+        yield counted
 
 
 class _Network:

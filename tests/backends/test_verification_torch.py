@@ -1,5 +1,8 @@
 """Verification of modules: the limit that rounding sets, what probes reach, and errors that give the real reason."""
 
+import sys
+from types import SimpleNamespace
+
 import nfn_torch
 import pytest
 import torch
@@ -7,7 +10,7 @@ from labels import patterns
 from torch import nn
 
 import nfn_core
-from nfn_core import LabelError
+from nfn_core import LabelError, MissingDependencyError
 from reference_experiments.demos.small_networks import Network
 
 
@@ -189,3 +192,40 @@ def test_errors_give_the_real_reason(reason):
     function, message = REASONS[reason]
     with pytest.raises(LabelError, match=message):
         nfn_torch.weight_space(Network(function, a=nn.Linear(3, 3)), X)
+
+
+class Bar:
+    """Counts as tqdm's bar does."""
+
+    runs = 0
+
+    def __init__(self, **options):
+        assert options == {"desc": "verification", "unit": "run"}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def update(self):
+        Bar.runs += 1
+
+
+def test_progress_shows_the_runs_and_needs_tqdm(monkeypatch):
+    import jax
+    import nfn_jax
+
+    weights = {"W": jax.numpy.ones((3, 2))}
+    makes = (
+        lambda: nfn_torch.weight_space(nn.Linear(3, 2), X, progress=True),
+        lambda: nfn_jax.weight_space(lambda p, x: x @ p["W"], weights, jax.numpy.ones((2, 3)), progress=True),
+    )
+    for make in makes:
+        Bar.runs = 0
+        monkeypatch.setitem(sys.modules, "tqdm.auto", SimpleNamespace(tqdm=Bar))
+        assert make().verification is not None
+        assert Bar.runs > 3
+        monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+        with pytest.raises(MissingDependencyError, match="progress is shown by tqdm .*: pip install tqdm"):
+            make()
