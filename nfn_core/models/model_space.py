@@ -228,12 +228,11 @@ class ModelSpace:
 
     def _functions(self, label: str) -> set[str]:
         """Activations of a neuron set, in words where they are known to be none."""
-        functions = {
+        return {
             function if factor is not None else f"{function} of what is added to before"
             for s, function, factor in self.activations
             if s == label
-        }
-        return functions or {"no function known to be odd"}
+        } or {"no function known to be odd"}
 
     @property
     def omega(self) -> float:
