@@ -45,9 +45,6 @@ class JaxLearner:
 
         arithmetic = jnp.bfloat16 if recipe.dtype == "bfloat16" else jnp.float32
 
-        def outputs(params: dict[str, jax.Array], inputs: Any) -> Any:
-            return _cast(nfn_jax.apply(layer, _cast(params, arithmetic), _cast(inputs, arithmetic)), jnp.float32)
-
         def loss(params: dict[str, jax.Array], inputs: Any, targets: jax.Array, key: jax.Array) -> Any:
             found, constants = nfn_jax.apply_in_training(
                 layer, _cast(params, arithmetic), _cast(inputs, arithmetic), key
@@ -62,7 +59,7 @@ class JaxLearner:
             return optax.apply_updates(params, change) | constants, moments, value
 
         self.update = update
-        self.forward = jax.jit(outputs)
+        self.forward = jax.jit(partial(nfn_jax.apply, layer))
 
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> Any:
         """Take one step."""
@@ -75,7 +72,7 @@ class JaxLearner:
         return value
 
     def apply(self, inputs: Inputs) -> Any:
-        """Apply the network to inputs of the host."""
+        """Apply the network to inputs of the host, in float32 always."""
         return jax.tree.map(np.asarray, self.forward(self.params, inputs))
 
     def state(self) -> State:

@@ -46,29 +46,26 @@ class TorchLearner:
         decay = recipe.weight_decay
         self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=recipe.learning_rate, weight_decay=decay)
 
-    def outputs(self, module: torch.nn.Module, inputs: Inputs) -> Any:
-        """Apply the network in the recipe's arithmetic: a tensor, or features, of float32."""
-        device = torch.get_default_device().type
-        with torch.autocast(device, torch.bfloat16, enabled=self.recipe.dtype == "bfloat16"):
-            return module(_tensors(inputs)).to(torch.float32)
-
     def step(self, inputs: Inputs, targets: np.ndarray, number: int) -> torch.Tensor:
         """Take one step, together with other processes if there are some, each on its part of the batch."""
         torch.manual_seed(self.seed * 1_000_003 + number + 500_009 * (self.mine.start or 0))  # dropout
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.rate(number)
         self.network.train()
-        loss = LOSSES[self.recipe.loss](self.outputs(self.module, rows(inputs, self.mine)), _tensor(targets[self.mine]))
+        device, narrow = torch.get_default_device().type, self.recipe.dtype == "bfloat16"
+        with torch.autocast(device, torch.bfloat16, enabled=narrow):
+            scores = self.module(_tensors(rows(inputs, self.mine))).to(torch.float32)
+        loss = LOSSES[self.recipe.loss](scores, _tensor(targets[self.mine]))
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.detach()
 
     def apply(self, inputs: Inputs) -> Any:
-        """Apply the network to inputs of the host."""
+        """Apply the network to inputs of the host, in float32 always."""
         self.network.eval()
         with torch.no_grad():
-            return tree_map(partial(torch.Tensor.numpy, force=True), self.outputs(self.network, inputs))
+            return tree_map(partial(torch.Tensor.numpy, force=True), self.network(_tensors(inputs)))
 
     def state(self) -> State:
         """Parameters by name, and for each parameter AdamW's state."""
