@@ -1,4 +1,4 @@
-"""The campaign of faults: it tells what is wrong with targets that are wrong, and finds nothing in the project."""
+"""The campaign of faults: it finds what is wrong with targets that are wrong, and nothing in the project."""
 
 import json
 import os

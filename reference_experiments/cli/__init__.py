@@ -16,15 +16,19 @@ def main() -> None:
 
 
 for command in (
-    *(
-        quickstart_command,
-        run_command,
-        gpu_job_command,
-        report_command,
-        reproduce_command,
-        edit_command,
-        predict_command,
-    ),
-    *(make_group, convert_group, verify_command, summarize_command, residual_command, models_command, survey_command),
+    quickstart_command,
+    run_command,
+    gpu_job_command,
+    report_command,
+    reproduce_command,
+    edit_command,
+    predict_command,
+    make_group,
+    convert_group,
+    verify_command,
+    summarize_command,
+    residual_command,
+    models_command,
+    survey_command,
 ):
     main.add_command(command)

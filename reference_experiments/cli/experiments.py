@@ -165,7 +165,7 @@ def gpu_job_command(
     usual = SirenMaker.at_scale(images, scale, 0, backend, copies=copies, fit=None if scale == "smoke" else "small")
     maker = usual if scale == "smoke" else replace(usual, shard=1000)
     folder = output or Path("results") / f"gpu-job-{images}-{scale}-{backend}"
-    make(maker, folder / "networks", gpu=gpu, devices=1)
+    make(maker, folder / "networks", gpu=gpu)
     engine(backend).use(gpu)
     dataset = WeightDataset(folder / "networks")
     run("table3", scale, backend, folder, {TITLES[images]: dataset}, methods, range(1), minutes)

@@ -26,7 +26,7 @@ class Gating:
         Elementwise map of the gates, or of the layers without gates, and of the head.
     gate : bool
         Whether half the channels are multiplied by the activation of the other half.
-    norm : {"batch", "set", "layer"}, optional
+    norm : {"layer", "batch", "set", "instance"}, optional
         Normalization after every NF-layer.
     pool_norm : bool
         Whether the pooled invariants are normalized over the batch.

@@ -102,8 +102,8 @@ def _signed_functional(name: str, problem: Problem) -> Method:
         pool_norm=True,
         head_dropout=config.head_dropout,
         before=before,
-        **config.gating.layers
-        | {"activation": "sigmoid"},  # bounded: products of unbounded gates and features are all outliers
+        # bounded gates: products of unbounded gates and features are all outliers
+        **config.gating.layers | {"activation": "sigmoid"},
     )
     return Method(name, network, augment=moving(config))
 

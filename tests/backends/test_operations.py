@@ -1,4 +1,4 @@
-"""Rules of operations: what moves, what is fixed, and that verification would tell a wrong rule."""
+"""Rules of operations: what moves, what is fixed, and that verification would catch a wrong rule."""
 
 import re
 

@@ -83,7 +83,7 @@ def test_specs_are_built_once_for_each_layer(monkeypatch, build):
         assert layer.parameter_count > 0
     assert len(calls) == 1
     same = build(NFLayer(space.group("NP"), 1, 1), Scale(space))
-    assert same == layer  # what is cached does not tell layers apart
+    assert same == layer  # what is cached does not make layers differ
     assert hash(same) == hash(layer)
     layer.parameter_specs().clear()  # a copy, not what is cached
     assert set(layer.cached_specs) == set(params)

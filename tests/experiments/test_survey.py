@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs/architectures.md"
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_labels_hold_for_other_weights_at_another_size_and_wrong_ones_are_told(name):
+def test_labels_hold_for_other_weights_at_another_size_and_wrong_ones_are_caught(name):
     space = OWN[name].derive()
     assert space.verification.error <= space.verification.limit
     assert check(space, OWN[name]) <= TOLERANCE
@@ -27,10 +27,10 @@ def test_labels_hold_for_other_weights_at_another_size_and_wrong_ones_are_told(n
 def test_rows():
     result = survey("MLP", OWN["MLP"])
     assert result.passed
-    sets, fixed, error, change, told, size, _, labels = result.cells
+    sets, fixed, error, change, caught, size, _, labels = result.cells
     assert (sets, fixed, labels) == ("4", "", "")
     assert max(float(error), float(change)) < 1e-12
-    assert told == "3 of 3"
+    assert caught == "3 of 3"
     assert float(size) > 1e4
 
     def fail():
@@ -40,7 +40,7 @@ def test_rows():
     assert survey("broken", broken).cells == ("it has no graph",)
 
 
-def test_tables_go_on_and_tell_failures(tmp_path, monkeypatch):
+def test_tables_go_on_and_report_failures(tmp_path, monkeypatch):
     monkeypatch.setitem(FAMILIES, "PyTorch", lambda: {"MLP": OWN["MLP"], "SIREN": OWN["SIREN"]})
     table = survey_table(tmp_path, ["PyTorch"])
     assert table.startswith("2 of 2 are derived without labels; of 2 the labels hold")
