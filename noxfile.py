@@ -55,6 +55,8 @@ SMOKE: dict[
 }
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+XLA_OPTIONS = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+CHECKED = {**ONE_THREAD, "XLA_FLAGS": XLA_OPTIONS}  # tests compile much and compute little: a third of the time
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 CONFORMANCE = {
     "numpy": (".[conformance]",),
@@ -66,9 +68,9 @@ CONFORMANCE = {
 
 
 def cached(folder: str) -> dict[str, str]:
-    """Environment of processes of one thread, which share what XLA compiles in a folder."""
+    """Environment of tests that share what XLA compiles in a folder."""
     limit = {"JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0.5"}
-    return {**ONE_THREAD, **limit, "JAX_COMPILATION_CACHE_DIR": folder}
+    return {**CHECKED, **limit, "JAX_COMPILATION_CACHE_DIR": folder}
 
 
 def install(session: nox.Session, *packages: str) -> None:
@@ -130,7 +132,7 @@ def pythons(session: nox.Session) -> None:
 def conformance(session: nox.Session, backend: str) -> None:
     """The conformance suite on one backend; `-- --profile thorough` draws 2,000 examples a check."""
     install(session, *CONFORMANCE[backend], "pytest-xdist")
-    session.run("pytest", "conformance/suite", "--backend", backend, *PARALLEL, *session.posargs, env=ONE_THREAD)
+    session.run("pytest", "conformance/suite", "--backend", backend, *PARALLEL, *session.posargs, env=CHECKED)
 
 
 @nox.session

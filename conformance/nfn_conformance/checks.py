@@ -193,7 +193,7 @@ def dtype(subject: Subject, seed: int = 0) -> Measurement:
 
 
 def compiled(subject: Subject, seed: int = 0) -> Measurement:
-    """The compiled subject against the eager one."""
+    """The compiled subject against the eager one, whichever of them is `apply`."""
     if subject.compiled is None:
         return Measurement("compile", "not provided")
     layer, u = subject.make(seed), draw_features(subject, seed)

@@ -46,7 +46,7 @@ class Subject:
     vjp : callable, optional
         From layer, features and cotangent features to the gradient features.
     compiled : callable, optional
-        As `apply`, through the framework's compiler.
+        As `apply`, through the framework's compiler; without it, if `apply` is compiled.
     round_trip : callable, optional
         From layer and an empty folder to the layer saved there and loaded again.
     target : Group, optional
