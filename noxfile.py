@@ -55,7 +55,9 @@ SMOKE: dict[
 }
 EXPERIMENTS = {"torch": (".[torch,experiments]",), "jax": (".[jax,experiments]", "optax")}
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-XLA_OPTIONS = "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+XLA_OPTIONS = (
+    "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 CHECKED = {**ONE_THREAD, "XLA_FLAGS": XLA_OPTIONS}  # tests compile much and compute little: a third of the time
 PARALLEL = ("-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")
 CONFORMANCE = {

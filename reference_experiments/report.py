@@ -5,6 +5,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,14 @@ STYLE = "<style>body{font:15px sans-serif;max-width:75em;margin:2em auto}td,th{p
 
 COUNTS = ("training", "validation", "test", "shard")
 """Settings of makers that do not say how a network is made."""
+
+TITLES = {
+    "channels": "NF-layers' channels",
+    "head_dropout": "head's dropout",
+    "fourier": "Fourier features (number, scale)",
+    "raw_fourier": "Fourier features of raw weights",
+}
+"""Settings of networks by other names than their own."""
 
 Runs = Mapping[str, Mapping[str, Sequence[dict[str, Any]]]]
 """Results by dataset and method, one for each seed."""
@@ -264,27 +273,31 @@ def _figure(value: float, error: float, metric: str) -> str:
 
 def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     """What sets this scale apart from the paper's: the likely reason where levels differ."""
-    ours, paper = experiment.scales[scale], experiment.scales["paper"]
-    recipes = [results[0]["recipe"] for rows in runs.values() for results in rows.values()]
+    paper = experiment.scales["paper"]
+    first = [results[0] for rows in runs.values() for results in rows.values()]
     counts = defaultdict(list)
     for dataset, rows in runs.items():
         for results in rows.values():
             counts[json.dumps(results[0]["data"]["networks"])].append(dataset)
     networks = "; ".join(f"{', '.join(dict.fromkeys(names))}: {c}" for c, names in counts.items())
     parts = [f"networks {networks}".replace('"', "").replace("{", "").replace("}", ""), *_makings(experiment, runs)]
-    for what, mine, theirs in (
-        ("NF-layers' channels", ours.config.channels, paper.config.channels),
-        ("head", ours.config.head, paper.config.head),
-        ("head's dropout", ours.config.head_dropout, paper.config.head_dropout),
-        ("Fourier features (number, scale)", ours.config.fourier, paper.config.fourier),
-        *(
-            (f.replace("_", " "), ", ".join(dict.fromkeys(str(r[f]) for r in recipes)), str(getattr(paper.recipe, f)))
-            for f in ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")
-        ),
+    for part, settings, fields in (
+        ("config", paper.config, ("channels", "head", "head_dropout", "fourier", "raw_fourier")),
+        ("recipe", paper.recipe, ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")),
     ):
-        if mine != theirs:
-            parts.append(f"{what} {mine} ({theirs} at paper scale)")
+        theirs, ours = asdict(settings), asdict(experiment.scales[scale].config)  # old results hold no configuration
+        for field in fields:
+            values = [_shown(result.get(part, ours).get(field, False)) for result in first]
+            mine = ", ".join(dict.fromkeys(values))
+            if mine != _shown(theirs[field]):
+                what = TITLES.get(field, field.replace("_", " "))
+                parts.append(f"{what} {mine} ({_shown(theirs[field])} at paper scale)")
     return f"What differs from the paper's scale, the likely reason where levels differ: {'; '.join(parts)}.\n"
+
+
+def _shown(x: Any) -> str:
+    """A setting, whether it has been through JSON or not."""
+    return str(tuple(x) if isinstance(x, list) else x)
 
 
 def _makings(experiment: Experiment, runs: Runs) -> Iterator[str]:

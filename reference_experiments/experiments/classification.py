@@ -52,7 +52,13 @@ CLASSIFICATION = {
         3,
     ),
     "paper": Preset(
-        MethodConfig((512,) * 3, (512,) * 3, (1000, 1000), 0.5, fourier=(128, 3.0), encoding=(10.0, 6), mlp=1000),
+        MethodConfig(
+            *((512,) * 3, (512,) * 3, (1000, 1000), 0.5),
+            fourier=(128, 3.0),
+            raw_fourier=True,
+            encoding=(10.0, 6),
+            mlp=1000,
+        ),
         Recipe("classes", 200_000, 32, 1e-4, warmup=10_000, eval_every=5000),
         3,
     ),

@@ -31,7 +31,7 @@ EDITING = {
         3,
     ),
     "paper": Preset(
-        MethodConfig((128,) * 3, (128,) * 3, (), fourier=(128, 3.0)),
+        MethodConfig((128,) * 3, (128,) * 3, (), fourier=(128, 3.0), raw_fourier=True),
         Recipe("custom", 50_000, 32, 1e-3, warmup=1000, eval_every=1000),
         3,
     ),

@@ -54,6 +54,7 @@ GATES_VARIANTS = {
     "no norm of the pooled": Variant(GATED, {"gating": Gating(pool_norm=False)}),
     "mean, maximum and deviation pooled": Variant(GATED, {"gating": Gating(statistics=("mean", "max", "std"))}),
     "Fourier features of scale 3": Variant(GATED, {"fourier": (32, 3.0)}),
+    "Fourier features of scale 3 of raw weights": Variant(GATED, {"fourier": (32, 3.0), "raw_fourier": True}),
     "no Fourier features": Variant(GATED, {"fourier": None}),
     "augmentation": Variant(GATED, {"augmentation": (0.2, 0.12, 0.1)}),
     "dropout 0.5 in the head": Variant(GATED, {"head_dropout": 0.5}),

@@ -67,6 +67,8 @@ class MethodConfig:
         Its dropout.
     fourier : tuple of (int, float), optional
         Number and scale of the Gaussian Fourier features of every entry; without it entries come as they are.
+    raw_fourier : bool
+        Whether Fourier features are of the weights as they are, as in the paper's code; otherwise of normalized weights.
     encoding : tuple of (float, int)
         Maximum frequency and bands of the sinusoidal IO-encoding.
     mlp : int
@@ -99,6 +101,7 @@ class MethodConfig:
     head: tuple[int, ...]
     head_dropout: float = 0.0
     fourier: tuple[int, float] | None = None
+    raw_fourier: bool = False
     encoding: tuple[float, int] = (10.0, 6)
     mlp: int = 1000
     dws: tuple[int, ...] = (32, 32, 32, 32)

@@ -39,7 +39,8 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
         Of one input channel; options of `nfn_core.equivariant_network` and `nfn_core.invariant_network`.
     """
     published = name.removesuffix(" gated").removesuffix(" low-rank")
-    space, before = scale.space, list[Layer]([scale])
+    space = scale.space
+    before: list[Layer] = [] if config.fourier is not None and config.raw_fourier else [scale]
     if config.fourier is not None:
         before.append(GaussianFourierFeatures(1, *config.fourier))
     if published in ("NFN_NP", "NFN_PT"):
