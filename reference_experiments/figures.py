@@ -4,15 +4,14 @@ import base64
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.image import imread, imsave
-from sklearn.metrics import confusion_matrix
 
 from reference_experiments.files import write
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "draw_confusion",
@@ -23,8 +22,16 @@ __all__ = [
     "draw_predictions",
     "draw_scatter",
     "draw_scores",
+    "new_figure",
     "to_png",
 ]
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """Empty figure; width and height are in inches."""
+    from matplotlib.figure import Figure  # slow to load, as all of matplotlib is
+
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Mapping[str, Any]]) -> None:
@@ -40,7 +47,7 @@ def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Ma
         Rows of the table, with keys zoo, method, tau and predicted.
     """
     columns = len(results) // len(actual)
-    figure = Figure(figsize=(2.6 * columns, 2.9 * len(actual)), layout="constrained")
+    figure = new_figure(2.6 * columns, 2.9 * len(actual))
     panels = figure.subplots(len(actual), columns, sharex=True, sharey=True, squeeze=False)
     for panel, result in zip(panels.flat, results, strict=True):
         panel.plot([0, 1], [0, 1], color="0.7", linewidth=1)
@@ -53,7 +60,7 @@ def draw_predictions(path: Path, actual: Mapping[str, Any], results: Sequence[Ma
 
 def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions: Sequence[str]) -> None:
     """One weight matrix, shape (n_i, n_{i-1}), before and after a permutation of its neurons, with captions below."""
-    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    figure = new_figure(8, 4.6)
     limit = np.abs(before).max()
     titles = ("W2 as trained", "W2 with permuted neurons: the same function")
     for panel, matrix, title, caption in zip(figure.subplots(1, 2), (before, after), titles, captions, strict=True):
@@ -66,7 +73,9 @@ def draw_permutation(path: Path, before: np.ndarray, after: np.ndarray, captions
 
 def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Loss of the training and metric of the validation networks over the steps, one line a method and seed."""
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    from matplotlib import colormaps
+
+    figure = new_figure(12, 3.6)
     panels = figure.subplots(1, 2)
     colors = colormaps["tab10" if len(runs) <= 10 else "tab20"]
     for k, (method, results) in enumerate(runs.items()):
@@ -84,7 +93,7 @@ def draw_curves(path: Path, runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
 
 def draw_scatter(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Predicted against actual test accuracy, one panel a method."""
-    figure = Figure(figsize=(3 * len(results), 3.2), layout="constrained")
+    figure = new_figure(3 * len(results), 3.2)
     for panel, (method, result) in zip(
         figure.subplots(1, len(results), squeeze=False)[0], results.items(), strict=True
     ):
@@ -98,8 +107,10 @@ def draw_scatter(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """How often each class (row) is taken for each other (column), one panel a method, at most five side by side."""
+    from sklearn.metrics import confusion_matrix  # slow to load
+
     rows, columns = -(-len(results) // 5), min(len(results), 5)
-    figure = Figure(figsize=(2.6 * columns, 3 * rows), layout="constrained")
+    figure = new_figure(2.6 * columns, 3 * rows)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for panel in panels[len(results) :]:
         panel.set_axis_off()
@@ -115,7 +126,7 @@ def draw_confusion(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None
 def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     """Mask scores against initial weights: a row for each method, a panel for each tensor; above the line are as many as stay."""
     tensors = list(next(iter(results.values()))["details"]["scores"])
-    figure = Figure(figsize=(2.8 * len(tensors), 2.6 * len(results)), layout="constrained")
+    figure = new_figure(2.8 * len(tensors), 2.6 * len(results))
     for row, (method, result) in zip(
         figure.subplots(len(results), len(tensors), squeeze=False), results.items(), strict=True
     ):
@@ -130,6 +141,8 @@ def draw_scores(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
 
 def to_png(image: np.ndarray) -> str:
     """PNG, in base64, of an image (height, width, 1 or 3) of brightness in [0, 1]; what is outside is cut off."""
+    from matplotlib.image import imsave
+
     pixels, buffer = np.round(255 * np.clip(image, 0, 1)).astype(np.uint8), BytesIO()
     imsave(buffer, pixels if pixels.shape[2] == 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=255, format="png")
     return base64.b64encode(buffer.getvalue()).decode()
@@ -145,6 +158,8 @@ def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
     results : mapping of str to mapping
         For each method its seed, its metrics, and under details, images, a sheet of `to_png` with these three rows.
     """
+    from matplotlib.image import imread
+
     sheets = {
         name: np.split(imread(BytesIO(base64.b64decode(r["details"]["images"]))), 3) for name, r in results.items()
     }
@@ -154,7 +169,7 @@ def draw_edits(path: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
         for n, rows in sheets.items()
     }
     shown = {"unedited": before, **edited, "target": target}
-    figure = Figure(figsize=(6, 1.3 * len(shown)), layout="constrained")
+    figure = new_figure(6, 1.3 * len(shown))
     for panel, (title, row) in zip(figure.subplots(len(shown), 1), shown.items(), strict=True):
         panel.imshow(row)
         panel.set_axis_off()
@@ -174,7 +189,7 @@ def draw_edit(path: Path, images: Sequence[np.ndarray], matrices: Sequence[np.nd
     matrices : sequence of numpy.ndarray
         One of its weight matrices before and after.
     """
-    figure = Figure(figsize=(12, 3), layout="constrained")
+    figure = new_figure(12, 3)
     panels, change = figure.subplots(1, 5), matrices[1] - matrices[0]
     for panel, image, title in zip(panels[::4], images, ("the INR's image", "the edited INR's image"), strict=True):
         panel.imshow(np.clip(image, 0, 1), cmap="gray", vmin=0, vmax=1)

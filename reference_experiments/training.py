@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit, softmax
-from scipy.stats import kendalltau
 from tqdm import tqdm
 
 from nfn_core import Layer, fingerprint
@@ -22,6 +21,8 @@ __all__ = ["METRICS", "accuracy", "evenly_spaced", "fit", "predict", "rank_corre
 
 def rank_correlation(predicted: np.ndarray, actual: np.ndarray) -> float:
     """Kendall's tau-b, 0 where all predictions are equal."""
+    from scipy.stats import kendalltau  # slow to load
+
     tau = kendalltau(predicted, actual).statistic
     return 0.0 if np.isnan(tau) else float(tau)
 

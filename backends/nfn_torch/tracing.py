@@ -11,7 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
@@ -69,6 +68,8 @@ def _export(module: torch.nn.Module, call_with: tuple[Any, Any]) -> Any:
     except Exception as error:
         with torch.no_grad(), running():  # inputs that do not fit are the cause, not the tracer
             module(*call_with[0], **call_with[1])
+        from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode  # slow to load
+
         place = _place(module, error)
         reason = str(error).strip().split("\n")[0]
         raise LabelError(

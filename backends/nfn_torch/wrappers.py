@@ -2,10 +2,10 @@
 
 import copy
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 import torch
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.optim.swa_utils import AveragedModel
 from torch.utils import _pytree as pytree
 
@@ -14,13 +14,14 @@ from nfn_core.models.stacking import kind_of
 
 __all__ = ["copied", "inner_names", "named_tensors", "plain_inputs", "unwrapped"]
 
-WRAPPERS: dict[type, str] = {
-    torch.nn.DataParallel: "module",
-    torch.nn.parallel.DistributedDataParallel: "module",
-    AveragedModel: "module",
-    OptimizedModule: "_orig_mod",
-}
-"""Modules that compute what the module inside them computes, and the attribute that holds it."""
+
+@cache
+def _wrappers() -> dict[type, str]:
+    """Modules that compute what the module inside them computes, and the attribute that holds it."""
+    from torch._dynamo.eval_frame import OptimizedModule  # takes as long to load as torch itself
+
+    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
+    return dict.fromkeys((*parallel, AveragedModel), "module") | {OptimizedModule: "_orig_mod"}
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:
@@ -110,4 +111,4 @@ def plain_inputs(inputs: Any) -> Any:
 
 
 def _attribute(module: torch.nn.Module) -> str | None:
-    return next((attribute for kind, attribute in WRAPPERS.items() if isinstance(module, kind)), None)
+    return next((attribute for kind, attribute in _wrappers().items() if isinstance(module, kind)), None)

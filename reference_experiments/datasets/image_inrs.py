@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.engines.base import engine
+from reference_experiments.figures import new_figure
 from reference_experiments.files import ExperimentError, write
 from reference_experiments.networks.sirens import (
     CONVENTION,
@@ -199,7 +199,7 @@ def contact_sheet(path: Path, dataset: WeightDataset, count: int = 12) -> None:
     height, width, channels = pixels.shape[1:]
     chosen = np.concatenate([dataset.split(name)[: count // 3] for name in dataset.about["splits"]])
     drawn = draw(dataset.features(chosen), height, width)
-    figure = Figure(figsize=(len(chosen), 2.6), layout="constrained")
+    figure = new_figure(len(chosen), 2.6)
     panels = figure.subplots(2, len(chosen), squeeze=False)
     for k, number in enumerate(chosen.tolist()):
         image = pixels[dataset.columns["image"][number]] / 255

@@ -11,15 +11,15 @@ sines cannot follow the cut.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets.format import Networks, WeightDataset
 from reference_experiments.datasets.generation import shard_count, shard_range
 from reference_experiments.engines.base import blocks, engine
+from reference_experiments.figures import new_figure
 from reference_experiments.files import write
 from reference_experiments.networks.sirens import (
     CONVENTION,
@@ -30,8 +30,10 @@ from reference_experiments.networks.sirens import (
     learning_rates,
     render,
 )
-from reference_experiments.sources.shapes import Shape, Shapes, load_shapes
 from reference_experiments.sources.splits import SPLITS
+
+if TYPE_CHECKING:
+    from reference_experiments.sources.shapes import Shape, Shapes
 
 __all__ = ["PRESETS", "ShapeMaker", "draw_points", "slices"]
 
@@ -77,7 +79,7 @@ PRESETS = {
 
 
 def draw_points(
-    shape: Shape, stream: np.random.Generator, count: int, near: Mapping[float, float]
+    shape: "Shape", stream: np.random.Generator, count: int, near: Mapping[float, float]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw points on, near and around a surface.
 
@@ -154,6 +156,8 @@ class ShapeMaker:
 
     def _plan(self) -> np.ndarray:
         """For each network the index of its shape: training, validation and test shapes, by class."""
+        from reference_experiments.sources.shapes import load_shapes  # slow to load
+
         found = load_shapes(self.shapes, self.seed)
         return np.concatenate(
             [
@@ -165,6 +169,8 @@ class ShapeMaker:
 
     def run(self, index: int) -> Networks:
         """Fit the networks of one shard."""
+        from reference_experiments.sources.shapes import load_shapes  # slow to load
+
         found, plan, library = load_shapes(self.shapes, self.seed), self._plan(), engine(self.backend)
         numbers = shard_range(index, self.shard, len(plan))
         parts = [self._fit(found, plan, numbers[block]) for block in blocks(library.block, len(numbers))]
@@ -181,7 +187,7 @@ class ShapeMaker:
         return Networks(SPACE, weights, columns, about)
 
     def _fit(
-        self, found: Shapes, plan: np.ndarray, numbers: np.ndarray
+        self, found: "Shapes", plan: np.ndarray, numbers: np.ndarray
     ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """Fit networks side by side: their weights and errors."""
         s, library = self.scale, engine(self.backend)
@@ -207,12 +213,14 @@ class ShapeMaker:
 
 def slices(path: Path, dataset: WeightDataset, count: int = 12, side: int = 64) -> None:
     """Draw the distance in a plane through the middle of some shapes, and what their networks make of it (below)."""
+    from reference_experiments.sources.shapes import load_shapes  # slow to load
+
     found = load_shapes(dataset.about["shapes"], dataset.about["seed"])
     splits = [dataset.split(name) for name in dataset.about["splits"]]
     chosen = np.concatenate([own[np.linspace(0, len(own) - 1, count // len(splits)).astype(int)] for own in splits])
     plane = np.insert(coordinates(side, side), 1, 0, axis=0)
     fitted = render({name: x[..., 0] for name, x in dataset.features(chosen).items()}, plane, np.sin)
-    figure = Figure(figsize=(len(chosen), 2.6), layout="constrained")
+    figure = new_figure(len(chosen), 2.6)
     panels = figure.subplots(2, len(chosen), squeeze=False)
     for k, number in enumerate(chosen.tolist()):
         distance = found.read(int(dataset.columns["shape"][number])).distance(plane.T)

@@ -7,10 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from scipy.stats import spearmanr
 
 from reference_experiments.datasets.format import WeightDataset
+from reference_experiments.figures import new_figure
 from reference_experiments.files import write
 from reference_experiments.sources.splits import SPLITS
 
@@ -34,6 +33,8 @@ def accuracy_table(dataset: WeightDataset) -> str:
     for name in NAMED:
         for k, value in enumerate(dataset.about[f"{name}s"]):
             line(name, value, dataset.columns[name] == k)
+    from scipy.stats import spearmanr  # slow to load
+
     for name in NUMBERS:
         x = dataset.columns[name]
         values = np.unique(x)
@@ -54,7 +55,7 @@ def accuracy_table(dataset: WeightDataset) -> str:
 def draw_accuracies(path: Path, dataset: WeightDataset) -> None:
     """Draw the histogram of test accuracies, by epoch."""
     epochs = dataset.columns["epoch"]
-    figure = Figure(figsize=(6, 3.2), layout="constrained")
+    figure = new_figure(6, 3.2)
     panel = figure.subplots()
     shown = np.unique(epochs)[[0, -1]] if len(np.unique(epochs)) > 1 else np.unique(epochs)
     for epoch in shown:

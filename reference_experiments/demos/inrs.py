@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from scipy.special import softmax
 
 from reference_experiments.datasets.format import WeightDataset
 from reference_experiments.datasets.generation import make
 from reference_experiments.experiments import EXPERIMENTS
+from reference_experiments.figures import new_figure
 from reference_experiments.files import read_json, write, write_json
 from reference_experiments.inference import read_trained
 from reference_experiments.networks.sirens import draw
@@ -85,7 +85,7 @@ def classify_inrs(backend: str, scale: str, seed: int, folder: Path) -> str:
 def _picture(path: Path, features: Any, permuted: Any, guesses: dict[str, list[list[int]]]) -> None:
     """Images of test networks, their W2 before and after a permutation, and each method's predictions."""
     images = draw({name: x[:SHOWN] for name, x in features.items()}, 16, 16)
-    figure = Figure(figsize=(2 * len(images), 6.4), layout="constrained")
+    figure = new_figure(2 * len(images), 6.4)
     for k, panels in enumerate(figure.subplots(3, len(images)).T):
         weights = [u["W2"][k, ..., 0] for u in (features, permuted)]
         show = partial(panels[0].imshow, cmap="gray", vmin=-1, vmax=1)

@@ -12,8 +12,6 @@ from typing import Any
 
 import click
 import numpy as np
-from scipy.stats import bootstrap
-from sklearn.metrics import r2_score
 from tqdm import tqdm
 
 from nfn_core import WeightSpace, __version__
@@ -238,6 +236,9 @@ def compare(
 
 def evaluate(library: Engine, zoo: Zoo, method: Method, recipe: Recipe, seed: int, path: Path) -> dict[str, Any]:
     """Train one method and measure it on the held-out networks, as they are and with permuted neurons."""
+    from scipy.stats import bootstrap  # slow to load, as sklearn is
+    from sklearn.metrics import r2_score
+
     began = time.perf_counter()
 
     def part(index: np.ndarray) -> Split:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 
 import numpy as np
-from sklearn.preprocessing import StandardScaler
 
 from nfn_core import MLPHead, Sequential
 from reference_experiments.methods.base import Method, Problem, register
@@ -37,6 +36,8 @@ def statistics(features: Mapping[str, np.ndarray]) -> np.ndarray:
 @register("STATNN")
 def _statnn(name: str, problem: Problem) -> Method:
     """An MLP on standardized statistics."""
+    from sklearn.preprocessing import StandardScaler  # slow to load
+
     scaler, width = StandardScaler().fit(statistics(problem.features)), problem.config.mlp
     layer = Sequential((MLPHead((7 * len(problem.space.tensors), width, width, problem.outputs)),))
     return Method(name, layer, lambda features: scaler.transform(statistics(features)))

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy.stats import truncnorm
 
 from nfn_core import WeightSpace
 from nfn_core.arrays import namespace_of
@@ -71,6 +70,8 @@ def initial(
     dict of str to numpy.ndarray
         Tensors of shape (networks, *axes), float32.
     """
+    from scipy.stats import truncnorm  # slow to load
+
     found = {}
     for t in space.tensors:
         if t.name.startswith("v"):

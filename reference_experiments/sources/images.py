@@ -12,8 +12,6 @@ from pathlib import Path
 import click
 import numpy as np
 import pooch
-from scipy.io import loadmat
-from sklearn.datasets import load_digits
 
 from reference_experiments.files import ExperimentError, MissingDataError, check_claim, reading
 
@@ -94,6 +92,8 @@ def gray(images: np.ndarray) -> np.ndarray:
 
 def _digits() -> Images:
     """The 1,797 8x8 digits of scikit-learn; a fixed shuffle sets 597 aside."""
+    from sklearn.datasets import load_digits  # slow to load
+
     data = load_digits()
     order = np.random.default_rng(0).permutation(len(data.target))
     images = np.round(data.images[order, :, :, None] * (255 / 16)).astype(np.uint8)
@@ -211,6 +211,8 @@ def _read_cifar(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
 
 def _read_svhn(folder: Path) -> tuple[list[np.ndarray], list[Path]]:
     """SVHN's cropped digits: MATLAB files with X (32, 32, 3, images) and y (images, 1), where 10 stands for 0."""
+    from scipy.io import loadmat  # slow to load
+
     arrays, paths = [], [_one(folder, "train_32x32.mat"), _one(folder, "test_32x32.mat")]
     for path in paths:
         with reading(path, "MATLAB file", "delete it and get it again"):

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import r2_score
 
 from nfn_core import WeightSpace
 from reference_experiments.datasets.format import WeightDataset
@@ -16,7 +15,6 @@ from reference_experiments.files import ExperimentError
 from reference_experiments.methods.base import Method, MethodConfig
 from reference_experiments.methods.registry import build
 from reference_experiments.sources.images import load_all_images
-from reference_experiments.sources.shapes import load_shapes
 from reference_experiments.tasks.base import Result, metric_splits
 from reference_experiments.training import accuracy, predict, rank_correlation
 
@@ -69,6 +67,8 @@ class Prediction:
         if method.sees == "images":
             images = load_all_images(dataset.about["images"])[0]
             return Split(lambda chosen, rng: images[numbers[chosen]].astype(np.float32) / 255, targets)
+        from reference_experiments.sources.shapes import load_shapes  # slow to load
+
         found = load_shapes(dataset.about["shapes"], dataset.about["seed"])
         clouds = [found.read(n).surface(np.random.default_rng(n), POINTS) for n in numbers.tolist()]
         points = np.stack(clouds).astype(np.float32)
@@ -76,6 +76,8 @@ class Prediction:
 
     def evaluate(self, learner: Learner, splits: Mapping[str, Split], folder: Path) -> Result:
         """Compare predictions with targets."""
+        from sklearn.metrics import r2_score  # slow to load
+
         metrics: dict[str, float] = {}
         for name, part in metric_splits(splits).items():
             predicted = predict(learner, part)
