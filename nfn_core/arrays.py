@@ -149,9 +149,12 @@ def namespace_of(*arrays: Array) -> Namespace:
     FeatureError
         If a value is no array, or one with a mask, or the arrays belong to different libraries.
     """
-    known = [_NAMESPACES.get(type(x)) for x in arrays]
-    if known[0] is not None and all(xp is known[0] for xp in known):
-        return known[0]
+    known = _NAMESPACES.get(type(arrays[0]))
+    for x in arrays:  # a plain loop: compilers follow it quickly
+        if _NAMESPACES.get(type(x)) is not known:
+            known = None
+    if known is not None:
+        return known
     for x in arrays:
         if not is_array(x):
             raise FeatureError(f"expected an array of an array API library, not {type(x).__name__}: convert it first.")
