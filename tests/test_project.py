@@ -66,7 +66,12 @@ def test_core_keeps_to_the_array_api():
 
 @pytest.mark.parametrize(
     ("module", "absent"),
-    [("nfn_core", "torch jax safetensors"), ("nfn_conformance.plugin", "torch jax hypothesis scipy")],
+    [
+        ("nfn_core", "torch jax safetensors"),
+        ("nfn_conformance.plugin", "torch jax hypothesis scipy"),
+        ("nfn_torch", "torch._dynamo jax"),
+        ("reference_experiments.cli", "torch jax matplotlib sklearn trimesh"),
+    ],
 )
 def test_imports_are_lazy(module, absent):
     code = f"import {module}, sys; print(*({{*{absent.split()}}} & {{*sys.modules}}))"
