@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import array_api_strict
+import jax
 import nfn_conformance
 import nfn_jax
 import nfn_torch
@@ -190,6 +191,15 @@ SNIPPETS = [
 ]
 
 
+@pytest.fixture
+def own_precision():
+    """A snippet may set JAX's precision; the tests after it have their own again."""
+    before = jax.config.jax_enable_x64
+    yield
+    jax.config.update("jax_enable_x64", before)
+
+
+@pytest.mark.usefixtures("own_precision")
 @pytest.mark.parametrize("number", range(len(SNIPPETS)))
 def test_readme_snippet_runs(number, tmp_path, monkeypatch):
     script = tmp_path / "test_snippet.py"
@@ -204,6 +214,7 @@ def test_readme_snippet_runs(number, tmp_path, monkeypatch):
     assert "failed" not in done.stdout
 
 
+@pytest.mark.usefixtures("own_precision")
 @pytest.mark.parametrize("number", [n for n, text in enumerate(SNIPPETS) if "Subject(" in text])
 def test_layers_of_the_documentation_as_a_script(number, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
