@@ -273,8 +273,9 @@ def _figure(value: float, error: float, metric: str) -> str:
 
 def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
     """What sets this scale apart from the paper's: the likely reason where levels differ."""
-    paper = experiment.scales["paper"]
-    first = [results[0] for rows in runs.values() for results in rows.values()]
+    ours, paper = experiment.scales[scale], experiment.scales["paper"]
+    old = {"config": asdict(ours.config)}  # old results hold no configuration
+    first = [old | results[0] for rows in runs.values() for results in rows.values()]
     counts = defaultdict(list)
     for dataset, rows in runs.items():
         for results in rows.values():
@@ -285,9 +286,9 @@ def _difference(experiment: Experiment, scale: str, runs: Runs) -> str:
         ("config", paper.config, ("channels", "head", "head_dropout", "fourier", "raw_fourier")),
         ("recipe", paper.recipe, ("steps", "batch", "learning_rate", "warmup", "cosine", "dtype")),
     ):
-        theirs, ours = asdict(settings), asdict(experiment.scales[scale].config)  # old results hold no configuration
+        theirs = asdict(settings)
         for field in fields:
-            values = [_shown(result.get(part, ours).get(field, False)) for result in first]
+            values = [_shown(result[part].get(field, False)) for result in first]
             mine = ", ".join(dict.fromkeys(values))
             if mine != _shown(theirs[field]):
                 what = TITLES.get(field, field.replace("_", " "))

@@ -20,8 +20,12 @@ def _wrappers() -> dict[type, str]:
     """Modules that compute what the module inside them computes, and the attribute that holds it."""
     from torch._dynamo.eval_frame import OptimizedModule  # takes as long to load as torch itself
 
-    parallel = (torch.nn.DataParallel, torch.nn.parallel.DistributedDataParallel)
-    return dict.fromkeys((*parallel, AveragedModel), "module") | {OptimizedModule: "_orig_mod"}
+    return {
+        torch.nn.DataParallel: "module",
+        torch.nn.parallel.DistributedDataParallel: "module",
+        AveragedModel: "module",
+        OptimizedModule: "_orig_mod",
+    }
 
 
 def unwrapped(module: torch.nn.Module) -> torch.nn.Module:

@@ -122,6 +122,18 @@ def test_only_the_flat_mlp_sees_permuted_neurons():
     assert max(changes.values()) < 1e-5
 
 
+@pytest.mark.parametrize("raw", [True, False])
+def test_raw_fourier_features_are_not_normalized(raw):
+    """Other training networks change what a method gives only where it is normalized by them."""
+    weights, _ = draw(MLP, 8, 20, seed=0)
+    features = {name: x[..., None].astype("float64") for name, x in weights.items()}
+    config = replace(SIZES, fourier=(4, 0.5), raw_fourier=raw)
+    known_by = (features, {name: 3 * x for name, x in features.items()})
+    layers = [build("NFN_HNP", MLP, known, 1, config).layer for known in known_by]
+    one, other = (layer.apply(initialize(layer, 0), features) for layer in layers)
+    assert np.array_equal(one, other) == raw
+
+
 @pytest.mark.parametrize("name", ["NFN_HNP signed", "NFN_HNP signed with phases", "NFN_HNP in canonical scales"])
 def test_methods_of_more_symmetries_respect_them(name):
     """Signs of sine neurons, shifts of their phases by π with a sign, and scales of ReLU neurons."""
