@@ -76,3 +76,8 @@ def __getattr__(name: str) -> Any:
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     except ImportError as error:
         raise MissingDependencyError(f"{name} needs nfn-core[conformance] ({error}): install it.") from error
+
+
+def __dir__() -> list[str]:
+    """List public names before they are imported too."""
+    return sorted({*globals(), *__all__})

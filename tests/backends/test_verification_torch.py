@@ -229,3 +229,18 @@ def test_progress_shows_the_runs_and_needs_tqdm(monkeypatch):
         monkeypatch.setitem(sys.modules, "tqdm.auto", None)
         with pytest.raises(MissingDependencyError, match="progress is shown by tqdm .*: pip install tqdm"):
             make()
+
+
+@pytest.mark.parametrize(
+    ("function", "found"),
+    [
+        (lambda h: torch.cat([h[:, :2].relu(), h[:, 2:].relu()], -1), ("axis 0 of '0.weight' as one set",)),
+        (lambda h: torch.cat([h[:, :2].relu(), h[:, 2:].tanh()], -1), ()),
+        (lambda h: torch.cat([h[:, 2:].relu(), h[:, :2].relu()], -1), ()),
+    ],
+)
+def test_a_set_that_a_rule_cut_in_two_is_reported_where_it_moves_as_a_whole(function, found):
+    module = nn.Sequential(nn.Linear(3, 4), Network(lambda m, h: function(h)), nn.Linear(4, 2))
+    space = nfn_torch.weight_space(module, X)
+    assert sorted(space.space.sizes.values()) == [2, 2, 2, 3]
+    assert space.verification.unnecessarily_fixed == found

@@ -5,6 +5,7 @@ from functools import partial
 import array_api_strict
 import jax
 import jax.numpy as jnp
+import nfn_conformance
 import nfn_jax
 import nfn_torch
 import numpy as np
@@ -308,3 +309,8 @@ def test_operators_that_are_too_large_are_refused():
     u = {t.name: np.ones((1, *t.shape, 1)) for t in space.tensors}
     with pytest.raises(SpecError, match="orbits, are too large"):
         assert_maximal(lambda seed: IDENTITY, u, space=space)
+
+
+def test_public_names_are_listed_before_they_are_imported():
+    assert {*nfn_conformance.__all__} <= {*dir(nfn_conformance)}
+    assert all(getattr(nfn_conformance, name) is not None for name in nfn_conformance.__all__)
