@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process
 from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -23,13 +24,18 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.cluster import on_worker, workers
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
-from reference_experiments.engines.base import engine, use_one_thread
+from reference_experiments.engines.base import engine, one_thread
 from reference_experiments.files import ExperimentError, claimed, digest
 
 __all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
 
 SCALES = ("smoke", "small", "paper")
 """Names of the presets that every maker and every experiment has."""
+LOADED = {
+    "torch": ["reference_experiments.engines.torch", "torch._dynamo"],  # PyTorch loads it with the first gradient
+    "jax": ["reference_experiments.engines.jax"],
+}
+"""Modules that every process of a backend needs."""
 
 
 class Maker(Protocol):
@@ -139,11 +145,19 @@ def make(
 
 @contextmanager
 def _processes(devices: int, gpu: bool, backend: str, folder: Path) -> Iterator[Executor]:
-    """Processes of this machine; what is not begun is cancelled if the context ends with an error."""
-    queue = get_context("spawn").Queue()
+    """Processes of this machine; what is not begun is cancelled if the context ends with an error.
+
+    Those of CPU cores are forked from a server that has loaded the array library, for one thread, and begun nothing.
+    """
+    context: BaseContext = get_context("spawn" if gpu else "forkserver")
+    if not gpu:
+        context.set_forkserver_preload(LOADED[backend])
+        with one_thread():
+            forkserver.ensure_running()
+    queue = context.Queue()
     for rank in range(devices):
         queue.put(rank)
-    with ProcessPoolExecutor(devices, get_context("spawn"), _start, (queue, gpu, backend)) as pool:
+    with ProcessPoolExecutor(devices, context, _start, (queue, gpu, backend)) as pool:
         try:
             yield pool
         except BrokenProcessPool as error:
@@ -170,13 +184,11 @@ def _usable(folder: Path, index: int, settings: str) -> bool:
 
 
 def _start(queue: Any, gpu: bool, backend: str) -> None:
-    """Give a process one core or GPU, before any array library is loaded, and let it end with its parent."""
+    """Give a process its GPU, before any array library is loaded, and let it end with its parent."""
     rank = queue.get()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
         engine(backend).use(gpu=True)
-    else:
-        use_one_thread()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -3,6 +3,7 @@
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.metadata import version
@@ -27,6 +28,7 @@ __all__ = [
     "check_state",
     "engine",
     "environment",
+    "one_thread",
     "rows",
     "use_one_thread",
 ]
@@ -236,6 +238,18 @@ def environment(library: Engine) -> dict[str, str]:
         library.name: version(library.name),
         "nfn-core": __version__,
     }
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let the array libraries of processes that are started in this context use one CPU thread."""
+    before = dict(os.environ)
+    use_one_thread()
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 def use_one_thread() -> None:
