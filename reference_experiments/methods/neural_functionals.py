@@ -11,6 +11,7 @@ from nfn_core import (
     Layer,
     Normalize,
     SinusoidalEncoding,
+    WeightSpace,
     invariant_network,
 )
 from reference_experiments.methods.augmentations import moving
@@ -80,13 +81,8 @@ def _neural_functional(name: str, problem: Problem) -> Method:
 @register("NFN_HNP signed", "NFN_HNP signed with phases")
 def _signed_functional(name: str, problem: Problem) -> Method:
     """NFN_HNP gated, of features graded by the signs of sine neurons; with phases biases are cosines and sines too."""
-    config, space = problem.config, problem.space
-    ends = {*space.inputs, *space.outputs}
-    group, before, features = (
-        space.group("HNP", [s for s in space.sizes if s not in ends]),
-        list[Layer](),
-        problem.features,
-    )
+    config = problem.config
+    group, before, features = _signed(problem.space), list[Layer](), problem.features
     if name.endswith("phases"):
         phases = BiasPhases(group, OMEGA)
         group, features = phases.target, phases.apply({}, features)
@@ -109,14 +105,25 @@ def _signed_functional(name: str, problem: Problem) -> Method:
     return Method(name, network, augment=moving(config))
 
 
-@register("NFN_HNP in canonical scales")
-def _canonical_functional(name: str, problem: Problem) -> Method:
-    """NFN_HNP after the canonical form of ReLU networks."""
-    config, form = problem.config, CanonicalScales(problem.space)
-    scale = Normalize.from_features(problem.space, form.apply({}, problem.features))
-    group, channels, options = functional("NFN_HNP", scale, config)
+@register("NFN_HNP gated with phases", "NFN_HNP in canonical scales")
+def _transformed_functional(name: str, problem: Problem) -> Method:
+    """NFN_HNP of other features: biases as cosines and sines, without signed groups; the canonical form of ReLU networks."""
+    config, space, gated = problem.config, problem.space, name == "NFN_HNP gated with phases"
+    form: Layer = CanonicalScales(space)
+    if gated:
+        form = BiasPhases(_signed(space), OMEGA)
+        space = form.target.space
+    scale = Normalize.from_features(space, form.apply({}, problem.features))
+    group, channels, options = functional("NFN_HNP gated" if gated else "NFN_HNP", scale, config)
     options["before"] = [form, *options["before"]]
+    pooling = config.gating.pooling if gated else {}
     network = invariant_network(
-        group, [1, *channels], [*config.head, problem.outputs], head_dropout=config.head_dropout, **options
+        group, [1, *channels], [*config.head, problem.outputs], head_dropout=config.head_dropout, **options, **pooling
     )
-    return Method(name, network)
+    return Method(name, network, augment=moving(config) if gated else None)
+
+
+def _signed(space: WeightSpace) -> Group:
+    """The group of a sine network: hidden neurons are permuted and change signs."""
+    ends = {*space.inputs, *space.outputs}
+    return space.group("HNP", [s for s in space.sizes if s not in ends])

@@ -134,9 +134,18 @@ def test_raw_fourier_features_are_not_normalized(raw):
     assert np.array_equal(one, other) == raw
 
 
-@pytest.mark.parametrize("name", ["NFN_HNP signed", "NFN_HNP signed with phases", "NFN_HNP in canonical scales"])
+BLIND = {
+    "NFN_HNP gated": set(),
+    "NFN_HNP gated with phases": {"turns"},
+    "NFN_HNP signed": {"signs"},
+    "NFN_HNP signed with phases": {"signs", "phases", "turns"},
+    "NFN_HNP in canonical scales": {"scales"},
+}
+
+
+@pytest.mark.parametrize("name", BLIND)
 def test_methods_of_more_symmetries_respect_them(name):
-    """Signs of sine neurons, shifts of their phases by π with a sign, and scales of ReLU neurons."""
+    """Signs of sine neurons, whole turns of their phases, shifts by π with a sign, and scales of ReLU neurons."""
     space = WeightSpace.mlp([2, 6, 5, 3])
     rng = np.random.default_rng(0)
     features = {t.name: rng.normal(size=(8, *t.shape, 1)) for t in space.tensors}
@@ -146,6 +155,7 @@ def test_methods_of_more_symmetries_respect_them(name):
     changed = {
         "signs": flip_signs(space, features, signs),
         "phases": shifted,
+        "turns": features | {"v1": features["v1"] + 2 * np.pi / OMEGA},
         "scales": scale_neurons(space, features, factors),
     }
     method = build(name, space, features, 3, replace(SIZES, fourier=(4, 0.5)))
@@ -153,9 +163,8 @@ def test_methods_of_more_symmetries_respect_them(name):
     out = method.layer.apply(params, features)
     moved = {kind: np.abs(method.layer.apply(params, x) - out).max() for kind, x in changed.items()}
     # each method is blind to its own symmetries, and to no others
-    blind = {"NFN_HNP signed": {"signs"}, "NFN_HNP signed with phases": {"signs", "phases"}}.get(name, {"scales"})
-    assert {kind for kind, error in moved.items() if error < 1e-9} == blind
-    assert min(moved[kind] for kind in moved.keys() - blind) > 1e-6
+    assert {kind for kind, error in moved.items() if error < 1e-9} == BLIND[name]
+    assert min(moved[kind] for kind in moved.keys() - BLIND[name]) > 1e-6
 
 
 def quickstart(folder):
