@@ -179,5 +179,5 @@ def plot(path: Path, rows: list[Row]) -> None:
     panel.invert_yaxis()
     panel.set_xlabel("time / limit")
     if panel.lines[1:]:
-        panel.legend()
+        panel.legend(loc="lower right")
     figure.savefig(path)

@@ -65,7 +65,7 @@ def draw_accuracies(path: Path, dataset: WeightDataset) -> None:
         )
     panel.set_xlabel("test_accuracy")
     panel.set_ylabel("networks")
-    panel.legend()
+    panel.legend(loc="upper right")  # the best place is searched for, and a slow search is warned of
     write(path, figure.savefig)
 
 
