@@ -251,7 +251,7 @@ class WeightDataset:
 
     Parameters
     ----------
-    folder : pathlib.Path
+    folder : str or pathlib.Path
         Its folder.
 
     Attributes
@@ -272,8 +272,8 @@ class WeightDataset:
         If there is no finished dataset, or a shard is missing, damaged, or does not fit.
     """
 
-    def __init__(self, folder: Path, check: bool = True) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, check: bool = True) -> None:
+        self.folder = folder = Path(folder)
         path = folder / "dataset.json"
         if not path.exists():
             raise ExperimentError(

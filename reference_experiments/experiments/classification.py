@@ -150,7 +150,7 @@ SIREN_GATES = replace(
 
 SIREN_SIGNS = replace(
     SIREN_GATES,
-    title="Classes of images, predicted from SIRENs by linear NF-layers that respect permutations, signs and phases",
+    title="Classes of images, predicted from SIRENs by linear NF-layers that see phases, and that respect signs and phases",
     methods=("NFN_HNP gated", "NFN_HNP gated with phases", "NFN_HNP signed", "NFN_HNP signed with phases"),
     makers={name: TABLE3.makers[name] for name in ("MNIST", "CIFAR-10")},
     scales={
