@@ -300,5 +300,5 @@ def running() -> Iterator[None]:
         reason = str(error).strip().split("\n")[0]
         raise LabelError(
             f"the network cannot be run on its example inputs: {type(error).__name__}: {reason} Give inputs as it takes them. "
-            "If it does not run in double precision, switch the verification off."
+            "If it does not run in double precision, give verification=False."
         ) from error

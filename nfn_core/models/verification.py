@@ -230,13 +230,13 @@ class _Network:
         if not found:
             raise LabelError(
                 "the outputs of the network are not finite, neither for normal inputs nor near the example inputs, so its "
-                "labeling cannot be verified: give example inputs of the right size and range, or switch the verification off."
+                "labeling cannot be verified: give example inputs of the right size and range, or verification=False."
             )
         best = min(found, key=lambda trial: trial.limit)
         if best.limit > WILD:
             raise LabelError(
                 f"rounding alone changes an output of the network by more than {best.limit:.0e} of its scale, so its labeling "
-                "cannot be verified: give a network with smaller weights or fewer steps, or switch the verification off."
+                "cannot be verified: give a network with smaller weights or fewer steps, or verification=False."
             )
         return best
 

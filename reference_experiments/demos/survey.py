@@ -29,6 +29,12 @@ __all__ = ["Result", "check", "survey", "survey_table", "wrong_spaces"]
 TOLERANCE = 1e-4
 """Largest relative change of an output that passes; networks may compute in single precision inside."""
 
+CLEARLY = 100.0
+"""A wrong labeling is caught if it changes outputs by so many times what the right one does."""
+
+ROUNDING = 1e-12
+"""Change that the right labeling is taken to make at least, in double precision."""
+
 
 @dataclass(frozen=True)
 class Result:
@@ -171,7 +177,8 @@ def survey(name: str, example: Example) -> Result:
     if verification is None:
         raise ExperimentError(f"{name}: the weight space was not verified: leave the verification on.")
     change = check(space, example)
-    wrong = [(kind, check(other, example, [label]) > TOLERANCE) for kind, label, other in wrong_spaces(space)]
+    limit = CLEARLY * max(change, ROUNDING)
+    wrong = [(kind, check(other, example, [label]) > limit) for kind, label, other in wrong_spaces(space)]
     missed = [kind for kind, caught in wrong if not caught]
     cells = (
         str(len(space.space.sizes)),
