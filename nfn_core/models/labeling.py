@@ -20,6 +20,9 @@ __all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels", "cho
 Frozen: TypeAlias = Callable[[Iterable[Value]], list[tuple[Axis, ...]]]
 """From values to their axes, with names for the neuron sets that are to move."""
 
+Key: TypeAlias = tuple[int, tuple[int, ...]]
+"""Size of an axis, and its leaves by identity."""
+
 
 class Candidate(NamedTuple):
     """What may be one neuron set: where, a tensor that has it, its size, the leaves it is made of, and its axes."""
@@ -362,8 +365,8 @@ class Labeling:
         Whole axes in several parts, which are fixed or occur together only; pairs of fixed axes of one size that follow each
         other, which a rule may have parted; and single fixed leaves. What another example input may need is none.
         """
-        keys: dict[tuple[int, ...], tuple[str, str, int]] = {}
-        alone: dict[int, set[tuple[int, ...]]] = {}
+        keys: dict[Key, tuple[str, str]] = {}
+        alone: dict[int, set[Key]] = {}
         found: dict[int, tuple[str, str, Node]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
@@ -371,26 +374,27 @@ class Labeling:
                 for leaf in (leaf for leaf in leaves(axis) if leaf.size > 1):
                     alone.setdefault(id(leaf), set()).add(key)
                     if name in self.used and id(leaf) not in self.beyond:
-                        keys.setdefault(key, (where, name, axis.size))
+                        keys.setdefault(key, (where, name))
                         if leaf.fixed:
                             found.setdefault(id(leaf), (where, name, leaf))
         for value in (*self.inputs, *self.outputs):
             for axis in value.axes:
-                for i in _key(axis):
+                for i in _key(axis)[1]:
                     alone.setdefault(i, set()).add(_key(axis))
-        fixed = [key for key in keys if all(i in found for i in key)]
-        for key, (where, name, size) in keys.items():
-            if len(key) > 1 and (key in fixed or all(i not in found and len(alone[i]) == 1 for i in key)):
-                yield Candidate(f"{where} as one set", name, size, {*key}, self._whole({key}))
+        fixed = [key for key in keys if all(i in found for i in key[1])]
+        for key, (where, name) in keys.items():
+            size, parts = key
+            if len(parts) > 1 and (key in fixed or all(i not in found and len(alone[i]) == 1 for i in parts)):
+                yield Candidate(f"{where} as one set", name, size, {*parts}, self._whole({key}))
         for k, one in enumerate(fixed):
-            same = [key for key in fixed[k + 1 :] if keys[key][2] == keys[one][2] and not {*one} & {*key}]
+            same = [key for key in fixed[k + 1 :] if key[0] == one[0] and not {*one[1]} & {*key[1]}]
             for other in same[:2]:
                 where = f"{keys[one][0]} with {keys[other][0]}"
-                yield Candidate(where, keys[one][1], keys[one][2], {*one, *other}, self._whole({one, other}))
+                yield Candidate(where, keys[one][1], one[0], {*one[1], *other[1]}, self._whole({one, other}))
         for i, (where, name, leaf) in found.items():
             yield Candidate(where, name, leaf.size, {i}, partial(self.frozen, names={i: "?"}))
 
-    def _whole(self, keys: set[tuple[int, ...]]) -> Frozen:
+    def _whole(self, keys: set[Key]) -> Frozen:
         """What freezes axes such that whole ones of some keys are one set and nothing else moves."""
 
         def frozen(values: Iterable[Value]) -> list[tuple[Axis, ...]]:
@@ -445,6 +449,6 @@ class Labeling:
         return [leaf for axis in axes for leaf in leaves(axis)]
 
 
-def _key(axis: Node) -> tuple[int, ...]:
-    """Leaves that an axis is made of."""
-    return tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1)
+def _key(axis: Node) -> Key:
+    """Size of an axis, and the leaves it is made of; single entries beside them make axes of one leaf differ in size."""
+    return axis.size, tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1)

@@ -244,3 +244,24 @@ def test_a_set_that_a_rule_cut_in_two_is_reported_where_it_moves_as_a_whole(func
     space = nfn_torch.weight_space(module, X)
     assert sorted(space.space.sizes.values()) == [2, 2, 2, 3]
     assert space.verification.unnecessarily_fixed == found
+
+
+class Parted(nn.Module):
+    """Axes of 4 and of 8 neurons that are made of one fixed axis of 2, beside single entries."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(8, 2)
+
+    def forward(self, x):
+        def halves(h):
+            return [h.view(-1, 2, 2)[:, :, k : k + 1].cumsum(1) for k in range(2)]
+
+        h = torch.cat(halves(self.a(x)), 2).reshape(-1, 4)
+        return self.c(torch.cat(2 * halves(self.b(h)), 2).reshape(-1, 8))
+
+
+def test_axes_of_one_leaf_may_differ_in_size():
+    space = nfn_torch.weight_space(Parted(), X)
+    assert space.verification.unnecessarily_fixed == ()
+    assert space.space.sizes == {"in": 3, "out": 2}
