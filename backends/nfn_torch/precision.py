@@ -2,6 +2,7 @@
 
 from collections import Counter
 from contextlib import ExitStack
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class InDouble(TorchDispatchMode):
             out = func(*wanted[0], **wanted[1])
         else:
             args, kwargs = pytree.tree_map(_widened, wanted)
-            out = pytree.tree_map(_widened, func(*args, **kwargs))
+            out = pytree.tree_map(_widened, IN_PLACE_OF.get(func._schema.name, func)(*args, **kwargs))
         if self.reached is not None:
             self._note(self.reached, func, wanted[0], out)
         return out
@@ -108,3 +109,17 @@ def _dtype(x: Any) -> Any:
 def _widened(x: Any) -> Any:
     """A tensor in its wide dtype; anything else as it is."""
     return x.to(WIDE[x.dtype]) if isinstance(x, torch.Tensor) and x.dtype in WIDE else x
+
+
+def _grouped_products(x: torch.Tensor, weight: torch.Tensor, ends: torch.Tensor | None = None, *_: Any) -> torch.Tensor:
+    """Products of groups of rows with a matrix each: rows (n, in), matrices (groups, in, out), ends of the groups; (n, out)."""
+    if ends is None:  # groups have an axis of their own
+        return x @ weight
+    found = x.new_zeros(len(x), weight.shape[2])  # rows after the last group belong to none
+    for matrix, (start, end) in zip(weight, pairwise([0, *ends.tolist()]), strict=True):
+        found[start:end] = x[start:end] @ matrix
+    return found
+
+
+IN_PLACE_OF = {"aten::_grouped_mm": _grouped_products}
+"""What is run in place of operations that PyTorch has for narrow dtypes only."""

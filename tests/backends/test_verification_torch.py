@@ -265,3 +265,27 @@ def test_axes_of_one_leaf_may_differ_in_size():
     space = nfn_torch.weight_space(Parted(), X)
     assert space.verification.unnecessarily_fixed == ()
     assert space.space.sizes == {"in": 3, "out": 2}
+
+
+class Experts(nn.Module):
+    """Rows in two groups, each with a matrix of its own, in PyTorch's kernel for narrow dtypes."""
+
+    def __init__(self, batched):
+        super().__init__()
+        self.a, self.w, self.b = nn.Linear(3, 8), nn.Parameter(torch.randn(2, 8, 8)), nn.Linear(8, 2)
+        self.batched = batched
+
+    def forward(self, x):
+        h, w = torch.tanh(self.a(x)).bfloat16(), self.w.bfloat16()
+        if self.batched:
+            return self.b(torch.nn.functional.grouped_mm(torch.stack([h, h]), w).float())
+        return self.b(torch.nn.functional.grouped_mm(h, w, offs=torch.tensor([1, 4], dtype=torch.int32)).float())
+
+
+@pytest.mark.skipif(not hasattr(torch.nn.functional, "grouped_mm"), reason="PyTorch has it from 2.10 on")
+@pytest.mark.parametrize("batched", [False, True])
+def test_products_of_groups_are_run_in_double_precision(batched):
+    module = Experts(batched)
+    space = nfn_torch.weight_space(module, torch.randn(4, 3))
+    assert patterns(space)["w"].split()[1:] == [patterns(space)["a.bias"], patterns(space)["b.weight"].split()[1]]
+    assert space.verification.error < 1e-12
