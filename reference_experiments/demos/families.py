@@ -53,12 +53,15 @@ class TorchExample:
         Inputs from which labels are derived, and inputs of another size.
     labels : mapping of str to str
         Labels that must be given.
+    dtype : torch.dtype
+        What fresh weights are run in; single precision where the module has operations for no more.
     """
 
     make: Callable[[], torch.nn.Module]
     first: Inputs
     second: Inputs
     labels: Mapping[str, str] = field(default_factory=dict)
+    dtype: torch.dtype = torch.float64
 
     def derive(self) -> ModelSpace:
         """Derive and verify the weight space of a first draw, for the first inputs."""
@@ -67,17 +70,17 @@ class TorchExample:
         return weight_space(self.make(), *args, labels=self.labels, **keywords)
 
     def draw(self, seed: int) -> dict[str, np.ndarray]:
-        """Draw tensors, in double precision."""
+        """Draw tensors."""
         torch.manual_seed(seed)
-        state = self.make().double().state_dict()
+        state = self.make().to(self.dtype).state_dict()
         return {n: x.numpy() for n, x in state.items() if isinstance(x, torch.Tensor) and x.is_floating_point()}
 
     def outputs(self, space: ModelSpace, features: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         """Compute the outputs of a model given as features, for the second inputs."""
         torch.manual_seed(0)
-        (module,) = unstack(space, {n: torch.tensor(x) for n, x in features.items()}, self.make().double())
+        (module,) = unstack(space, {n: torch.tensor(x) for n, x in features.items()}, self.make().to(self.dtype))
         args, keywords = pytree.tree_map(
-            lambda x: x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x, self.second
+            lambda x: x.to(self.dtype) if isinstance(x, torch.Tensor) and x.is_floating_point() else x, self.second
         )
         torch.manual_seed(0)
         with torch.no_grad():
@@ -212,7 +215,8 @@ def _transformers() -> dict[str, Example]:
 
     for name, options in made.items():
         make = partial(narrow_model, name, {**options, **extra.get(name, {})})
-        found[name] = TorchExample(make, ((), tokens[0]), ((), tokens[1]))
+        dtype = torch.float32 if "num_experts" in options else torch.float64  # products of groups are of narrow dtypes
+        found[name] = TorchExample(make, ((), tokens[0]), ((), tokens[1]), dtype=dtype)
     for name in ("Mixtral", "Qwen3Moe"):
         make = partial(narrow_model, name, {**grouped, **experts, "experts_implementation": "batched_mm"})
         found[f"{name}, experts in a batch"] = TorchExample(make, ((), tokens[0]), ((), tokens[1]))
