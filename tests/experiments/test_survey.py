@@ -1,10 +1,12 @@
-"""The survey of architectures: ten of our own, as every session can, and that it names what is wrong."""
+"""The survey of architectures: some of our own, as every session can, and that it names what is wrong."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
+from nfn_conformance import assert_conforms, subject_of
 
-from nfn_core import LabelError
+from nfn_core import LabelError, NFLayer, PointwiseLayer, TensorSpec, WeightSpace
 from reference_experiments.demos.families import FAMILIES, QUICK
 from reference_experiments.demos.small_networks import networks
 from reference_experiments.demos.survey import TOLERANCE, check, survey, survey_table, wrong_spaces
@@ -13,9 +15,43 @@ OWN = FAMILIES["PyTorch"]()
 PAGE = Path(__file__).parents[2] / "docs/architectures.md"
 
 
+@cache
+def derived(name):
+    return OWN[name].derive()
+
+
+def shrunk(space):
+    """The space with one tensor of each kind, sets of 2 neurons, and fixed axes of one entry.
+
+    Sets that stand twice in a tensor have 4 neurons: fewer have fewer orbits than hubs.
+    """
+    twice = {label for t in space.tensors for label in t.labels if t.labels.count(label) > 1}
+    sizes = {label: 4 if label in twice else 2 for label in space.sizes}
+    kinds = {tuple(sizes.get(label, 1) for label in t.labels) + t.labels: t for t in space.tensors}
+    return WeightSpace(
+        tuple(TensorSpec(t.name, kind[: len(t.labels)], t.labels, t.layer) for kind, t in kinds.items()), (), ()
+    )
+
+
+MORE = (
+    *("Maxout", "Highway", "DenseNet block", "ShuffleNet block", "MLP-Mixer", "GRU", "Transformer encoder", "Mamba"),
+    *("WIRE", "Mixture of experts, chosen"),
+)
+
+
+@pytest.mark.parametrize("name", [*QUICK, *MORE])
+def test_layers_on_shrunk_spaces_are_maximal(name):
+    group = shrunk(derived(name).space).group("NP")
+    layer = NFLayer(group, 1, 1)
+    options = {"linear": True, "maximal": True, "parameters": lambda _: layer.linear_parameter_count}
+    assert assert_conforms(subject_of(layer, group, **options), "maximality").value > len(group.space.tensors)
+    with pytest.raises(AssertionError, match="fails maximality"):
+        assert_conforms(subject_of(PointwiseLayer(group, 1, 1), group, linear=True, maximal=True), "maximality")
+
+
 @pytest.mark.parametrize("name", QUICK)
 def test_labels_hold_for_other_weights_at_another_size_and_wrong_ones_are_caught(name):
-    space = OWN[name].derive()
+    space = derived(name)
     assert space.verification.error <= space.verification.limit
     assert check(space, OWN[name]) <= TOLERANCE
     wrong = list(wrong_spaces(space))
