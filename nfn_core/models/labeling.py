@@ -20,8 +20,12 @@ __all__ = ["Candidate", "Derivation", "Frozen", "Labeling", "check_labels", "cho
 Frozen: TypeAlias = Callable[[Iterable[Value]], list[tuple[Axis, ...]]]
 """From values to their axes, with names for the neuron sets that are to move."""
 
-Key: TypeAlias = tuple[int, tuple[int, ...]]
-"""Size of an axis, and its leaves by identity."""
+
+class _Key(NamedTuple):
+    """What tells axes apart: their size, and their leaves by identity; leaves of one entry count by the size alone."""
+
+    size: int
+    parts: tuple[int, ...]
 
 
 class Candidate(NamedTuple):
@@ -365,8 +369,8 @@ class Labeling:
         Whole axes in several parts, which are fixed or occur together only; pairs of fixed axes of one size that follow each
         other, which a rule may have parted; and single fixed leaves. What another example input may need is none.
         """
-        keys: dict[Key, tuple[str, str]] = {}
-        alone: dict[int, set[Key]] = {}
+        keys: dict[_Key, tuple[str, str]] = {}
+        alone: dict[int, set[_Key]] = {}
         found: dict[int, tuple[str, str, Node]] = {}
         for name, value in self.tensors.items():
             for a, axis in enumerate(value.axes):
@@ -379,22 +383,22 @@ class Labeling:
                             found.setdefault(id(leaf), (where, name, leaf))
         for value in (*self.inputs, *self.outputs):
             for axis in value.axes:
-                for i in _key(axis)[1]:
+                for i in _key(axis).parts:
                     alone.setdefault(i, set()).add(_key(axis))
-        fixed = [key for key in keys if all(i in found for i in key[1])]
+        fixed = [key for key in keys if all(i in found for i in key.parts)]
         for key, (where, name) in keys.items():
-            size, parts = key
-            if len(parts) > 1 and (key in fixed or all(i not in found and len(alone[i]) == 1 for i in parts)):
-                yield Candidate(f"{where} as one set", name, size, {*parts}, self._whole({key}))
+            together = all(i not in found and len(alone[i]) == 1 for i in key.parts)
+            if len(key.parts) > 1 and (key in fixed or together):
+                yield Candidate(f"{where} as one set", name, key.size, {*key.parts}, self._whole({key}))
         for k, one in enumerate(fixed):
-            same = [key for key in fixed[k + 1 :] if key[0] == one[0] and not {*one[1]} & {*key[1]}]
+            same = [key for key in fixed[k + 1 :] if key.size == one.size and not {*one.parts} & {*key.parts}]
             for other in same[:2]:
                 where = f"{keys[one][0]} with {keys[other][0]}"
-                yield Candidate(where, keys[one][1], one[0], {*one[1], *other[1]}, self._whole({one, other}))
+                yield Candidate(where, keys[one][1], one.size, {*one.parts, *other.parts}, self._whole({one, other}))
         for i, (where, name, leaf) in found.items():
             yield Candidate(where, name, leaf.size, {i}, partial(self.frozen, names={i: "?"}))
 
-    def _whole(self, keys: set[Key]) -> Frozen:
+    def _whole(self, keys: set[_Key]) -> Frozen:
         """What freezes axes such that whole ones of some keys are one set and nothing else moves."""
 
         def frozen(values: Iterable[Value]) -> list[tuple[Axis, ...]]:
@@ -449,6 +453,6 @@ class Labeling:
         return [leaf for axis in axes for leaf in leaves(axis)]
 
 
-def _key(axis: Node) -> Key:
-    """Size of an axis, and the leaves it is made of; single entries beside them make axes of one leaf differ in size."""
-    return axis.size, tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1)
+def _key(axis: Node) -> _Key:
+    """The key of an axis."""
+    return _Key(axis.size, tuple(id(leaf) for leaf in leaves(axis) if leaf.size > 1))

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from nfn_core import __version__
 from reference_experiments.datasets.cluster import on_worker, workers
 from reference_experiments.datasets.format import Networks, finish, is_whole, read_shard, shard_path, write_shard
-from reference_experiments.engines.base import engine, one_thread
+from reference_experiments.engines.base import engine, one_thread, use_one_thread
 from reference_experiments.files import ExperimentError, claimed, digest
 
 __all__ = ["Maker", "SCALES", "dataset_dir", "make", "shard_count", "shard_range"]
@@ -184,11 +184,13 @@ def _usable(folder: Path, index: int, settings: str) -> bool:
 
 
 def _start(queue: Any, gpu: bool, backend: str) -> None:
-    """Give a process its GPU, before any array library is loaded, and let it end with its parent."""
+    """Give a process one core or GPU, before it uses any array library, and let it end with its parent."""
     rank = queue.get()
     if gpu:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(rank)
         engine(backend).use(gpu=True)
+    else:
+        use_one_thread()  # other code of this program may have started the server
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

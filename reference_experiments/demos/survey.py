@@ -74,13 +74,8 @@ def check(space: ModelSpace, example: Example, moved: Iterable[str] | None = Non
         The change; nothing is known where no set moves, so that is 0.
     """
     rng = np.random.default_rng(seed)
-    given = example.draw(seed)
-    places = {
-        name: (x.__array_interface__["data"][0], x.shape) for name, x in given.items()
-    }  # tied tensors share theirs
-    first = {place: name for name, place in reversed(places.items())}
-    varied = random_like({name: given[name] for name in first.values()}, rng)
-    drawn = {name: _sized(varied[first[place]]) for name, place in places.items()}
+    drawn = {name: _sized(x) for name, x in random_like(example.draw(seed), rng).items()}
+    drawn |= {tied: drawn[view.name] for view in space.views for tied in view.also}
     labels = _hidden(space) if moved is None else moved
     group = space.space.group(list(labels))
     sigma = group.permutation({label: _derangement(space.space.sizes[label], rng) for label in group.permuted})

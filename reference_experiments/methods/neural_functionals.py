@@ -61,21 +61,36 @@ def functional(name: str, scale: Normalize, config: MethodConfig) -> tuple[Group
 @register(
     *("NFN_HNP", "NFN_NP", "NFN_NP without IO-encoding", "NFN_PT"),
     *("NFN_HNP gated", "NFN_NP gated", "NFN_PT gated", "NFN_HNP low-rank"),
+    *("NFN_HNP gated with phases", "NFN_HNP in canonical scales"),
 )
 def _neural_functional(name: str, problem: Problem) -> Method:
     """NF-layers, invariant pooling and a head; with gates trained on moved images if the configuration says so."""
-    config, gated = problem.config, name.endswith(" gated")
-    group, channels, options = functional(name, problem.scale, config)
+    config, scale, before = problem.config, problem.scale, list[Layer]()
+    plain = name.removesuffix(" with phases").removesuffix(" in canonical scales")
+    if plain != name:  # the networks are turned into other features first
+        form, space = _form(name, problem.space)
+        scale, before = Normalize.from_features(space, form.apply({}, problem.features)), [form]
+    gated = plain.endswith(" gated")
+    group, channels, options = functional(plain, scale, config)
+    options["before"] = [*before, *options["before"]]
     network = invariant_network(
         group,
         [1, *channels],
         [*config.head, problem.outputs],
-        pool=problem.space.group("HNP"),  # keeps input and output neurons apart, as the paper's code does
+        pool=scale.space.group("HNP"),  # keeps input and output neurons apart, as the paper's code does
         head_dropout=config.head_dropout,
         **options,
         **(config.gating.pooling if gated else {}),
     )
     return Method(name, network, augment=moving(config) if gated else None)
+
+
+def _form(name: str, space: WeightSpace) -> tuple[Layer, WeightSpace]:
+    """Biases as cosines and sines, or the canonical form of ReLU networks; and the space of the features."""
+    if name.endswith(" in canonical scales"):
+        return CanonicalScales(space), space
+    phases = BiasPhases(_signed(space), OMEGA)
+    return phases, phases.target.space
 
 
 @register("NFN_HNP signed", "NFN_HNP signed with phases")
@@ -103,24 +118,6 @@ def _signed_functional(name: str, problem: Problem) -> Method:
         **config.gating.layers | {"activation": "sigmoid"},
     )
     return Method(name, network, augment=moving(config))
-
-
-@register("NFN_HNP gated with phases", "NFN_HNP in canonical scales")
-def _transformed_functional(name: str, problem: Problem) -> Method:
-    """NFN_HNP of other features: biases as cosines and sines, without signed groups; the canonical form of ReLU networks."""
-    config, space, gated = problem.config, problem.space, name == "NFN_HNP gated with phases"
-    form: Layer = CanonicalScales(space)
-    if gated:
-        form = BiasPhases(_signed(space), OMEGA)
-        space = form.target.space
-    scale = Normalize.from_features(space, form.apply({}, problem.features))
-    group, channels, options = functional("NFN_HNP gated" if gated else "NFN_HNP", scale, config)
-    options["before"] = [form, *options["before"]]
-    pooling = config.gating.pooling if gated else {}
-    network = invariant_network(
-        group, [1, *channels], [*config.head, problem.outputs], head_dropout=config.head_dropout, **options, **pooling
-    )
-    return Method(name, network, augment=moving(config) if gated else None)
 
 
 def _signed(space: WeightSpace) -> Group:

@@ -1,12 +1,13 @@
 """The survey of architectures: some of our own, as every session can, and that it names what is wrong."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
 from nfn_conformance import assert_conforms, subject_of
 
-from nfn_core import LabelError, NFLayer, PointwiseLayer, TensorSpec, WeightSpace
+from nfn_core import LabelError, NFLayer, PointwiseLayer, WeightSpace
 from reference_experiments.demos.families import FAMILIES, QUICK
 from reference_experiments.demos.small_networks import networks
 from reference_experiments.demos.survey import TOLERANCE, check, survey, survey_table, wrong_spaces
@@ -27,10 +28,8 @@ def shrunk(space):
     """
     twice = {label for t in space.tensors for label in t.labels if t.labels.count(label) > 1}
     sizes = {label: 4 if label in twice else 2 for label in space.sizes}
-    kinds = {tuple(sizes.get(label, 1) for label in t.labels) + t.labels: t for t in space.tensors}
-    return WeightSpace(
-        tuple(TensorSpec(t.name, kind[: len(t.labels)], t.labels, t.layer) for kind, t in kinds.items()), (), ()
-    )
+    small = [replace(t, shape=tuple(sizes.get(label, 1) for label in t.labels)) for t in space.tensors]
+    return WeightSpace(tuple({t.labels: t for t in small}.values()), (), ())
 
 
 MORE = (
